@@ -1,0 +1,1 @@
+"""filmstill distils a video diffusion teacher into a causal student that streams."""

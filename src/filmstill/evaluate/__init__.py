@@ -1,0 +1,1 @@
+"""digits-bench: dimensions, scores, report."""

@@ -1,0 +1,1 @@
+"""The networks: video transformer, text encoder, codec."""

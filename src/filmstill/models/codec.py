@@ -1,0 +1,79 @@
+"""Pixels to latents and back.
+
+The embedded codec is the orthonormal 4x4 block DCT of an orthonormal luma-chroma transform, cut to 16
+channels (10 luma, 3 + 3 chroma): spatial stride 4, one pixel frame a latent frame, no weights to learn.
+Latents are centred by a mean a channel and scaled by ONE deviation: whitening each channel would blow
+the noise-like high frequencies up to the size of the picture.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+STRIDE = 4  # pixels a latent, each way
+CHANNELS = 16
+_LUMA, _CHROMA = 10, 3  # lowest frequencies kept
+
+
+@dataclass(frozen=True)
+class DctCodec:
+    """`mean` [16] and `deviation` [] of raw latents, over the clips it was fitted to."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def fit(cls, video: Tensor) -> "DctCodec":
+        """Measure the normalisation on clips [B, F, 3, H, W] in [0, 1]."""
+        raw = _analyse(video).double()
+        mean = raw.mean(dim=(0, 1, 3, 4))
+        deviation = (raw - mean[:, None, None]).square().mean().sqrt()
+        return cls(mean.float(), deviation.float())
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DctCodec":
+        return cls(tensors["mean"], tensors["deviation"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video [B, F, 3, H, W] in [0, 1] to latents [B, F, 16, H/4, W/4]."""
+        return (_analyse(video) - self.mean[:, None, None]) / self.deviation
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, F, 16, h, w] to video [B, F, 3, 4h, 4w], clamped to [0, 1]."""
+        raw = latents * self.deviation + self.mean[:, None, None]
+        basis = _basis()
+        blocks = torch.einsum("bfchw,cp->bfphw", raw, basis)
+        pixels = rearrange(blocks, "b f (c p q) h w -> b f c (h p) (w q)", c=3, p=STRIDE, q=STRIDE)
+        return ((pixels + 1) / 2).clamp(0, 1)
+
+    def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Decode latent blocks as they come; the pieces are those of the whole decode."""
+        for block in blocks:
+            yield self.decode(block)
+
+
+def _analyse(video: Tensor) -> Tensor:
+    pixels = rearrange(video * 2 - 1, "b f c (h p) (w q) -> b f (c p q) h w", p=STRIDE, q=STRIDE)
+    return torch.einsum("bfphw,cp->bfchw", pixels, _basis())
+
+
+@cache
+def _basis() -> Tensor:
+    """Orthonormal rows [16, 48]: each a colour axis times a 4x4 DCT pattern, low frequencies first."""
+    n = torch.arange(STRIDE, dtype=torch.float64)
+    dct = torch.cos(math.pi / STRIDE * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / STRIDE)
+    dct[0] /= math.sqrt(2)
+    colour = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    colour /= colour.norm(dim=1, keepdim=True)
+    order = sorted(((u, v) for u in range(STRIDE) for v in range(STRIDE)), key=lambda f: (f[0] + f[1], f[0]))
+    patterns = torch.stack([torch.outer(dct[u], dct[v]).flatten() for u, v in order])  # [16, 16]
+    rows = [torch.kron(axis, p) for axis, kept in zip(colour, (_LUMA, _CHROMA, _CHROMA), strict=True) for p in patterns[:kept]]
+    return torch.stack(rows).float()

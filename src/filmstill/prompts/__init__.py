@@ -1,0 +1,1 @@
+"""From a raw prompt table to the prompts a world can show."""

@@ -1,0 +1,1 @@
+"""Everything around the arithmetic: keyed work folders, safe files, addressed randomness."""

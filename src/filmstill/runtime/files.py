@@ -1,0 +1,105 @@
+"""Files that are either whole or absent, and tensors that prove they are the ones that were written.
+
+Notable: every write goes to a temporary name beside its target, is flushed to disk and renamed; a
+safetensors file carries the SHA-256 of its tensors in its header, so that a truncated or bit-flipped
+one is told from a good one; a pickle is refused by name and never opened.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from filmstill.errors import FilmstillError
+
+DIGEST = "sha256"  # the header key of the tensors' digest
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it over `path` when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
+    """The one line for a write that the system refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
+    return FilmstillError(f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write safetensors atomically, with the tensors' digest in the header. Same tensors, same bytes."""
+    contiguous = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    header = {**(metadata or {}), DIGEST: digest_of(contiguous)}
+    with replacing(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata=header)
+        except SafetensorError as error:  # safetensors wraps the system's error in its own
+            code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            raise OSError(code, str(error)) from error
+
+
+def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read (tensors, metadata) and check the digest.
+
+    Raises FilmstillError for a missing, truncated or altered file and for anything that is not safetensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
+    if DIGEST in metadata and metadata[DIGEST] != digest_of(tensors):
+        raise FilmstillError(f"{path}: damaged: the tensors do not have the SHA-256 {metadata[DIGEST][:12]}… of its header")
+    return tensors, metadata
+
+
+def _what_it_is(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
+        return "a pickle (torch.save); only safetensors is read here, a pickle is never opened"
+    return "not a whole safetensors file; it is truncated or of another kind"

@@ -1,0 +1,33 @@
+"""Randomness is addressed, not consumed.
+
+Every random number is a function of (seed, purpose, step, sample). A resumed run needs no generator
+state, and the number of processes or the batch a sample falls into does not change what is drawn.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, purpose: str, *address: int | str) -> torch.Generator:
+    """A CPU generator that depends on its address alone (SHA-256 of it, first 63 bits)."""
+    text = "/".join(map(str, (seed, purpose, *address)))
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def normal(shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
+    """Standard normal noise [len(samples), *shape], float32: one generator a sample."""
+    return torch.stack([torch.randn(shape, generator=generator(seed, purpose, step, s)) for s in samples])
+
+
+def uniform(seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
+    """Uniform numbers in [0, 1), float64 [len(samples)]."""
+    draws = [torch.rand((), dtype=torch.float64, generator=generator(seed, purpose, step, s)) for s in samples]
+    return torch.stack(draws)
+
+
+def integers(high: int, shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
+    """Integers in [0, high), int64 [len(samples), *shape]."""
+    return torch.stack([torch.randint(high, shape, generator=generator(seed, purpose, step, s)) for s in samples])

@@ -1,0 +1,1 @@
+"""Where an embedded teacher's clips come from, and who judges them."""

@@ -1,0 +1,110 @@
+"""The embedded world: one handwritten digit, in one colour, in one periodic motion.
+
+Notable: real handwriting (scikit-learn's `load_digits`, 1,797 samples by 43 writers); every fifth
+sample is kept for the judge alone; motions are periodic and share their phase at frame 0, so a
+stream can go on for ever.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from filmstill.params.shared import World
+from filmstill.runtime import randomness
+from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
+
+SIZE = 32  # pixels a side
+DIGIT_SIZE = 16  # pixels a side of the enlarged digit
+RGB = {
+    "red": (1.0, 0.1, 0.1),
+    "green": (0.1, 0.9, 0.1),
+    "blue": (0.15, 0.25, 1.0),
+    "yellow": (1.0, 0.9, 0.1),
+    "magenta": (0.95, 0.1, 0.9),
+    "cyan": (0.1, 0.9, 0.95),
+}
+JUDGE_EVERY = 5  # handwriting sample i belongs to the judge when i % 5 == 4
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Drawn clips: `video` [B, F, 3, 32, 32] in [0, 1], their prompts and what they show."""
+
+    video: Tensor
+    prompts: list[str]
+    attributes: list[Attributes]
+
+
+@cache
+def handwriting(for_judge: bool) -> tuple[Tensor, Tensor]:
+    """(images [N, 8, 8] in [0, 1], digits [N]) of one side of the split."""
+    data = load_digits()
+    judges = torch.arange(len(data.target)) % JUDGE_EVERY == JUDGE_EVERY - 1
+    keep = judges if for_judge else ~judges
+    return torch.tensor(data.images, dtype=torch.float32)[keep] / 16, torch.tensor(data.target)[keep]
+
+
+def path(motion: str, frames: Tensor, world: World) -> Tensor:
+    """Where the digit's centre is, in pixels from the picture's centre, x to the right and y down: [F, 2]."""
+    angle = frames.double() * (2 * math.pi / world.period)
+    sine, cosine = angle.sin(), angle.cos()
+    nothing = torch.zeros_like(angle)
+    xy = {
+        "sways": (sine, nothing),
+        "bobs": (nothing, sine),
+        "clockwise": (sine, -cosine),  # y points down: from the top over the right
+        "anticlockwise": (-sine, -cosine),
+    }[motion]
+    return world.amplitude * torch.stack(xy, dim=-1)
+
+
+def render(images: Tensor, attributes: list[Attributes], first_frames: Tensor, frames: int, world: World) -> Tensor:
+    """Digits [B, 8, 8] as clips [B, frames, 3, 32, 32] in [0, 1] that begin at frame `first_frames` [B] of their motion."""
+    large = F.interpolate(images[:, None], size=(DIGIT_SIZE, DIGIT_SIZE), mode="bilinear", align_corners=False)
+    margin = (SIZE - DIGIT_SIZE) // 2
+    canvas = F.pad(large, (margin,) * 4)  # [B, 1, 32, 32], the digit in the middle
+    steps = torch.arange(frames)
+    offsets = torch.stack([path(a.motion, first + steps, world) for a, first in zip(attributes, first_frames, strict=True)])
+    shift = torch.zeros(len(attributes) * frames, 2, 3)
+    shift[:, 0, 0] = shift[:, 1, 1] = 1
+    shift[:, :, 2] = -offsets.flatten(0, 1).float() * (2 / SIZE)  # the grid says where to look, hence the minus
+    grid = F.affine_grid(shift, [len(shift), 1, SIZE, SIZE], align_corners=False)
+    moved = F.grid_sample(canvas.repeat_interleave(frames, 0), grid, mode="bilinear", align_corners=False)
+    colours = torch.tensor([RGB[a.colour] for a in attributes])
+    return moved.view(-1, frames, 1, SIZE, SIZE) * colours[:, None, :, None, None]
+
+
+def draw(world: World, seed: int, purpose: str, step: int, samples: list[int] | range) -> Clips:
+    """One clip for every sample index: digit, colour, motion, handwriting and sentence by address."""
+    attributes, prompts, images, firsts = [], [], [], []
+    for sample in samples:
+        dice = randomness.generator(seed, purpose, step, sample)
+        shown = Attributes(_pick(10, dice), COLOURS[_pick(len(COLOURS), dice)], MOTIONS[_pick(len(MOTIONS), dice)])
+        attributes.append(shown)
+        prompts.append(sentence(shown, dice))
+        images.append(_written(shown.digit, dice))
+        firsts.append(_pick(world.period, dice) if world.random_phase else 0)
+    video = render(torch.stack(images), attributes, torch.tensor(firsts), world.frames, world)
+    return Clips(video, prompts, attributes)
+
+
+def real_clips(attributes: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
+    """What a perfect model might show for these attributes: [B, frames, 3, 32, 32], handwriting by (seed, seeds[i], i)."""
+    dice = [randomness.generator(seed, "real", clip_seed, i) for i, clip_seed in enumerate(seeds)]
+    images = torch.stack([_written(a.digit, d) for a, d in zip(attributes, dice, strict=True)])
+    return render(images, attributes, torch.zeros(len(attributes), dtype=torch.long), frames, world)
+
+
+def _pick(high: int, dice: torch.Generator) -> int:
+    return int(torch.randint(high, (), generator=dice))
+
+
+def _written(digit: int, dice: torch.Generator) -> Tensor:
+    images, digits = handwriting(for_judge=False)
+    candidates = (digits == digit).nonzero().flatten()
+    return images[candidates[_pick(len(candidates), dice)]]
