@@ -1,0 +1,209 @@
+"""VideoDiT: Wan2.1's video transformer at any size, one class.
+
+Notable: parameter names are the released checkpoints'; bidirectional, block-causal and KV-cached attention
+are arguments of `forward`; timesteps may differ from frame to frame; rotary tables and masks are made once a
+shape; the prompt's keys and values are made once (`read_text`) and serve every step of a sampler or rollout.
+
+Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstill.models.attention import BlockCausal, block_causal_mask, rope_table, rotate
+from filmstill.models.kv_cache import KVCache
+
+PATCH = 2  # latents a token, each way; one frame in time
+EPS = 1e-6
+
+TextKV = list[tuple[Tensor, Tensor]]  # a layer's keys and values of the prompt, [B, text_len, heads, head_dim]
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes, named as in the released config.json."""
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    freq_dim: int
+    text_dim: int
+    in_channels: int
+
+
+class SelfAttention(nn.Module):
+    """Attention among video tokens, with rotary positions and RMS-normed queries and keys."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, context: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
+        q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
+        k = rotate(self.norm_k(self.k(x)).unflatten(-1, (self.num_heads, -1)), rope)
+        v = self.v(x).unflatten(-1, (self.num_heads, -1))
+        keys, values = k, v
+        if context is not None:
+            keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
+        return self.o(_attend(q, keys, values, mask)), (k, v)
+
+
+class CrossAttention(nn.Module):
+    """Attention from video tokens to the prompt."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
+
+    def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
+        heads = (self.num_heads, -1)
+        return self.norm_k(self.k(text)).unflatten(-1, heads), self.v(text).unflatten(-1, heads)
+
+    def forward(self, x: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+        q = self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1))
+        return self.o(_attend(q, *text, None))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention, feed-forward; the first and last modulated by the timestep (adaLN)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.self_attn = SelfAttention(dim, config.num_heads)
+        self.cross_attn = CrossAttention(dim, config.num_heads)
+        self.norm3 = nn.LayerNorm(dim, EPS)
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: tuple[Tensor, Tensor],
+        rope: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        context: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's own keys and values)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).unbind(2)
+        attended, own = self.self_attn(_modulate(x, shift1, scale1), rope, mask, context)
+        x = _gated(x, attended, gate1)
+        x = x + self.cross_attn(self.norm3(x), text)
+        x = _gated(x, self.ffn(_modulate(x, shift2, scale2)), gate2)
+        return x, own
+
+
+class Head(nn.Module):
+    """Tokens to patches, modulated by the timestep."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(dim, out_features)
+        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / math.sqrt(dim))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = (self.modulation + time[:, :, None]).unbind(2)
+        return self.head(_modulate(x, shift, scale))
+
+
+class VideoDiT(nn.Module):
+    """Predicts the velocity (noise - x0) of noisy latents."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = nn.Conv3d(config.in_channels, dim, (1, PATCH, PATCH), (1, PATCH, PATCH))
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(dim, PATCH * PATCH * config.in_channels)
+
+    def read_text(self, text: Tensor) -> TextKV:
+        """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows are attended to (Wan2.1)."""
+        embedded = self.text_embedding(text)
+        return [block.cross_attn.read(embedded) for block in self.blocks]
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: TextKV,
+        plan: BlockCausal | None = None,
+        cache: KVCache | None = None,
+        commit: bool = False,
+    ) -> Tensor:
+        """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
+
+        plan: block-causal over this whole sequence; None: every frame sees every frame.
+        cache: the sequence continues the cache's; with `commit` its keys and values join the cache.
+        """
+        _, frames, _, height, width = x.shape
+        rows, columns = height // PATCH, width // PATCH
+        tokens = self._patchify(x)
+        time, modulation = self._embed_time(t)
+        first = cache.frames if cache else 0
+        rope = rope_table(self.config.dim // self.config.num_heads, first, frames, rows, columns, x.device)
+        mask = block_causal_mask(plan, frames, rows * columns, x.device) if plan else None
+        own = []
+        for layer, (block, layer_text) in enumerate(zip(self.blocks, text, strict=True)):
+            context = cache.context(layer, frames) if cache else None
+            tokens, keys_values = block(tokens, modulation, layer_text, rope, mask, context)
+            own.append(keys_values)
+        if cache is not None and commit:
+            cache.commit(own, frames)
+        patches = self.head(tokens, time)
+        shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
+        return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape)
+
+    def _patchify(self, x: Tensor) -> Tensor:
+        """The patch convolution as one matrix product: its stride is its kernel."""
+        patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
+        return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+    def _embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim])."""
+        waves = sinusoid(t if t.ndim == 2 else t[:, None], self.config.freq_dim)
+        time = self.time_embedding(waves.to(self.patch_embedding.weight.dtype))
+        return time, self.time_projection(time).unflatten(-1, (6, -1))
+
+
+def sinusoid(t: Tensor, dim: int) -> Tensor:
+    """[..., dim] float64: cosines, then sines, of t over log-spaced wavelengths."""
+    half = dim // 2
+    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angle = t.double()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, L, heads, head_dim] thrice to [B, L, dim]."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm of x [B, L, dim], then scale and shift [B, F or 1, dim] of the token's frame."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS).unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift[:, :, None], normed, 1 + scale[:, :, None]).flatten(1, 2)
+
+
+def _gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    frames = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, frames), update.unflatten(1, frames), gate[:, :, None]).flatten(1, 2)
