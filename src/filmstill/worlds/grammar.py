@@ -1,10 +1,64 @@
-"""The small English of the digits world: attributes to sentence and back."""
+"""The small English of the digits world: attributes to sentence and back.
 
+Notable: the text encoder is a bag of hashed words, so the *set* of words decides what is shown and word
+order never does. No word is therefore shared by two digits or two colours, and a motion is told by words
+that no other motion uses ("left" and "right", "up" and "down", "clockwise").
+"""
+
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 MOTIONS = ("sways", "bobs", "clockwise", "anticlockwise")
+MAX_WORDS = 16  # the embedded text encoder drops what comes after
+
+COLOUR_WORDS = {
+    "red": ("red", "scarlet", "crimson"),
+    "green": ("green", "emerald"),
+    "blue": ("blue", "cobalt"),
+    "yellow": ("yellow", "lemon"),
+    "magenta": ("magenta", "fuchsia"),
+    "cyan": ("cyan", "aqua"),
+}
+VERBS = {
+    "sways": ("sways", "swings", "moves"),
+    "bobs": ("bobs", "bounces", "moves"),
+    "clockwise": ("circles", "goes", "moves"),
+    "anticlockwise": ("circles", "goes", "moves"),
+}
+MANNERS = {
+    "sways": ("left and right", "from side to side"),
+    "bobs": ("up and down",),
+    "clockwise": ("clockwise", "clockwise round the middle"),
+    "anticlockwise": ("anticlockwise", "counterclockwise", "anticlockwise round the middle"),
+}
+SUBJECTS = (
+    "a {colour} {digit}",
+    "a {digit} in {colour}",
+    "a handwritten {colour} {digit}",
+    "the {colour} digit {digit}",
+    "the digit {digit} in {colour}",
+    "the {colour} number {digit}",
+)
+SENTENCES = (
+    "{subject} {verb} {manner}",
+    "{subject} {verb} gently {manner}",
+    "{manner} {verb} {subject}",
+    "watch {subject}: it {verb} {manner}",
+    "here {verb} {subject}, {manner}",
+)
+
+# Words that say a motion by themselves or together; any one of them is evidence for its motion alone.
+CUES = {
+    "sways": (("sways",), ("swings",), ("left", "right"), ("from", "side", "to")),
+    "bobs": (("bobs",), ("bounces",), ("up", "down")),
+    "clockwise": (("clockwise",),),
+    "anticlockwise": (("anticlockwise",), ("counterclockwise",)),
+}
 
 
 @dataclass(frozen=True)
@@ -14,3 +68,64 @@ class Attributes:
     digit: int
     colour: str
     motion: str
+
+
+class NotShowable(ValueError):  # noqa: N818 (an answer to a question, not a fault)
+    """The world cannot show this prompt; the message is a short, stable reason."""
+
+
+def sentence(attributes: Attributes, dice: torch.Generator) -> str:
+    """An English sentence that says these attributes and nothing else, at most MAX_WORDS words."""
+
+    def pick(choices: Sequence[str]) -> str:
+        return choices[int(torch.randint(len(choices), (), generator=dice))]
+
+    digit = pick((DIGITS[attributes.digit], str(attributes.digit)))
+    subject = pick(SUBJECTS).format(colour=pick(COLOUR_WORDS[attributes.colour]), digit=digit)
+    verb, manner = pick(VERBS[attributes.motion]), pick(MANNERS[attributes.motion])
+    text = pick(SENTENCES).format(subject=subject, verb=verb, manner=manner)
+    text = re.sub(r"\ba (?=[ae]|8)", "an ", text)  # an emerald three, an aqua one, an eight, an 8
+    return text[0].upper() + text[1:] + "."
+
+
+def parse(prompt: str) -> Attributes:
+    """The attributes a prompt asks for; case, punctuation and white space do not matter.
+
+    Raises NotShowable unless it names exactly one digit, one colour and one motion, every other word is
+    the grammar's own, and it fits the text encoder.
+    """
+    words = words_of(prompt)
+    digits = [_DIGIT_OF[word] for word in words if word in _DIGIT_OF]  # "a three and a three" is two digits
+    colours = {_COLOUR_OF[word] for word in words if word in _COLOUR_OF}
+    motions = _motions(set(words))
+    for what, found in (("digit", len(digits)), ("colour", len(colours)), ("motion", len(motions))):
+        if found != 1:
+            raise NotShowable(f"no {what}" if found == 0 else f"{'two' if found == 2 else 'several'} {what}s")
+    for word in words:
+        if word not in _VOCABULARY:
+            raise NotShowable(f"unknown word '{word}'")
+    if len(words) > MAX_WORDS:
+        raise NotShowable(f"more than {MAX_WORDS} words")
+    return Attributes(digits[0], colours.pop(), motions.pop())
+
+
+def words_of(prompt: str) -> list[str]:
+    """The words as the text encoder sees them (models/text.py)."""
+    return re.findall(r"\w+", prompt.lower())
+
+
+def _motions(words: set[str]) -> set[str]:
+    """The motions that any word is evidence for; none if the only one is half said ("moves left")."""
+    hinted = {motion for motion, cues in CUES.items() if any(words.intersection(cue) for cue in cues)}
+    said = {motion for motion, cues in CUES.items() if any(words.issuperset(cue) for cue in cues)}
+    return hinted if len(hinted) > 1 else said
+
+
+_DIGIT_OF = {word: digit for digit, name in enumerate(DIGITS) for word in (name, str(digit))}
+_COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
+_VOCABULARY = {"an", *_DIGIT_OF, *_COLOUR_OF} | {
+    word
+    for phrases in (SUBJECTS, SENTENCES, *VERBS.values(), *MANNERS.values())
+    for phrase in phrases
+    for word in words_of(re.sub(r"\{\w+\}", "", phrase))
+}
