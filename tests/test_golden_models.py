@@ -50,9 +50,13 @@ def test_bidirectional_batch_other_sizes_and_wrapper():
 
 def test_rope_and_timestep_embedding():
     g = BIDIR
-    cosines, sines = rope_table(12, 0, 32, 32, 32, torch.device("cpu"))
-    cosines, sines = (t.view(32, 32, 32, 6) for t in (cosines, sines))
-    for columns, index in ((slice(0, 2), (slice(None), 0, 0)), (slice(2, 4), (0, slice(None), 0)), (slice(4, 6), (0, 0))):
+    table = rope_table(12, 0, 32, 32, 32, torch.device("cpu")).view(32, 32, 32, 6)
+    cosines, sines = table.real, table.imag
+    for columns, index in (
+        (slice(0, 2), (slice(None), 0, 0)),
+        (slice(2, 4), (0, slice(None), 0)),
+        (slice(4, 6), (0, 0)),
+    ):
         assert_close(cosines[index][:, columns], g["rope.freqs_angle_cos"][:, columns], 1e-6)
         assert_close(sines[index][:, columns], g["rope.freqs_angle_sin"][:, columns], 1e-6)
     assert_close(rotate(g["rope.x"], rope_table(12, 0, 6, 2, 3, torch.device("cpu"))), g["rope.out"], FORWARD)

@@ -10,3 +10,11 @@ class FilmstillError(Exception):
 
 class GateError(FilmstillError):
     """A training stage ended below its gate; the work is kept (exit code 1: the input was fine)."""
+
+
+class Interrupted(Exception):
+    """Told to stop by `signal` (SIGTERM or SIGINT); the work is saved and goes on from there."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -52,10 +52,8 @@ def block_causal_mask(plan: BlockCausal, frames: int, frame_tokens: int, device:
 
 
 @lru_cache(maxsize=64)
-def rope_table(
-    head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(cosines, sines) [L, 1, head_dim/2] of tokens in (frame, row, column) order; angles in float64.
+def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
+    """exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; angles in float64.
 
     The pairs of a head are split c - 2*(c//3), c//3, c//3 over time, height and width (Wan2.1, `rope_params`).
     """
@@ -70,12 +68,10 @@ def rope_table(
         angle = torch.outer(position.double(), frequency).view(shape)
         axes.append(angle.expand(frames, height, width, size))
     angles = torch.cat(axes, dim=-1).reshape(-1, 1, pairs)
-    return angles.cos().float().to(device), angles.sin().float().to(device)
+    return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
 
 
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of adjacent pairs: x [B, L, heads, head_dim] (RoFormer, arXiv:2104.09864, eq. 34)."""
-    cosines, sines = table
-    real, imaginary = x.unflatten(-1, (-1, 2)).float().unbind(-1)
-    turned = (real * cosines - imaginary * sines, real * sines + imaginary * cosines)
-    return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotary embedding of adjacent pairs as complex numbers: x [B, L, heads, head_dim] (RoFormer, arXiv:2104.09864)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

@@ -75,5 +75,9 @@ def _basis() -> Tensor:
     colour /= colour.norm(dim=1, keepdim=True)
     order = sorted(((u, v) for u in range(STRIDE) for v in range(STRIDE)), key=lambda f: (f[0] + f[1], f[0]))
     patterns = torch.stack([torch.outer(dct[u], dct[v]).flatten() for u, v in order])  # [16, 16]
-    rows = [torch.kron(axis, p) for axis, kept in zip(colour, (_LUMA, _CHROMA, _CHROMA), strict=True) for p in patterns[:kept]]
+    rows = [
+        torch.kron(axis, p)
+        for axis, kept in zip(colour, (_LUMA, _CHROMA, _CHROMA), strict=True)
+        for p in patterns[:kept]
+    ]
     return torch.stack(rows).float()

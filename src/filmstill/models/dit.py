@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, context: tuple[Tensor, Tensor] | None
+        self, x: Tensor, rope: Tensor, mask: Tensor | None, context: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
         q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
@@ -95,7 +95,7 @@ class Block(nn.Module):
         x: Tensor,
         modulation: Tensor,
         text: tuple[Tensor, Tensor],
-        rope: tuple[Tensor, Tensor],
+        rope: Tensor,
         mask: Tensor | None,
         context: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -135,10 +135,15 @@ class VideoDiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(dim, PATCH * PATCH * config.in_channels)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, typed."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def read_text(self, text: Tensor) -> TextKV:
         """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows are attended to (Wan2.1)."""
         embedded = self.text_embedding(text)
-        return [block.cross_attn.read(embedded) for block in self.blocks]
+        return [block.cross_attn.read(embedded) for block in self.layers]
 
     def forward(
         self,
@@ -162,7 +167,7 @@ class VideoDiT(nn.Module):
         rope = rope_table(self.config.dim // self.config.num_heads, first, frames, rows, columns, x.device)
         mask = block_causal_mask(plan, frames, rows * columns, x.device) if plan else None
         own = []
-        for layer, (block, layer_text) in enumerate(zip(self.blocks, text, strict=True)):
+        for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
             tokens, keys_values = block(tokens, modulation, layer_text, rope, mask, context)
             own.append(keys_values)

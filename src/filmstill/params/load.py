@@ -3,7 +3,6 @@
 OmegaConf rather than PyYAML: `dvc exp run -S x=2e-6` writes `2e-06`, which PyYAML reads as a string.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from yaml import YAMLError
 from filmstill.errors import FilmstillError
 
 Section = TypeVar("Section")
+Value = TypeVar("Value")
 
 
 def read_yaml(path: Path | str) -> DictConfig:
@@ -21,7 +21,9 @@ def read_yaml(path: Path | str) -> DictConfig:
     try:
         config = OmegaConf.load(path)
     except FileNotFoundError:
-        raise FilmstillError(f"{path}: no such file; `python -m filmstill profile embedded` writes params.yaml") from None
+        raise FilmstillError(
+            f"{path}: no such file; `python -m filmstill profile embedded` writes params.yaml"
+        ) from None
     except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise FilmstillError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
@@ -33,11 +35,13 @@ def section(schema: type[Section], name: str, path: Path | str = "params.yaml") 
     """The section `name` of params.yaml as `schema`; its own `__post_init__` checks the values."""
     config = read_yaml(path)
     if name not in config:
-        raise FilmstillError(f"{path}: the section '{name}' is missing; `python -m filmstill profile embedded` writes it")
+        raise FilmstillError(
+            f"{path}: the section '{name}' is missing; `python -m filmstill profile embedded` writes it"
+        )
     return checked(schema, config[name], f"{path}: {name}")
 
 
-def checked(schema: type[Section], values: Mapping[str, Any] | DictConfig, where: str) -> Section:
+def checked(schema: type[Section], values: Any, where: str) -> Section:
     """`values` as `schema`: every key known, every type right, every check of the dataclass passed."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
@@ -55,3 +59,11 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Raise the one line for a value that is not allowed."""
     if not condition:
         raise FilmstillError(f"{key}: is {value!r}, allowed: {allowed}")
+
+
+def value(kind: type[Value], name: str, path: Path | str = "params.yaml") -> Value:
+    """A top-level value of params.yaml, of the type asked for."""
+    found = read_yaml(path).get(name)
+    if type(found) is not kind:
+        raise FilmstillError(f"{path}: {name}: is {found!r}, allowed: {kind.__name__}")
+    return found

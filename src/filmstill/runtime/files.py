@@ -44,7 +44,9 @@ def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
     """The one line for a write that the system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
-    return FilmstillError(f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again")
+    return FilmstillError(
+        f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again"
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -62,7 +64,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -93,7 +95,9 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
     if DIGEST in metadata and metadata[DIGEST] != digest_of(tensors):
-        raise FilmstillError(f"{path}: damaged: the tensors do not have the SHA-256 {metadata[DIGEST][:12]}… of its header")
+        raise FilmstillError(
+            f"{path}: damaged: the tensors do not have the SHA-256 {metadata[DIGEST][:12]}… of its header"
+        )
     return tensors, metadata
 
 

@@ -28,6 +28,8 @@ def uniform(seed: int, purpose: str, step: int, samples: list[int] | range) -> T
     return torch.stack(draws)
 
 
-def integers(high: int, shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
+def integers(
+    high: int, shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: list[int] | range
+) -> Tensor:
     """Integers in [0, high), int64 [len(samples), *shape]."""
     return torch.stack([torch.randint(high, shape, generator=generator(seed, purpose, step, s)) for s in samples])

@@ -11,9 +11,9 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
 
+from filmstill.models.codec import CHANNELS, STRIDE
 from filmstill.params.shared import World
 from filmstill.runtime import randomness
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
@@ -40,9 +40,16 @@ class Clips:
     attributes: list[Attributes]
 
 
+def latent_shape(world: World) -> tuple[int, int, int, int]:
+    """(F, C, H, W) of a clip's latents."""
+    return world.frames, CHANNELS, SIZE // STRIDE, SIZE // STRIDE
+
+
 @cache
 def handwriting(for_judge: bool) -> tuple[Tensor, Tensor]:
     """(images [N, 8, 8] in [0, 1], digits [N]) of one side of the split."""
+    from sklearn.datasets import load_digits  # a second to import: only who draws clips pays it
+
     data = load_digits()
     judges = torch.arange(len(data.target)) % JUDGE_EVERY == JUDGE_EVERY - 1
     keep = judges if for_judge else ~judges

@@ -1,0 +1,40 @@
+# filmstill: two commands do all the set-up, `make repro` and `make test`.
+SHELL := bash
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.DEFAULT_GOAL := help
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+repro: .venv/ready  ## run the pipeline end to end (the profile in params.yaml), then show the results
+	dvc repro
+	python -m filmstill results
+
+test: .venv/ready  ## every test
+	python -m pytest
+
+lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check workflow
+	snakemake --lint --snakefile workflow/Snakefile --config root=. shards=
+
+deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
+	python tests/closure.py
+
+kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
+	python tests/kill_test.py
+
+clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
+	rm -rf .work .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.PHONY: repro test lint deps kill-test clean help

@@ -1,0 +1,100 @@
+"""The command line: `python -m filmstill profile | generate | results | prune`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from filmstill.runtime.stage import exit_code
+
+EPILOG = """examples:
+  python -m filmstill profile smoke                       a run of a minute: write params.yaml, then `dvc repro`
+  python -m filmstill profile embedded distill.lr=5e-5    the laptop profile with one value changed
+  python -m filmstill generate "a red three bobs up and down" --seed 1 --out three.gif
+  python -m filmstill prune --dry-run                     what old work folders hold
+
+The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metrics show` and
+`dvc plots show` read its results, `dvc exp run -S distill.lr=5e-5` tries a change."""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m filmstill",
+        description="Distil a video diffusion teacher into a student that streams.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    profile = commands.add_parser(
+        "profile", help="write params.yaml: schema, then params/<name>.yaml, then key=value overrides"
+    )
+    profile.add_argument("name", help="embedded (the defaults), or the name of a file in params/")
+    profile.add_argument("overrides", nargs="*", metavar="key=value", help="for instance distill.lr=5e-5")
+    profile.set_defaults(run=_profile)
+
+    generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
+    generate.add_argument("prompts", nargs="+", help="one or more prompts, each in quotes")
+    generate.add_argument(
+        "--seed", type=int, nargs="+", default=[0], help="one clip of every prompt a seed (default 0)"
+    )
+    generate.add_argument("--out", type=Path, default=Path("clip.mp4"), help=".mp4 or .gif (default clip.mp4)")
+    generate.add_argument("--frames", type=int, help="latent frames, whole blocks (default: as trained)")
+    generate.add_argument(
+        "--window", type=int, help="local attention window in frames, for long streams (default: as trained)"
+    )
+    generate.add_argument("--student", type=Path, default=Path("data/distill/student.safetensors"))
+    generate.add_argument("--codec", type=Path, default=Path("data/teacher/codec.safetensors"))
+    generate.set_defaults(run=_generate)
+
+    results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
+    results.set_defaults(run=_results)
+
+    prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.add_argument(
+        "--keep-bytes", type=int, default=0, help="stop once the rest is no larger than this (default 0)"
+    )
+    prune.set_defaults(run=_prune)
+    return top
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from filmstill.params.profile import write
+
+    write(arguments.name, arguments.overrides)
+    print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from filmstill.serve.generate import generate
+
+    generate(
+        arguments.prompts,
+        arguments.seed,
+        arguments.out,
+        arguments.student,
+        arguments.codec,
+        arguments.frames,
+        arguments.window,
+    )
+
+
+def _results(_arguments: argparse.Namespace) -> None:
+    from filmstill.evaluate.closing import show_results
+
+    show_results()
+
+
+def _prune(arguments: argparse.Namespace) -> None:
+    from filmstill.runtime.prune import prune
+
+    prune(arguments.keep_bytes, arguments.dry_run)
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = parser().parse_args(words)
+    return exit_code(lambda: arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

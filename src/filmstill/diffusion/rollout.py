@@ -1,0 +1,85 @@
+"""The causal few-step rollout: the one function that trains the student and serves it.
+
+For each block of frames: start from noise, denoise through the schedule's nodes, re-noising between them,
+emit x0, and run once more at the context noise level to put the block into the cache.
+
+Training passes `exit_step`: the denoising stops there with a gradient and that prediction is the block
+(Self Forcing, arXiv:2506.08009, algorithm 1). Whatever enters the cache is detached.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.kv_cache import KVCache
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """How a student unrolls: the sigmas it stands at, its attention, and the sigma of finished context."""
+
+    sigmas: tuple[float, ...]
+    attention: BlockCausal
+    context_sigma: float = 0.0
+
+    @classmethod
+    def of(cls, schedule: FlowSchedule, steps: int, attention: BlockCausal, context_sigma: float) -> "RolloutPlan":
+        return cls(tuple(schedule.nodes(steps).tolist()), attention, context_sigma)
+
+    @property
+    def noises(self) -> int:
+        """How many noises a frame needs: one a step, and one for a context that is not clean."""
+        return len(self.sigmas) + (self.context_sigma > 0)
+
+    def evaluations(self, frames: int) -> float:
+        """Network evaluations a clip of `frames`, in passes over the whole clip's frames (context passes counted)."""
+        blocks = self.attention.blocks(frames)
+        context = sum(end - start for start, end in blocks[:-1])
+        return len(self.sigmas) + context / frames
+
+
+def rollout(
+    model: VideoDiT, text: TextKV, noise: Tensor, plan: RolloutPlan, exit_step: int | None = None
+) -> Iterator[Tensor]:
+    """Yield the x0 of each block, [B, block frames, C, H, W].
+
+    noise [B, plan.noises, F, C, H, W]: noise[:, s] is what denoising step s starts from or is re-noised with (the
+    rollout itself draws nothing); a last one is for the context, where its noise level is not 0.
+    exit_step: index of the step whose prediction is emitted, with a gradient where grad mode is on; None: the last.
+    """
+    cache = KVCache(plan.attention, model.config.num_layers)
+    last = len(plan.sigmas) - 1 if exit_step is None else exit_step
+    frames = noise.shape[2]
+    for start, end in plan.attention.blocks(frames):
+        block_noise = noise[:, :, start:end]
+        with torch.no_grad():
+            xt = block_noise[:, 0]
+            for step in range(last):
+                x0 = _denoise(model, text, xt, plan.sigmas[step], cache)
+                xt = add_noise(x0, block_noise[:, step + 1], _level(plan.sigmas[step + 1], xt))
+        x0 = _denoise(model, text, xt, plan.sigmas[last], cache)
+        yield x0
+        if end < frames:
+            _remember(model, text, x0.detach(), block_noise[:, -1], plan, cache)
+
+
+def _denoise(model: VideoDiT, text: TextKV, xt: Tensor, sigma: float, cache: KVCache) -> Tensor:
+    level = _level(sigma, xt)
+    return velocity_to_x0(model(xt, level * TIMESTEPS, text, cache=cache), xt, level)
+
+
+@torch.no_grad()
+def _remember(model: VideoDiT, text: TextKV, x0: Tensor, noise: Tensor, plan: RolloutPlan, cache: KVCache) -> None:
+    """Put a finished block into the cache, at the context noise level."""
+    level = _level(plan.context_sigma, x0)
+    context = add_noise(x0, noise, level) if plan.context_sigma else x0
+    model(context, level * TIMESTEPS, text, cache=cache, commit=True)
+
+
+def _level(sigma: float, x: Tensor) -> Tensor:
+    return torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)

@@ -1,0 +1,39 @@
+"""The teacher's sampler: Euler steps of the probability-flow ODE under classifier-free guidance."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, euler_step
+from filmstill.models.dit import VideoDiT
+
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, F, C, H, W], sigma [B]) -> velocity
+
+
+def guided(model: VideoDiT, text: Tensor, no_text: Tensor, weight: float) -> Velocity:
+    """The velocity uncond + weight*(cond - uncond) (arXiv:2207.12598), both branches in one batch.
+
+    text [B, text_len, text_dim]; no_text [1 or B, text_len, text_dim].
+    """
+    both = model.read_text(torch.cat([text, no_text.expand_as(text)]))
+
+    def velocity(xt: Tensor, sigma: Tensor) -> Tensor:
+        t = (sigma * TIMESTEPS).repeat(2)
+        conditional, unconditional = model(xt.repeat(2, 1, 1, 1, 1), t, both).chunk(2)
+        return unconditional + weight * (conditional - unconditional)
+
+    return velocity
+
+
+@torch.no_grad()
+def sample(velocity: Velocity, noise: Tensor, schedule: FlowSchedule, steps: int, keep: list[int]) -> Tensor:
+    """Integrate from noise [B, F, C, H, W] to x0; returns the latents before steps `keep`, then x0: [B, S, F, C, H, W]."""
+    sigmas = torch.cat([schedule.nodes(steps), torch.zeros(1, dtype=torch.float64)])
+    xt, kept = noise, []
+    for step in range(steps):
+        if step in keep:
+            kept.append(xt)
+        sigma, following = (s.expand(len(xt)) for s in sigmas[step : step + 2])
+        xt = euler_step(xt, velocity(xt, sigma), sigma, following)
+    return torch.stack([*kept, xt], dim=1)

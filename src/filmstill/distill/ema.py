@@ -1,0 +1,40 @@
+"""Exponential moving average of a network's parameters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """`shadow = decay*shadow + (1 - decay)*parameter`, from a copy of the parameters; no bias correction."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        parameters = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(list(self.shadow.values()), parameters, 1 - self.decay)
+
+    @contextmanager
+    def swapped_into(self, model: nn.Module) -> Iterator[None]:
+        """While the block runs `model` has the averaged parameters; afterwards its own again, to the bit."""
+        own = {name: p.data for name, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            p.data = self.shadow[name]
+        try:
+            yield
+        finally:
+            for name, p in model.named_parameters():
+                p.data = own[name]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averaged parameters by name: what is sampled from and published."""
+        return self.shadow
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self.shadow.items():
+            value.copy_(tensors[name])

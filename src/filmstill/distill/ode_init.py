@@ -1,0 +1,71 @@
+"""ODE initialisation: regress the teacher's x0 from its own trajectory, causally.
+
+Each block of frames stands at a node of its own and sees the noisy blocks before it (CausVid, arXiv:2412.07772,
+section 4.2). Clean nodes are not drawn: they would make the loss vanish.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from filmstill.diffusion.losses import x0_loss
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
+from filmstill.distill.order import batch_indices
+from filmstill.distill.pairs import Pairs
+from filmstill.distill.training import Rhythm, TrainState, train
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.params.ode_init import OdeInit
+from filmstill.runtime import randomness
+
+MAX_GRAD_NORM = 1.0
+
+
+def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
+    """One random node a block, the same for its frames: [B, F] in [0, nodes)."""
+    blocks = attention.blocks(frames)
+    drawn = randomness.integers(nodes, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
+
+
+def train_ode_init(
+    folder: Path,
+    params: OdeInit,
+    pairs: Pairs,
+    attention: BlockCausal,
+    student_steps: int,
+    schedule: FlowSchedule,
+    model: VideoDiT,
+    encoder: HashedWords,
+    seed: int,
+    draw_sheet: Callable[[Path], None],
+) -> list[float]:
+    """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss."""
+    kept = torch.tensor(pairs.node_indices(schedule, student_steps))
+    sigmas = schedule.nodes(student_steps)
+    texts = encoder.encode(pairs.prompts)
+    optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=0.0)
+    state = TrainState({"student": model}, {"adamw": optimizer})
+    frames = pairs.latents.shape[2]
+
+    def step(index: int) -> dict[str, float]:
+        chosen = torch.tensor(batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch))
+        node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
+        trajectory = pairs.latents[chosen][:, kept]  # [B, S, F, C, H, W]
+        rows, columns = torch.arange(params.batch)[:, None], torch.arange(frames)
+        xt, x0, sigma = trajectory[rows, node, columns], trajectory[:, -1], sigmas[node]
+        velocity = model(xt, sigma * TIMESTEPS, model.read_text(texts[chosen]), plan=attention)
+        loss = x0_loss(x0, velocity_to_x0(velocity, xt, sigma))
+        loss.backward()
+        norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        return {"loss": loss.item(), "gradient_norm": norm.item()}
+
+    rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
+    return train("ode_init", folder, rhythm, state, step, draw_sheet)

@@ -1,0 +1,71 @@
+"""A look at a student in training: samples of a few train prompts, their sheet, their score and the gate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.rollout import RolloutPlan, rollout
+from filmstill.distill.sheet import save_sheet
+from filmstill.errors import GateError
+from filmstill.models.codec import DctCodec
+from filmstill.models.dit import VideoDiT
+from filmstill.params.gates import Gate
+from filmstill.params.shared import World
+from filmstill.runtime import randomness
+from filmstill.worlds.grammar import parse
+from filmstill.worlds.judge import all_right
+
+SHEET_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`prompts` name what is asked for, `texts` [N, text_len, text_dim] are their encodings."""
+
+    prompts: list[str]
+    texts: Tensor
+    codec: DctCodec
+    world: World
+    plan: RolloutPlan
+    latent_shape: tuple[int, int, int, int]  # F, C, H, W
+    seed: int
+
+    def save_sheet(self, model: VideoDiT, path: Path) -> None:
+        save_sheet(self._video(model, SHEET_ROWS), path)
+
+    def score(self, model: VideoDiT) -> float:
+        """Share of clips whose digit, colour and motion are all right."""
+        right = all_right(self._video(model, len(self.prompts)), [parse(p) for p in self.prompts], self.world)
+        return right.all(dim=1).float().mean().item()
+
+    @torch.no_grad()
+    def _video(self, model: VideoDiT, count: int) -> Tensor:
+        texts = self.texts[:count]
+        shape = (self.plan.noises, *self.latent_shape)
+        noise = randomness.normal(shape, self.seed, "probe", 0, range(len(texts)))
+        return self.codec.decode(torch.cat(list(rollout(model, model.read_text(texts), noise, self.plan)), dim=1))
+
+
+def loss_ratio(losses: list[float]) -> float:
+    """Mean of the last tenth of the losses over that of the first tenth."""
+    tenth = max(len(losses) // 10, 1)
+    return (sum(losses[-tenth:]) / tenth) / (sum(losses[:tenth]) / tenth)
+
+
+def check_gate(stage: str, gate: Gate, metrics: dict[str, float]) -> None:
+    """Raise GateError, which says by how much, when `all_attributes` or `loss_ratio` miss the gate."""
+    missed = []
+    score = metrics["all_attributes"]
+    if score < gate.min_all_attributes:
+        short = gate.min_all_attributes - score
+        missed.append(f"all_attributes is {score:.3f}, {short:.3f} below {stage}.gate.min_all_attributes")
+    if gate.max_loss_ratio is not None and metrics["loss_ratio"] > gate.max_loss_ratio:
+        over = metrics["loss_ratio"] - gate.max_loss_ratio
+        missed.append(f"loss_ratio is {metrics['loss_ratio']:.3f}, {over:.3f} above {stage}.gate.max_loss_ratio")
+    if missed:
+        raise GateError(
+            f"{stage}: below its gate: {'; '.join(missed)}. The weights are kept: train longer, "
+            f"or lower the gate in params.yaml, which publishes them without training again"
+        )

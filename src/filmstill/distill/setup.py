@@ -1,0 +1,80 @@
+"""What the stages of the student share: read once from params.yaml, taken apart where it is used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from filmstill.diffusion.rollout import RolloutPlan
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.distill.probe import Probe
+from filmstill.models.attention import BlockCausal
+from filmstill.models.codec import CHANNELS, DctCodec
+from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.models.weights import config_of, load_model
+from filmstill.params.gates import Gate
+from filmstill.params.load import section, value
+from filmstill.params.shared import Compute, Model, Schedule, Student, World
+from filmstill.prompts.store import load_prompts
+from filmstill.runtime.compute import prepare
+from filmstill.runtime.files import load_tensors
+from filmstill.worlds.digits import latent_shape
+
+TEACHER = Path("data/teacher/teacher.safetensors")
+CODEC = Path("data/teacher/codec.safetensors")
+TRAIN_PROMPTS = Path("data/prompts/train.parquet")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The shared sections, checked against one another, and what follows from them."""
+
+    seed: int
+    world: World
+    student: Student
+    schedule: FlowSchedule
+    plan: RolloutPlan
+    config: DiTConfig
+    encoder: HashedWords
+
+    @classmethod
+    def read(cls) -> "Setup":
+        prepare(section(Compute, "compute"))
+        world, sizes, student = section(World, "world"), section(Model, "model"), section(Student, "student")
+        student.check_frames(world.frames, "world.frames")
+        schedule = FlowSchedule(section(Schedule, "schedule").shift)
+        attention = BlockCausal(student.block_frames, student.window_frames, student.sink_frames)
+        plan = RolloutPlan.of(schedule, student.steps, attention, student.context_noise)
+        encoder = HashedWords(sizes.text_len, sizes.text_dim)
+        return cls(value(int, "seed"), world, student, schedule, plan, config_of(sizes, CHANNELS), encoder)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(F, C, H, W) of a clip."""
+        return latent_shape(self.world)
+
+    def codec(self) -> DctCodec:
+        return DctCodec.from_tensors(load_tensors(CODEC)[0])
+
+    def network(self, path: Path) -> VideoDiT:
+        """The network in a stage's file, refused if it is of other sizes than params.yaml's."""
+        return load_model(path, self.config)[0]
+
+    def probe(self, gate: Gate, stage: str) -> Probe:
+        """Samples of the first `gate.prompts` train prompts."""
+        asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
+        texts = self.encoder.encode(asked["text"].tolist())
+        return Probe(asked["prompt"].tolist(), texts, self.codec(), self.world, self.plan, self.latent_shape, self.seed)
+
+    def facts(self) -> dict[str, object]:
+        """What a student's file says of how to run it."""
+        student = self.student
+        return {
+            "shift": self.schedule.shift,
+            "steps": student.steps,
+            "block_frames": student.block_frames,
+            "window_frames": student.window_frames,
+            "sink_frames": student.sink_frames,
+            "context_noise": student.context_noise,
+            "latent_shape": list(self.latent_shape),
+            "text_len": self.encoder.text_len,
+        }

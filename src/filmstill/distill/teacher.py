@@ -1,0 +1,89 @@
+"""Train the embedded teacher: a bidirectional flow-matching model of a world's clips."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from filmstill.diffusion.losses import flow_loss
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise
+from filmstill.distill.ema import Ema
+from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.training import Rhythm, TrainState, train
+from filmstill.models.codec import DctCodec
+from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.params.shared import World
+from filmstill.params.teacher import Teacher
+from filmstill.runtime import randomness
+from filmstill.worlds import digits
+
+MAX_GRAD_NORM = 1.0
+FIT_CLIPS = 256  # drawn to measure the codec's normalisation
+
+
+def fit_codec(world: World, seed: int) -> DctCodec:
+    return DctCodec.fit(digits.draw(world, seed, "codec", 0, range(FIT_CLIPS)).video)
+
+
+def new_model(config: DiTConfig, seed: int) -> VideoDiT:
+    """A network with Wan2.1's initialisation (`init_weights`), by address; the head starts at zero."""
+    model = VideoDiT(config)
+    dice = randomness.generator(seed, "teacher/weights")
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif name.startswith("head.head"):
+            nn.init.zeros_(parameter)
+        elif name.startswith(("text_embedding", "time_embedding")):
+            nn.init.normal_(parameter, std=0.02, generator=dice)
+        elif name.endswith("modulation"):
+            nn.init.normal_(parameter, std=config.dim**-0.5, generator=dice)
+        elif parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter.data.flatten(1), generator=dice)
+    return model
+
+
+def train_teacher(
+    folder: Path,
+    params: Teacher,
+    world: World,
+    model: VideoDiT,
+    codec: DctCodec,
+    encoder: HashedWords,
+    schedule: FlowSchedule,
+    seed: int,
+    draw_sheet: Callable[[Path], None],
+) -> Ema:
+    """Train `model` in `folder` (resuming what is there); returns its average, the teacher."""
+    ema = Ema(model, params.ema)
+    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr)
+    state = TrainState({"teacher": model}, {"muon": muon, "adamw": adamw}, {"teacher": ema})
+    samples = range(params.batch)
+
+    def step(index: int) -> dict[str, float]:
+        set_learning_rate([muon, adamw], warmup_then_decay(index, params.steps, params.warmup, params.decay_share))
+        clips = digits.draw(world, seed, "teacher/clips", index, samples)
+        dropped = randomness.uniform(seed, "teacher/drop", index, samples) < params.drop_prompt
+        text = encoder.encode(["" if drop else p for p, drop in zip(clips.prompts, dropped, strict=True)])
+        x0 = codec.encode(clips.video)
+        noise = randomness.normal(tuple(x0.shape[1:]), seed, "teacher/noise", index, samples)
+        sigma = schedule.warp(randomness.uniform(seed, "teacher/time", index, samples))
+        velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
+        loss = flow_loss(x0, noise, velocity)
+        loss.backward()
+        norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        for optimizer in (muon, adamw):
+            optimizer.step()
+            optimizer.zero_grad()
+        ema.update(model)
+        return {"loss": loss.item(), "gradient_norm": norm.item()}
+
+    def sheet_of_average(path: Path) -> None:
+        with ema.swapped_into(model):
+            draw_sheet(path)
+
+    rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
+    train("teacher", folder, rhythm, state, step, sheet_of_average)
+    return ema

@@ -1,0 +1,41 @@
+"""The samples artifact: latents, mp4 clips, a manifest and the timing, one row a clip and one row an arm."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from filmstill.evaluate.arms import ARMS, requests
+from filmstill.models.codec import DctCodec
+from filmstill.params.samples import Samples
+from filmstill.runtime.files import load_tensors, replacing
+from filmstill.runtime.progress import progress
+from filmstill.runtime.video import save_video
+from filmstill.runtime.workbench import publish
+
+def write_samples(params: Samples, codec: DctCodec, shards: dict[str, Path], folder: Path) -> None:
+    """Turn the finished shards of all arms into the artifact in `folder`."""
+    clips, timing, failed = [], [], []
+    total = sum(len(requests(params, arm)) for arm in ARMS)
+    with progress("mp4", total, unit="clip") as bar:
+        for arm, shard in shards.items():
+            tensors, facts = load_tensors(shard)
+            name = f"latents/{arm}-0000.safetensors"
+            (folder / "latents").mkdir(parents=True, exist_ok=True)
+            publish(shard, folder / name)
+            timing.append({"arm": arm, "shard": name, **json.loads(facts["timing"])})
+            table = requests(params, arm)
+            for row, (request, latents) in enumerate(zip(table.itertuples(), tensors["latents"], strict=True)):
+                video = f"video/{arm}/{request.id}-{request.seed}.mp4"
+                clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}
+                clips.append({**clip, "shard": name, "index": row, "video": video})
+                if not latents.isfinite().all():
+                    failed.append(clip)
+                    latents = torch.zeros_like(latents)
+                save_video(codec.decode(latents[None])[0], folder / video)
+                bar.update()
+    columns = ["arm", "prompt_id", "prompt", "seed"]
+    for name, rows in (("manifest", clips), ("timing", timing), ("failed", pd.DataFrame(failed, columns=columns))):
+        with replacing(folder / f"{name}.parquet") as temporary:
+            pd.DataFrame(rows).to_parquet(temporary)

@@ -1,0 +1,47 @@
+"""Networks on disk: safetensors with the sizes in the header, so that a file says what it is."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstill.errors import FilmstillError
+from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.params.shared import Model
+from filmstill.runtime.files import load_tensors, save_tensors
+
+
+def config_of(model: Model, in_channels: int) -> DiTConfig:
+    """The network that the `model` section describes, for a codec of `in_channels`."""
+    names = ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim")
+    return DiTConfig(**{name: getattr(model, name) for name in names}, in_channels=in_channels)
+
+
+def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts: dict[str, object]) -> None:
+    """Write weights with their config and `facts` (JSON values: schedule, rollout, …) in the header."""
+    save_tensors(path, tensors, {"config": json.dumps(asdict(config)), "facts": json.dumps(facts, sort_keys=True)})
+
+
+def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT, dict]:
+    """(network in evaluation mode, facts) of a file; refuses one of other sizes than `expected`."""
+    tensors, header = load_tensors(path)
+    if "config" not in header:
+        raise FilmstillError(f"{path}: has no 'config' in its header; it was not written by a filmstill stage")
+    config = DiTConfig(**json.loads(header["config"]))
+    if expected is not None and config != expected:
+        ours, theirs = asdict(expected), asdict(config)
+        differing = [
+            f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]
+        ]
+        raise FilmstillError(
+            f"{path}: a network of other sizes: {', '.join(differing)}; set model.* to match or run its stage"
+        )
+    with torch.device("meta"):
+        model = VideoDiT(config)
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        raise FilmstillError(f"{path}: does not hold this network: {' '.join(str(error).split())[:300]}") from None
+    return model.requires_grad_(False).eval(), json.loads(header["facts"])

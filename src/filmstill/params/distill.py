@@ -1,0 +1,34 @@
+"""Parameters of the distill stage."""
+
+from dataclasses import dataclass, field
+
+from filmstill.params.gates import Gate
+from filmstill.params.load import require
+
+
+@dataclass
+class Distill:
+    """Self-Forcing distillation with the DMD objective."""
+
+    updates: int = 100  # of the generator
+    batch: int = 16
+    lr: float = 1e-4
+    critic_lr: float = 1e-4
+    critic_updates: int = 3  # for every generator update
+    beta1: float = 0.0
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    ema: float = 0.97
+    guidance: float = 3.0  # of the real score, uncond + w*(cond - uncond)
+    checkpoint_every: int = 10
+    sheet_every: int = 25
+    gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "critic_updates", "checkpoint_every", "sheet_every"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        for name in ("lr", "critic_lr"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        for name in ("beta1", "beta2", "ema"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")

@@ -1,0 +1,42 @@
+"""Profiles: schema ← overlay ← overrides, written whole to params.yaml."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from filmstill.errors import FilmstillError
+from filmstill.params.load import checked, read_yaml
+from filmstill.params.schema import Params
+from filmstill.runtime.files import write_text
+
+FOLDER = Path("params")
+EMBEDDED = "embedded"  # the schema's own defaults
+HEADER = "# Written by `python -m filmstill profile {name}`; edit values freely, `dvc repro` picks them up.\n"
+
+
+def names() -> list[str]:
+    """The profiles there are: the embedded world and every overlay in params/."""
+    return [EMBEDDED, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
+
+
+def compose(name: str, overrides: list[str]) -> Params:
+    """The checked parameters of a profile with `key=value` overrides."""
+    if name not in names():
+        raise FilmstillError(f"profile '{name}': unknown, there are: {', '.join(names())}")
+    overlay = DictConfig({}) if name == EMBEDDED else read_yaml(FOLDER / f"{name}.yaml")
+    for override in overrides:
+        if "=" not in override:
+            raise FilmstillError(f"override '{override}': must be key=value, for instance distill.lr=2e-6")
+    try:
+        dotted = OmegaConf.from_dotlist(overrides)
+    except OmegaConfBaseException as error:
+        raise FilmstillError(f"overrides {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    return checked(Params, OmegaConf.merge(overlay, dotted), f"profile {name}")
+
+
+def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> Params:
+    """Write the whole of a profile's parameters to params.yaml."""
+    params = compose(name, overrides)
+    write_text(path, HEADER.format(name=" ".join([name, *overrides])) + OmegaConf.to_yaml(OmegaConf.structured(params)))
+    return params

@@ -1,0 +1,25 @@
+"""Parameters of the samples stage."""
+
+from dataclasses import dataclass
+
+from filmstill.params.load import require
+
+
+@dataclass
+class Samples:
+    """Clips of every arm on the same prompts and the same seeds."""
+
+    prompts: int = 48  # of the eval split
+    seeds: int = 2  # clips a prompt
+    teacher_steps: int = 48  # Euler steps
+    guidance: float = 3.0
+    batch: int = 16  # clips made together
+    long_prompts: int = 24  # prompts of the long stream
+    long_frames: int = 60
+    long_window_frames: int = 9  # local attention window of the long stream
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "seeds", "teacher_steps", "batch", "long_prompts", "long_frames"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        allowed = f"at most prompts ({self.prompts})"
+        require(self.long_prompts <= self.prompts, "long_prompts", self.long_prompts, allowed)

@@ -1,0 +1,38 @@
+"""params.yaml as a whole: every section's schema, and the checks between sections."""
+
+from dataclasses import dataclass, field
+
+from filmstill.params.distill import Distill
+from filmstill.params.evaluate import Evaluate
+from filmstill.params.load import require
+from filmstill.params.ode_init import OdeInit
+from filmstill.params.ode_pairs import OdePairs
+from filmstill.params.prompts import Prompts
+from filmstill.params.samples import Samples
+from filmstill.params.shared import Compute, Model, Schedule, Student, World
+from filmstill.params.teacher import Teacher
+
+
+@dataclass
+class Params:
+    """The active parameters. Stages read their own sections; `profile` checks and writes the whole."""
+
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
+    world: World = field(default_factory=World)
+    model: Model = field(default_factory=Model)
+    schedule: Schedule = field(default_factory=Schedule)
+    student: Student = field(default_factory=Student)
+    prompts: Prompts = field(default_factory=Prompts)
+    teacher: Teacher = field(default_factory=Teacher)
+    ode_pairs: OdePairs = field(default_factory=OdePairs)
+    ode_init: OdeInit = field(default_factory=OdeInit)
+    distill: Distill = field(default_factory=Distill)
+    samples: Samples = field(default_factory=Samples)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+    def __post_init__(self) -> None:
+        self.student.check_frames(self.world.frames, "world.frames")
+        self.student.check_frames(self.samples.long_frames, "samples.long_frames")
+        allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
+        require(self.ode_pairs.nodes % self.student.steps == 0, "student.steps", self.student.steps, allowed)

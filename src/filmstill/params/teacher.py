@@ -1,0 +1,31 @@
+"""Parameters of the teacher stage."""
+
+from dataclasses import dataclass
+
+from filmstill.params.load import require
+
+
+@dataclass
+class Teacher:
+    """Flow-matching training of the embedded world's bidirectional teacher."""
+
+    steps: int = 1200
+    batch: int = 24
+    muon_lr: float = 1e-2  # matrices inside the blocks
+    adamw_lr: float = 1e-3  # everything else
+    warmup: int = 100  # steps
+    decay_share: float = 0.3  # of the steps, at the end, down to 0
+    ema: float = 0.998
+    drop_prompt: float = 0.1  # share of clips trained without prompt, for guidance
+    checkpoint_every: int = 100
+    sheet_every: int = 300
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint_every", "sheet_every"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        for name in ("muon_lr", "adamw_lr"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        for name in ("decay_share", "drop_prompt"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share in [0, 1)")
+        require(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")

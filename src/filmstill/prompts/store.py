@@ -1,0 +1,18 @@
+"""The finished prompt tables, as later stages read them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from filmstill.errors import FilmstillError
+
+
+def load_prompts(path: Path, count: int | None = None, key: str = "") -> pd.DataFrame:
+    """Columns id, prompt, text of the first `count` prompts (None: all).
+
+    `key` names the parameter that asks for `count`; raises FilmstillError when there are fewer.
+    """
+    table = pd.read_parquet(path, columns=["id", "prompt", "text"])
+    if count is not None and len(table) < count:
+        raise FilmstillError(f"{key}: is {count}, but {path} holds {len(table)} prompts; lower it or filter less")
+    return table if count is None else table.head(count)

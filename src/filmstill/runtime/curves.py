@@ -1,0 +1,43 @@
+"""Scalars of a training run, logged by DVCLive and cut back to the checkpoint on resume."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # a training run calls nobody
+
+from dvclive import Live  # noqa: E402
+
+
+class Curves:
+    """`plots/metrics/<name>.tsv` with columns step and name; rows at or past `first_step` are dropped on opening."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.folder = folder / "plots" / "metrics"
+        (folder / "metrics.json").unlink(missing_ok=True)  # DVCLive's own summary; a kill can leave half of it
+        for path in self.folder.rglob("*.tsv"):
+            _drop_rows_from(path, first_step)
+        # Only the scalars: no DVC experiment, no dvc.yaml and no report of DVCLive's own.
+        self._live = Live(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None, report=None)
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        self._live.step = step
+        for name, value in scalars.items():
+            self._live.log_metric(name, value)
+
+    def values(self, name: str) -> list[float]:
+        """Every logged value of one scalar, oldest first."""
+        path = self.folder / f"{name}.tsv"
+        if not path.is_file():
+            return []
+        return [float(line.split("\t")[1]) for line in path.read_text().splitlines()[1:]]
+
+    def close(self) -> None:
+        self._live.end()
+
+
+def _drop_rows_from(path: Path, first_step: int) -> None:
+    """Keep the header and the whole rows of earlier steps (a kill can leave half a row)."""
+    header, *rows = path.read_text().splitlines(keepends=True) or [""]
+    whole = [row for row in rows if row.endswith("\n") and row.count("\t") == header.count("\t")]
+    kept = [row for row in whole if int(row.split("\t")[0]) < first_step]
+    path.write_text(header + "".join(kept))

@@ -1,0 +1,100 @@
+"""Fan a stage's shards out through Snakemake, with one progress bar over all of them."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from filmstill.errors import FilmstillError, Interrupted
+from filmstill.runtime.progress import progress
+from filmstill.runtime.workbench import publish
+
+POLL_SECONDS = 0.3
+
+
+def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str) -> list[Path]:
+    """Make `work`/shards/<shard>.safetensors for every shard; returns their paths in order.
+
+    `items` is the work of all shards together, which they report with `report_done`.
+    Raises FilmstillError with the end of a failed shard's log, Interrupted when told to stop.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
+    command = _command(work, shards)
+    with (work / "snakemake.log").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                bar.update(_done(work) - bar.n)
+            bar.update(_done(work) - bar.n)
+    if asked:
+        raise Interrupted(f"{label}: stopped; finished shards are kept, `dvc repro` makes the rest", asked[0])
+    if process.returncode != 0:
+        raise FilmstillError(_why(label, work, shards))
+    return paths
+
+
+def collect(shards: list[Path], folder: Path) -> list[Path]:
+    """Link finished shards into `folder`; returns their new paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        publish(shard, folder / shard.name)
+    return [folder / shard.name for shard in shards]
+
+
+def report_done(shard: Path, count: int) -> None:
+    """Called by a shard's process: `count` items of it are finished. A hint for the bar, not a record."""
+    shard.with_suffix(".progress").write_text(str(count))
+
+
+def _command(work: Path, shards: list[str]) -> list[str]:
+    root = Path.cwd()
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *("--snakefile", str(root / "workflow" / "Snakefile")),
+        *("--workflow-profile", str(root / "workflow" / "profiles" / "default")),
+        *("--directory", str(work)),
+        "--nolock",  # the work folder's flock guards it; Snakemake's own lock would survive a kill
+        *("--config", f"root={root}", f"shards={','.join(shards)}"),
+    ]
+
+
+class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
+    """While the block runs, SIGTERM and Ctrl-C stop Snakemake and its shards, and are noted."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process = process
+        self.asked: list[int] = []
+
+    def __enter__(self) -> list[int]:
+        self.previous = {n: signal.signal(n, self._stop) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self.asked
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self.asked.append(number)
+        self.process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
+
+
+def _done(work: Path) -> int:
+    total = 0
+    for path in (work / "shards").glob("*.progress"):
+        text = path.read_text()
+        total += int(text) if text.isdigit() else 0
+    return total
+
+
+def _why(label: str, work: Path, shards: list[str]) -> str:
+    """One line: the failed shard, the last line of its log and where the rest is."""
+    for shard in shards:
+        log = work / "logs" / f"{shard}.log"
+        if not (work / "shards" / f"{shard}.safetensors").exists() and log.is_file():
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            last = lines[-1].removeprefix("filmstill: ") if lines else "no output"
+            return f"{label}: shard {shard} failed: {last} (log: {log}); finished shards are kept"
+    return f"{label}: Snakemake failed; its log is {work / 'snakemake.log'}"

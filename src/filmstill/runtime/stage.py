@@ -1,0 +1,119 @@
+"""Run a stage's `main` on the workbench: resume, finish, publish, or say in one line why not."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import filmstill
+from filmstill.errors import FilmstillError, GateError, Interrupted
+from filmstill.runtime import workbench
+from filmstill.runtime.files import writing_failed, write_json
+
+DATA = Path("data")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage works. `out` mirrors data/: out/"teacher"/"x" is published as data/teacher/x."""
+
+    name: str
+    work: Path
+
+    @property
+    def out(self) -> Path:
+        return self.work / "out"
+
+    def keep_curves(self) -> None:
+        """Publish the training's curves and sample sheets beside its weights."""
+        for made, kept in (("curves/plots/metrics", "curves"), ("sheets", "sheets")):
+            target = self.out / self.name / kept
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(self.work / made, target)
+
+
+def run(name: str, main: Callable[[Stage], None]) -> None:
+    """The body of every stage script; does not return. Exit codes: 0 published, 1 gate, 2 bad input, 130/143 stopped."""
+    sys.exit(exit_code(lambda: _run(name, main)))
+
+
+def exit_code(action: Callable[[], None]) -> int:
+    """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
+    try:
+        action()
+    except GateError as error:
+        return _say(error, 1)
+    except Interrupted as error:
+        return _say(error, 128 + error.signal)
+    except FilmstillError as error:
+        return _say(error, 2)
+    except OSError as error:
+        return _say(writing_failed(error.filename or "file", error), 2)
+    except KeyboardInterrupt:
+        return _say("stopped by Ctrl-C; finished work is kept, run it again to go on", 130)
+    return 0
+
+
+def _run(name: str, main: Callable[[Stage], None]) -> None:
+    root = _repository()
+    inputs = workbench.inputs(name)
+    work = workbench.WORK / name / inputs.key
+    parent = _dvc_ancestor()
+    with workbench.locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
+        stage = Stage(name, work)
+        done = {"stage": name, "inputs": inputs.digest(with_gates=True)}
+        if not _is_done(work, done):
+            main(stage)
+            write_json(work / "done.json", done)
+        else:
+            print(f"{name}: already made, in {work}", file=sys.stderr)
+        if workbench.inputs(name) != inputs:
+            raise FilmstillError(
+                f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that did not make "
+                f"this result; not published, the work is kept in {work}: run `dvc repro` again"
+            )
+        if parent is not None and not parent.is_running():
+            raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
+        for target in workbench.outputs(workbench.stages()[name]):
+            workbench.publish(stage.out / target.relative_to(DATA), root / target)
+
+
+def _is_done(work: Path, done: dict[str, str]) -> bool:
+    """Whether this work was finished, and judged by the gates that stand now."""
+    marker = work / "done.json"
+    return marker.is_file() and json.loads(marker.read_text()) == done
+
+
+def _repository() -> Path:
+    """The folder of dvc.yaml, which must also be where the code comes from: its sources are what the key names."""
+    root = Path.cwd()
+    source = Path(filmstill.__file__).resolve()
+    if not (root / "dvc.yaml").is_file():
+        raise FilmstillError(f"{root}: holds no dvc.yaml; run stages from the repository's root, or use `dvc repro`")
+    if root.resolve() not in source.parents:
+        raise FilmstillError(
+            f"{source.parent}: is not this repository's src; run `dvc repro`, which sets PYTHONPATH=src"
+        )
+    os.environ["PYTHONPATH"] = str(root / "src")  # for the shards' own processes, which start in another folder
+    return root
+
+
+def _dvc_ancestor() -> psutil.Process | None:
+    """The dvc process that runs this stage, if one does."""
+    for process in psutil.Process().parents():
+        try:
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def _say(message: object, code: int) -> int:
+    print(f"filmstill: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,150 @@
+"""Keyed work folders: where a stage works, what it is named by, and how it is published.
+
+Notable: a folder `.work/<stage>/<key>/` is named by the SHA-256 of what dvc.yaml says the stage depends on,
+so a killed run resumes in the folder of its key and nothing stale is picked up under another; a dep that
+another stage made is taken by its hash in dvc.lock and never read again (pairs can be 300 GB); gates are not
+part of a key, since they judge the work and do not make it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from filmstill.errors import FilmstillError
+from filmstill.params.load import read_yaml
+from filmstill.runtime.files import writing_failed
+
+WORK = Path(".work")
+GATE = "gate"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage is made from: MD5 by dep, value by parameter name, as dvc.lock records them."""
+
+    deps: dict[str, str]
+    params: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The name of the work folder: gates judge the work and do not make it, so they are left out."""
+        return self.digest(with_gates=False)[:16]
+
+    def digest(self, with_gates: bool) -> str:
+        params = self.params if with_gates else {name: _without_gate(value) for name, value in self.params.items()}
+        text = json.dumps({"deps": self.deps, "params": params}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def of_lock(cls, entry: dict[str, Any]) -> "Inputs":
+        """The inputs that a stage's entry in dvc.lock records."""
+        deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
+        return cls(deps, entry.get("params", {}).get("params.yaml", {}))
+
+
+def stages() -> dict[str, Any]:
+    """The stages of dvc.yaml by name."""
+    return read_plain("dvc.yaml")["stages"]
+
+
+def outputs(stage: dict[str, Any]) -> list[Path]:
+    """Every path a stage publishes: outs, metrics and plots."""
+    listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    return [Path(next(iter(item)) if isinstance(item, dict) else item) for item in listed]
+
+
+def inputs(name: str) -> Inputs:
+    """The inputs of a stage as the files and params.yaml stand now."""
+    every = stages()
+    lock = read_plain("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
+    recorded = {out["path"]: out["md5"] for entry in lock.values() for out in entry.get("outs", [])}
+    made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
+    deps = {}
+    for path in every[name].get("deps", []):
+        if path not in made_by_stages:
+            deps[path] = _md5(Path(path))
+        elif path in recorded:
+            deps[path] = recorded[path]
+        else:
+            raise FilmstillError(f"{path}: not in dvc.lock; run `dvc repro`, which makes it first")
+    values = read_plain("params.yaml")
+    missing = [key for key in every[name].get("params", []) if key not in values]
+    if missing:
+        raise FilmstillError(
+            f"params.yaml: '{missing[0]}' is missing; `python -m filmstill profile embedded` writes it"
+        )
+    return Inputs(deps, {key: values[key] for key in every[name].get("params", [])})
+
+
+def read_plain(path: Path | str) -> dict[str, Any]:
+    """A YAML file as plain dictionaries and lists, numbers read as OmegaConf reads them."""
+    return to_plain(read_yaml(path))
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(config)  # type: ignore[return-value]
+
+
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Hold an flock on `path`; says `waiting` once when another process holds it. It ends with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def publish(made: Path, target: Path) -> None:
+    """Put a finished file or folder at `target` by rename; the work folder keeps its own links until it is pruned."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, temporary, copy_function=_link)
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            _link(made, temporary)
+        temporary.replace(target)
+    except FileNotFoundError:
+        raise FilmstillError(f"{made}: the stage did not make it, but dvc.yaml lists {target}") from None
+    except OSError as error:
+        raise writing_failed(target, error) from error
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _without_gate(value: Any) -> Any:
+    return {k: v for k, v in value.items() if k != GATE} if isinstance(value, dict) else value
+
+
+def _md5(path: Path) -> str:
+    """A source's hash as DVC computes it."""
+    try:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except OSError as error:
+        raise FilmstillError(f"{path}: dvc.yaml depends on it, but it cannot be read ({error.strerror})") from None

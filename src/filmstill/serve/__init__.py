@@ -1,0 +1,1 @@
+"""Streaming a student: from the command line."""

@@ -1,0 +1,95 @@
+"""Prompts to video files with a distilled student, by the rollout that trained it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.noise import clip_noise
+from filmstill.diffusion.rollout import RolloutPlan, rollout
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.errors import FilmstillError
+from filmstill.models.attention import BlockCausal
+from filmstill.models.codec import DctCodec
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.models.weights import load_model
+from filmstill.params.load import require
+from filmstill.runtime.files import load_tensors
+from filmstill.runtime.progress import progress
+from filmstill.runtime.video import check_format, save_video
+
+
+@dataclass(frozen=True)
+class Streamer:
+    """A student as its file describes it."""
+
+    model: VideoDiT
+    codec: DctCodec
+    encoder: HashedWords
+    plan: RolloutPlan
+    latent_shape: tuple[int, int, int, int]
+
+    @classmethod
+    def load(cls, student: Path, codec: Path) -> "Streamer":
+        model, facts = load_model(student)
+        if "steps" not in facts:
+            raise FilmstillError(
+                f"{student}: is not a student (it says no rollout); give data/distill/student.safetensors"
+            )
+        attention = BlockCausal(facts["block_frames"], facts["window_frames"], facts["sink_frames"])
+        plan = RolloutPlan.of(FlowSchedule(facts["shift"]), facts["steps"], attention, facts["context_noise"])
+        encoder = HashedWords(facts["text_len"], model.config.text_dim)
+        decoder = DctCodec.from_tensors(load_tensors(codec)[0])
+        return cls(model, decoder, encoder, plan, tuple(facts["latent_shape"]))
+
+    def with_stream(self, frames: int | None, window: int | None) -> "Streamer":
+        """The same student for clips of `frames` under a local `window`; None: as trained."""
+        attention = self.plan.attention
+        frames = self.latent_shape[0] if frames is None else frames
+        allowed = f"a positive multiple of the student's block of {attention.block_frames} frames"
+        require(frames > 0 and frames % attention.block_frames == 0, "--frames", frames, allowed)
+        if window is not None:
+            least = attention.sink_frames + attention.block_frames
+            require(window >= least, "--window", window, f"at least the student's sink + block = {least} frames")
+            attention = replace(attention, window_frames=window)
+        shape = (frames, *self.latent_shape[1:])
+        return replace(self, plan=replace(self.plan, attention=attention), latent_shape=shape)
+
+    @torch.no_grad()
+    def clip(self, prompt: str, seed: int, on_block: Callable[[], None]) -> Tensor:
+        """One clip [F, 3, H, W] in [0, 1]; `on_block` is called as each block is decoded."""
+        noise = clip_noise([prompt], [seed], self.plan.noises, self.latent_shape)
+        text = self.model.read_text(self.encoder.encode([prompt]))
+        blocks = []
+        for block in self.codec.decode_stream(rollout(self.model, text, noise, self.plan)):
+            blocks.append(block)
+            on_block()
+        return torch.cat(blocks, dim=1)[0]
+
+
+def generate(
+    prompts: list[str], seeds: list[int], out: Path, student: Path, codec: Path, frames: int | None, window: int | None
+) -> None:
+    """Write one video for every prompt and seed; several are numbered."""
+    check_format(out)
+    streamer = Streamer.load(student, codec).with_stream(frames, window)
+    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    blocks = len(streamer.plan.attention.blocks(streamer.latent_shape[0]))
+    for number, (prompt, seed) in enumerate(wanted):
+        path = out if len(wanted) == 1 else out.with_stem(f"{out.stem}-{number:03d}")
+        start, first = time.perf_counter(), []
+        with progress("generate", blocks, unit="block") as bar:
+
+            def on_block() -> None:
+                first.append(time.perf_counter() - start)
+                bar.update()
+
+            video = streamer.clip(prompt, seed, on_block)
+        save_video(video, path)
+        print(
+            f"{path}: {prompt!r}, seed {seed}: first block {first[0]:.3f} s, {len(video) / first[-1]:.0f} frames a second"
+        )

@@ -1,0 +1,41 @@
+"""Self-Forcing distillation of the causal student."""
+
+from pathlib import Path
+
+import torch
+
+from filmstill.distill.dmd import Dmd
+from filmstill.distill.probe import check_gate, loss_ratio
+from filmstill.distill.self_forcing import SelfForcing, train_self_forcing
+from filmstill.distill.setup import TEACHER, TRAIN_PROMPTS, Setup
+from filmstill.models.weights import save_model
+from filmstill.params.distill import Distill
+from filmstill.params.load import section
+from filmstill.prompts.store import load_prompts
+from filmstill.runtime.files import write_json
+from filmstill.runtime.stage import Stage, run
+
+INIT = Path("data/ode_init/init.safetensors")
+
+
+def main(stage: Stage) -> None:
+    params, setup = section(Distill, "distill"), Setup.read()
+    probe = setup.probe(params.gate, "distill")
+    teacher = setup.network(TEACHER)
+    critic = setup.network(TEACHER).requires_grad_(True)
+    generator = setup.network(INIT).requires_grad_(True)
+    objective = Dmd(teacher, critic, setup.schedule, params.guidance, setup.encoder.encode([""]))
+    texts = setup.encoder.encode(load_prompts(TRAIN_PROMPTS)["text"].tolist())
+    self_forcing = SelfForcing(params, generator, objective, setup.plan, texts, setup.latent_shape, setup.seed)
+    losses = train_self_forcing(stage.work, self_forcing, lambda path: probe.save_sheet(generator, path))
+    out = stage.out / "distill"
+    with self_forcing.ema.swapped_into(generator), torch.no_grad():
+        metrics = {"all_attributes": probe.score(generator), "loss_ratio": loss_ratio(losses)}
+    write_json(out / "metrics.json", metrics)
+    save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())
+    stage.keep_curves()
+    check_gate("distill", params.gate, metrics)
+
+
+if __name__ == "__main__":
+    run("distill", main)

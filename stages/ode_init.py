@@ -1,0 +1,42 @@
+"""Turn the teacher's weights into a causal student by regression of the teacher's own trajectories."""
+
+from pathlib import Path
+
+from filmstill.distill.ode_init import train_ode_init
+from filmstill.distill.pairs import Pairs
+from filmstill.distill.probe import check_gate, loss_ratio
+from filmstill.distill.setup import TEACHER, Setup
+from filmstill.models.weights import save_model
+from filmstill.params.load import section
+from filmstill.params.ode_init import OdeInit
+from filmstill.runtime.files import write_json
+from filmstill.runtime.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    params, setup = section(OdeInit, "ode_init"), Setup.read()
+    pairs = Pairs.load(Path("data/ode_pairs"))
+    probe = setup.probe(params.gate, "ode_init")
+    model = setup.network(TEACHER).requires_grad_(True)
+    losses = train_ode_init(
+        stage.work,
+        params,
+        pairs,
+        setup.plan.attention,
+        setup.student.steps,
+        setup.schedule,
+        model,
+        setup.encoder,
+        setup.seed,
+        lambda path: probe.save_sheet(model, path),
+    )
+    out = stage.out / "ode_init"
+    metrics = {"all_attributes": probe.score(model), "loss_ratio": loss_ratio(losses)}
+    write_json(out / "metrics.json", metrics)
+    save_model(out / "init.safetensors", model.state_dict(), setup.config, setup.facts())
+    stage.keep_curves()
+    check_gate("ode_init", params.gate, metrics)
+
+
+if __name__ == "__main__":
+    run("ode_init", main)
