@@ -41,7 +41,7 @@ DATA = {
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Dotted names that a file may import, at the top or inside a function, submodules of `from a import b` included."""
+    """Dotted names that a file may import, at the top or in a function, with the submodules of `from a import b`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -19,7 +19,7 @@ SIGMA_RANGE = (0.02, 0.98)  # noise levels at which the scores are compared
 
 
 def dmd_gradient(x0: Tensor, fake_x0: Tensor, real_x0: Tensor, normalise: bool = True) -> Tensor:
-    """The direction in which x0 [B, F, C, H, W] leaves the teacher's distribution, scaled a sample at a time (eq. 8)."""
+    """The direction in which x0 [B, F, C, H, W] leaves the teacher's distribution, scaled sample by sample (eq. 8)."""
     gradient = fake_x0 - real_x0
     if normalise:
         gradient = gradient / (x0 - real_x0).abs().mean(dim=(1, 2, 3, 4), keepdim=True)

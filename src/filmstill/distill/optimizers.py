@@ -5,18 +5,18 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 def warmup_then_decay(step: int, steps: int, warmup: int, decay_share: float) -> float:
-    """Factor in (0, 1]: linear warm-up over `warmup` steps, linear decay to 0 over the last `decay_share` of `steps`."""
+    """Factor in (0, 1]: linear warm-up over `warmup` steps, linear decay to 0 over the last `decay_share`."""
     rising = (step + 1) / max(warmup, 1)
     falling = (steps - step) / max(decay_share * steps, 1)
     return min(1.0, rising, falling)
 
 
 def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float) -> list[Optimizer]:
-    """Muon (Jordan 2024) for the matrices inside the blocks, AdamW for everything else."""
+    """Muon (Jordan 2024; steps of AdamW's size, arXiv:2502.16982) for the blocks' matrices, AdamW for the rest."""
     matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    return [Muon(matrices, lr=muon_lr), AdamW(others, lr=adamw_lr, weight_decay=0.0)]
+    return [Muon(matrices, lr=muon_lr, adjust_lr_fn="match_rms_adamw"), AdamW(others, lr=adamw_lr, weight_decay=0.0)]
 
 
 def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:

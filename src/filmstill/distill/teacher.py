@@ -28,16 +28,17 @@ def fit_codec(world: World, seed: int) -> DctCodec:
 
 
 def new_model(config: DiTConfig, seed: int) -> VideoDiT:
-    """A network with Wan2.1's initialisation (`init_weights`), by address; the head starts at zero."""
+    """A network with Xavier-uniform matrices, by address; the head starts at zero.
+
+    Wan2.1 starts its text and time embeddings at deviation 0.02, which suits 4,096 text channels: with the 64 of
+    the hashed words the prompt is then hardly heard (the gain from the right digit's name is 12 times smaller
+    after 400 steps).
+    """
     model = VideoDiT(config)
     dice = randomness.generator(seed, "teacher/weights")
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith("bias") or name.startswith("head.head"):
             nn.init.zeros_(parameter)
-        elif name.startswith("head.head"):
-            nn.init.zeros_(parameter)
-        elif name.startswith(("text_embedding", "time_embedding")):
-            nn.init.normal_(parameter, std=0.02, generator=dice)
         elif name.endswith("modulation"):
             nn.init.normal_(parameter, std=config.dim**-0.5, generator=dice)
         elif parameter.ndim > 1:

@@ -135,6 +135,6 @@ def _check(label: str, scalars: dict[str, float], recent: list[float], index: in
             )
     if len(recent) == WINDOW and scalars["loss"] > EXPLODES * (usual := statistics.median(recent)):
         raise FilmstillError(
-            f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual {usual:.3g}; "
-            f"stopped, the last good checkpoint is step {saved}: lower the learning rate"
+            f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
+            f"{usual:.3g}; stopped, the last good checkpoint is step {saved}: lower the learning rate"
         )

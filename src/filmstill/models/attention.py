@@ -6,6 +6,7 @@ one rule (`visible_frames`), read by the mask here and by the cache in `kv_cache
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class BlockCausal:
         """(first frame, end frame) of every block; the last one may be short."""
         first = 1 if self.independent_first else min(self.block_frames, frames)
         edges = [0, *range(first, frames, self.block_frames), frames]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     def visible_frames(self, end: int) -> tuple[int, int]:
         """(sink frames, first frame of the window) for a block that ends before frame `end`."""

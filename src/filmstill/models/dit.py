@@ -141,7 +141,7 @@ class VideoDiT(nn.Module):
         return list(self.blocks)  # type: ignore[arg-type]
 
     def read_text(self, text: Tensor) -> TextKV:
-        """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows are attended to (Wan2.1)."""
+        """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows count too (Wan2.1)."""
         embedded = self.text_embedding(text)
         return [block.cross_attn.read(embedded) for block in self.layers]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # a training run calls nobody
 
-from dvclive import Live  # noqa: E402
+from dvclive import Live
 
 
 class Curves:

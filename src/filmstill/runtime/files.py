@@ -91,7 +91,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
     if DIGEST in metadata and metadata[DIGEST] != digest_of(tensors):

@@ -13,7 +13,7 @@ import psutil
 import filmstill
 from filmstill.errors import FilmstillError, GateError, Interrupted
 from filmstill.runtime import workbench
-from filmstill.runtime.files import writing_failed, write_json
+from filmstill.runtime.files import write_json, writing_failed
 
 DATA = Path("data")
 
@@ -38,7 +38,7 @@ class Stage:
 
 
 def run(name: str, main: Callable[[Stage], None]) -> None:
-    """The body of every stage script; does not return. Exit codes: 0 published, 1 gate, 2 bad input, 130/143 stopped."""
+    """The body of every stage script; exits with 0 published, 1 gate, 2 bad input, 130 or 143 stopped."""
     sys.exit(exit_code(lambda: _run(name, main)))
 
 
@@ -74,8 +74,8 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
             print(f"{name}: already made, in {work}", file=sys.stderr)
         if workbench.inputs(name) != inputs:
             raise FilmstillError(
-                f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that did not make "
-                f"this result; not published, the work is kept in {work}: run `dvc repro` again"
+                f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
+                f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
             )
         if parent is not None and not parent.is_running():
             raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")

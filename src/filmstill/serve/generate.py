@@ -1,7 +1,7 @@
 """Prompts to video files with a distilled student, by the rollout that trained it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,15 +60,12 @@ class Streamer:
         return replace(self, plan=replace(self.plan, attention=attention), latent_shape=shape)
 
     @torch.no_grad()
-    def clip(self, prompt: str, seed: int, on_block: Callable[[], None]) -> Tensor:
-        """One clip [F, 3, H, W] in [0, 1]; `on_block` is called as each block is decoded."""
+    def stream(self, prompt: str, seed: int) -> Iterator[Tensor]:
+        """One clip, block by block: pixels [block frames, 3, H, W] in [0, 1]."""
         noise = clip_noise([prompt], [seed], self.plan.noises, self.latent_shape)
         text = self.model.read_text(self.encoder.encode([prompt]))
-        blocks = []
         for block in self.codec.decode_stream(rollout(self.model, text, noise, self.plan)):
-            blocks.append(block)
-            on_block()
-        return torch.cat(blocks, dim=1)[0]
+            yield block[0]
 
 
 def generate(
@@ -81,15 +78,13 @@ def generate(
     blocks = len(streamer.plan.attention.blocks(streamer.latent_shape[0]))
     for number, (prompt, seed) in enumerate(wanted):
         path = out if len(wanted) == 1 else out.with_stem(f"{out.stem}-{number:03d}")
-        start, first = time.perf_counter(), []
+        start, pieces, seconds = time.perf_counter(), [], []
         with progress("generate", blocks, unit="block") as bar:
-
-            def on_block() -> None:
-                first.append(time.perf_counter() - start)
+            for piece in streamer.stream(prompt, seed):
+                seconds.append(time.perf_counter() - start)
+                pieces.append(piece)
                 bar.update()
-
-            video = streamer.clip(prompt, seed, on_block)
+        video = torch.cat(pieces)
         save_video(video, path)
-        print(
-            f"{path}: {prompt!r}, seed {seed}: first block {first[0]:.3f} s, {len(video) / first[-1]:.0f} frames a second"
-        )
+        speed = len(video) / seconds[-1]
+        print(f"{path}: {prompt!r}, seed {seed}: first block after {seconds[0]:.3f} s, {speed:.0f} frames a second")
