@@ -23,7 +23,7 @@ class MaxScores:
 
 @dataclass
 class NearDuplicates:
-    """When a prompt counts as a copy of an earlier one (prompts/near.py says why these values)."""
+    """When a prompt counts as a copy of an earlier one (prompts/duplicates.py says why these values)."""
 
     jaccard: float = 0.8  # share of common shingles from which two prompts are copies
     shingle_words: int = 2  # words a shingle
@@ -39,7 +39,7 @@ class NearDuplicates:
 class Prompts:
     """From a raw prompt table to clean train and eval prompts."""
 
-    raw: str = "data/prompts/raw.csv"  # VidProM-shaped CSV, or one prompt a line in any other file
+    raw: str = "data/prompts/raw.csv"  # VidProM-shaped CSV, or a .txt with one prompt a line
     min_characters: int = 8
     max_characters: int = 1500
     min_latin_share: float = 0.9  # of a prompt's letters

@@ -1,0 +1,40 @@
+"""What must not be learned: by the table's own scores, and by a list of words."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from filmstill.errors import FilmstillError
+
+
+def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | None]:
+    """A reason for every row with a score above its limit; an unreadable score counts as unsafe."""
+    reasons: list[str | None] = [None] * len(table)
+    for name, limit in limits.items():
+        for row, score in enumerate(table[name].tolist()):
+            if reasons[row] is None and not 0 <= score <= limit:
+                reasons[row] = f"{name} above {limit:g}" if 0 <= score <= 1 else f"{name} is no number in [0, 1]"
+    return reasons
+
+
+def read_words(path: Path | str) -> list[str]:
+    """Words or phrases, one a line; `#` starts a comment. Raises FilmstillError if there are none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise FilmstillError(f"{path}: cannot be read ({reason}); prompts.unsafe_words is a list or null") from None
+    words = [" ".join(line.split("#")[0].casefold().split()) for line in lines]
+    if not any(words):
+        raise FilmstillError(f"{path}: holds no words; one word or phrase a line, or prompts.unsafe_words: null")
+    return [word for word in words if word]
+
+
+def word_reasons(prompts: Sequence[str], words: Sequence[str]) -> list[str | None]:
+    """A reason for every prompt that holds one of `words` (lower case) as a whole word or phrase."""
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    found = (pattern.search(prompt.casefold()) for prompt in prompts)
+    return [f"unsafe word '{match.group()}'" if match else None for match in found]
