@@ -8,19 +8,20 @@ import ftfy
 
 LONGEST = 32768  # characters; what is longer is refused for its length anyway, so it is not worth cleaning
 
+_INLINE = re.compile(r"</?(?:a|b|em|font|i|span|strong|u)\b[^<>]*>", re.IGNORECASE)  # these end no word
+_BREAK = re.compile(r"[\t-\r\x1c-\x1f]")  # white space that ftfy would drop, joining two words
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 _UNTOUCHED = re.compile(r"[ -%'-;=?-~]*")  # ASCII without control characters, & and <>: only spaces to mend
 
 
 def clean(text: str) -> str:
-    """Mojibake mended, HTML gone, NFKC, no control or invisible characters, single spaces. Idempotent."""
+    """Mojibake mended, HTML gone, NFKC, no control or invisible characters, single spaces."""
     if len(text) > LONGEST:
         return text
     if not _UNTOUCHED.fullmatch(text):
-        while (plain := html.unescape(text)) != text:  # "&amp;lt;" was escaped twice
-            text = plain
-        text = ftfy.fix_text(text, unescape_html=False, normalization="NFKC")
-        text = _TAG.sub(" ", text)
+        text = html.unescape(html.unescape(text))  # "&amp;lt;" was escaped twice, by two programs
+        text = ftfy.fix_text(_BREAK.sub(" ", text), unescape_html=False, normalization="NFKC")
+        text = _TAG.sub(" ", _INLINE.sub("", text))
         text = "".join(map(_visible, text))
     return " ".join(text.split())
 

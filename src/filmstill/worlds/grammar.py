@@ -70,7 +70,7 @@ class Attributes:
     motion: str
 
 
-class NotShowable(ValueError):  # noqa: N818 (an answer to a question, not a fault)
+class NotShowable(ValueError):
     """The world cannot show this prompt; the message is a short, stable reason."""
 
 
