@@ -14,7 +14,7 @@ SOURCE = ROOT / "src"
 FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards run through Snakemake
 # What a stage reads besides code: artifacts of earlier stages and raw files.
 DATA = {
-    "prompts": ["data/prompts/raw.csv", "data/prompts/unsafe_words.txt"],
+    "prompts": ["${prompts.extension}", "${prompts.raw}", "${prompts.unsafe_words}"],
     "teacher": [],
     "ode_pairs": ["data/prompts/train.parquet", "data/teacher/teacher.safetensors"],
     "ode_init": [

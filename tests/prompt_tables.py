@@ -1,6 +1,7 @@
 """Raw prompt tables for the tests of the prompts stage, and what becomes of them."""
 
 import csv
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -41,7 +42,7 @@ def write_csv(path: Path, prompts: list[str], scores: dict[int, dict[str, str]] 
 
 
 def params(raw: str, **changes: object) -> Prompts:
-    return Prompts(raw=raw, **{"unsafe_words": None, "eval_share": 0.3, **changes})  # type: ignore[arg-type]
+    return Prompts(raw=raw, **{"unsafe_words": os.devnull, "eval_share": 0.3, **changes})  # type: ignore[arg-type]
 
 
 def run(raw: str, out: Path, **changes: object) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:

@@ -101,8 +101,6 @@ def test_a_missing_table_or_word_list_is_refused(tmp_path: Path) -> None:
     assert "none.csv: no such file" in refusal(str(tmp_path / "none.csv"), tmp_path / "out")
     raw = write_csv(tmp_path / "raw.csv", showable(20))
     assert "none.txt: cannot be read" in refusal(raw, tmp_path / "out", unsafe_words=str(tmp_path / "none.txt"))
-    (tmp_path / "words.txt").write_text("# nothing\n")
-    assert "holds no words" in refusal(raw, tmp_path / "out", unsafe_words=str(tmp_path / "words.txt"))
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

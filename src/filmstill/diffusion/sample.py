@@ -28,7 +28,7 @@ def guided(model: VideoDiT, text: Tensor, no_text: Tensor, weight: float) -> Vel
 
 @torch.no_grad()
 def sample(velocity: Velocity, noise: Tensor, schedule: FlowSchedule, steps: int, keep: list[int]) -> Tensor:
-    """Integrate from noise [B, F, C, H, W] to x0; gives the latents before steps `keep`, then x0: [B, S, F, C, H, W]."""
+    """Integrate from noise [B, F, C, H, W] to x0; gives the latents before steps `keep`, and x0: [B, S, F, C, H, W]."""
     sigmas = torch.cat([schedule.nodes(steps), torch.zeros(1, dtype=torch.float64)])
     xt, kept = noise, []
     for step in range(steps):

@@ -1,7 +1,8 @@
 """ODE initialisation: regress the teacher's x0 from its own trajectory, causally.
 
-Each block of frames stands at a node of its own and sees the noisy blocks before it (CausVid, arXiv:2412.07772,
-section 4.2). Clean nodes are not drawn: they would make the loss vanish.
+Each block of frames stands at a node of its own and sees the blocks before it at theirs (CausVid,
+arXiv:2412.07772, section 4.2). The clean end is a node too, since finished context is what a rollout sees; it
+has no loss of its own, and the last block, which is nobody's context, is never clean.
 """
 
 from collections.abc import Callable
@@ -27,9 +28,10 @@ MAX_GRAD_NORM = 1.0
 
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
-    """One random node a block, the same for its frames: [B, F] in [0, nodes)."""
+    """One random node a block, the same for its frames: [B, F] in [0, nodes]; `nodes` itself is the clean end."""
     blocks = attention.blocks(frames)
-    drawn = randomness.integers(nodes, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
     return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
 
 
@@ -47,7 +49,7 @@ def train_ode_init(
 ) -> list[float]:
     """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss."""
     kept = torch.tensor(pairs.node_indices(schedule, student_steps))
-    sigmas = schedule.nodes(student_steps)
+    sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
     texts = encoder.encode(pairs.prompts)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=0.0)
     state = TrainState({"student": model}, {"adamw": optimizer})
@@ -60,7 +62,8 @@ def train_ode_init(
         rows, columns = torch.arange(params.batch)[:, None], torch.arange(frames)
         xt, x0, sigma = trajectory[rows, node, columns], trajectory[:, -1], sigmas[node]
         velocity = model(xt, sigma * TIMESTEPS, model.read_text(texts[chosen]), plan=attention)
-        loss = x0_loss(x0, velocity_to_x0(velocity, xt, sigma))
+        noisy = node < student_steps
+        loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy])
         loss.backward()
         norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()

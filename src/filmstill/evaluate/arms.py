@@ -4,7 +4,6 @@ Arms: `real` (the world itself), `teacher` (ODE sampler), `undistilled` (the tea
 rollout), `init` (after ODE regression), `student`, and `student_long` (a long stream with a local window).
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from filmstill.params.load import require, section
 from filmstill.params.samples import Samples
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.fanout import report_done
-from filmstill.runtime.files import save_tensors
+from filmstill.runtime.files import save_tensors, write_json
 from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse
 
@@ -59,7 +58,7 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
 
 
 def make_arm(arm: str, out: Path) -> None:
-    """Write one arm's latents [N, F, C, H, W], with its timing in the header."""
+    """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run)."""
     params, setup = section(Samples, "samples"), Setup.read()
     made_by, codec, table = build(arm, params, setup), setup.codec(), requests(params, arm)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
@@ -88,7 +87,8 @@ def make_arm(arm: str, out: Path) -> None:
         "first_block_seconds": first_block,
         "evaluations_per_clip": made_by.evaluations,
     }
-    save_tensors(out, {"latents": torch.cat(parts)}, {"timing": json.dumps(timing)})
+    write_json(out.with_suffix(".json"), timing)
+    save_tensors(out, {"latents": torch.cat(parts)})
 
 
 def build(arm: str, params: Samples, setup: Setup) -> Arm:

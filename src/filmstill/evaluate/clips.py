@@ -14,17 +14,18 @@ from filmstill.runtime.progress import progress
 from filmstill.runtime.video import save_video
 from filmstill.runtime.workbench import publish
 
+
 def write_samples(params: Samples, codec: DctCodec, shards: dict[str, Path], folder: Path) -> None:
     """Turn the finished shards of all arms into the artifact in `folder`."""
     clips, timing, failed = [], [], []
     total = sum(len(requests(params, arm)) for arm in ARMS)
     with progress("mp4", total, unit="clip") as bar:
         for arm, shard in shards.items():
-            tensors, facts = load_tensors(shard)
+            tensors, _ = load_tensors(shard)
             name = f"latents/{arm}-0000.safetensors"
             (folder / "latents").mkdir(parents=True, exist_ok=True)
             publish(shard, folder / name)
-            timing.append({"arm": arm, "shard": name, **json.loads(facts["timing"])})
+            timing.append({"arm": arm, "shard": name, **json.loads(shard.with_suffix(".json").read_text())})
             table = requests(params, arm)
             for row, (request, latents) in enumerate(zip(table.itertuples(), tensors["latents"], strict=True)):
                 video = f"video/{arm}/{request.id}-{request.seed}.mp4"

@@ -44,10 +44,10 @@ class Prompts:
     max_characters: int = 1500
     min_latin_share: float = 0.9  # of a prompt's letters
     max_scores: MaxScores = field(default_factory=MaxScores)  # for a CSV; a text file has no scores
-    unsafe_words: str | None = "data/prompts/unsafe_words.txt"  # one word or phrase a line; null: no list
+    unsafe_words: str = "data/prompts/unsafe_words.txt"  # one word or phrase a line
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
     world: str | None = "digits"  # keep what this world can show; null: keep everything
-    extension: str | None = None  # CSV with the columns prompt and text (the longer prompt); null: no extension
+    extension: str = "data/prompts/extension.csv"  # columns prompt and text, the longer prompt; rows are optional
     eval_share: float = 0.15  # of the prompts, by hash
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     FilmstillError for a table that cannot be read and if no train or no eval prompt is left.
     """
     scores = {name: limit for name, limit in vars(params.max_scores).items() if limit is not None}
-    extension = read_extension(params.extension) if params.extension else {}
+    extension = read_extension(params.extension)
     judges = _judges(params, scores)
     table = read_table(params.raw, list(scores))
     table["prompt"] = [clean(prompt) for prompt in table["prompt"].tolist()]
@@ -80,7 +80,7 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
 
 def _judges(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:
     """The steps by name, in STEPS' order."""
-    words = read_words(params.unsafe_words) if params.unsafe_words else []
+    words = read_words(params.unsafe_words)
 
     def each(reason: Callable[[str], str | None]) -> Callable[[pd.DataFrame], Reasons]:
         return lambda table: [reason(prompt) for prompt in table["prompt"].tolist()]

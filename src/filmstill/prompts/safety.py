@@ -20,15 +20,13 @@ def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | N
 
 
 def read_words(path: Path | str) -> list[str]:
-    """Words or phrases, one a line; `#` starts a comment. Raises FilmstillError if there are none."""
+    """Words or phrases, one a line; `#` starts a comment. There may be none."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise FilmstillError(f"{path}: cannot be read ({reason}); prompts.unsafe_words is a list or null") from None
+        raise FilmstillError(f"{path}: cannot be read ({reason}); prompts.unsafe_words names a word list") from None
     words = [" ".join(line.split("#")[0].casefold().split()) for line in lines]
-    if not any(words):
-        raise FilmstillError(f"{path}: holds no words; one word or phrase a line, or prompts.unsafe_words: null")
     return [word for word in words if word]
 
 

@@ -20,9 +20,10 @@ def save_video(video: Tensor, path: Path) -> None:
     large = frames.repeat_interleave(ENLARGE, 1).repeat_interleave(ENLARGE, 2).numpy()
     with replacing(path) as temporary:
         if path.suffix == ".mp4":
-            iio.imwrite(temporary, large, extension=".mp4", plugin="pyav", codec="libx264", fps=FPS)
+            encoded = iio.imwrite("<bytes>", large, extension=".mp4", plugin="pyav", codec="libx264", fps=FPS)
         else:
-            iio.imwrite(temporary, large, extension=".gif", duration=1000 / FPS, loop=0)
+            encoded = iio.imwrite("<bytes>", large, extension=".gif", duration=1000 / FPS, loop=0)
+        temporary.write_bytes(encoded)
 
 
 def check_format(path: Path) -> None:

@@ -53,8 +53,8 @@ class Inputs:
 
 
 def stages() -> dict[str, Any]:
-    """The stages of dvc.yaml by name."""
-    return read_plain("dvc.yaml")["stages"]
+    """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
+    return to_plain(OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml")))["stages"]
 
 
 def outputs(stage: dict[str, Any]) -> list[Path]:
@@ -92,7 +92,7 @@ def read_plain(path: Path | str) -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    return OmegaConf.to_container(config)  # type: ignore[return-value]
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 @contextmanager

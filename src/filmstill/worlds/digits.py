@@ -57,7 +57,7 @@ def handwriting(for_judge: bool) -> tuple[Tensor, Tensor]:
 
 
 def path(motion: str, frames: Tensor, world: World) -> Tensor:
-    """Where the digit's centre is, in pixels from the picture's centre, x to the right and y down: [F, 2]."""
+    """The digit's centre in pixels from the picture's centre, x to the right and y down: [F, 2]."""
     angle = frames.double() * (2 * math.pi / world.period)
     sine, cosine = angle.sin(), angle.cos()
     nothing = torch.zeros_like(angle)
@@ -71,12 +71,13 @@ def path(motion: str, frames: Tensor, world: World) -> Tensor:
 
 
 def render(images: Tensor, attributes: list[Attributes], first_frames: Tensor, frames: int, world: World) -> Tensor:
-    """Digits [B, 8, 8] as clips [B, frames, 3, 32, 32] in [0, 1] that begin at frame `first_frames` [B] of their motion."""
+    """Digits [B, 8, 8] as clips [B, frames, 3, 32, 32] in [0, 1] from frame `first_frames` [B] of their motion on."""
     large = F.interpolate(images[:, None], size=(DIGIT_SIZE, DIGIT_SIZE), mode="bilinear", align_corners=False)
     margin = (SIZE - DIGIT_SIZE) // 2
     canvas = F.pad(large, (margin,) * 4)  # [B, 1, 32, 32], the digit in the middle
     steps = torch.arange(frames)
-    offsets = torch.stack([path(a.motion, first + steps, world) for a, first in zip(attributes, first_frames, strict=True)])
+    starts = zip(attributes, first_frames, strict=True)
+    offsets = torch.stack([path(shown.motion, first + steps, world) for shown, first in starts])
     shift = torch.zeros(len(attributes) * frames, 2, 3)
     shift[:, 0, 0] = shift[:, 1, 1] = 1
     shift[:, :, 2] = -offsets.flatten(0, 1).float() * (2 / SIZE)  # the grid says where to look, hence the minus
@@ -101,8 +102,11 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: list[int] | 
 
 
 def real_clips(attributes: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
-    """What a perfect model might show for these attributes: [B, frames, 3, 32, 32], handwriting by (seed, seeds[i], i)."""
-    dice = [randomness.generator(seed, "real", clip_seed, i) for i, clip_seed in enumerate(seeds)]
+    """What a perfect model might show: [B, frames, 3, 32, 32], the handwriting by (seed, seeds[i], attributes[i])."""
+    dice = [
+        randomness.generator(seed, "real", clip_seed, a.digit, a.colour, a.motion)
+        for a, clip_seed in zip(attributes, seeds, strict=True)
+    ]
     images = torch.stack([_written(a.digit, d) for a, d in zip(attributes, dice, strict=True)])
     return render(images, attributes, torch.zeros(len(attributes), dtype=torch.long), frames, world)
 

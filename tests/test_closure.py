@@ -1,0 +1,39 @@
+"""dvc.yaml lists exactly what each stage's scripts reach."""
+
+import pytest
+from closure import DATA, ROOT, closure, expected_deps
+from omegaconf import OmegaConf
+
+GRAPH = OmegaConf.to_container(OmegaConf.load(ROOT / "dvc.yaml"))["stages"]
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_deps_are_the_import_closure(stage):
+    assert sorted(GRAPH[stage]["deps"]) == expected_deps(stage), "run `make deps`"
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_data_deps_are_made_earlier_or_committed(stage):
+    earlier = list(GRAPH)[: list(GRAPH).index(stage)]
+    made = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for name in earlier
+        for kind in ("outs", "metrics", "plots")
+        for out in GRAPH[name].get(kind, [])
+    }
+    assert all(path in made or (ROOT / path).is_file() for path in DATA[stage])
+
+
+def test_closure_sees_imports_inside_functions_and_packages(tmp_path):
+    script = tmp_path / "s.py"
+    script.write_text("def f():\n    from filmstill.runtime import randomness\n")
+    found = {path.name for path in closure([script])}
+    assert {"s.py", "randomness.py", "__init__.py"} <= found
+    assert "dit.py" not in found
+
+
+def test_command_line_is_no_stage_dependency():
+    """An edit to what people call by hand never retrains anything."""
+    for stage in GRAPH:
+        deps = " ".join(GRAPH[stage]["deps"])
+        assert "serve/" not in deps and "__main__" not in deps and "params/schema.py" not in deps
