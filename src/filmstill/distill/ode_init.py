@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
 
 from filmstill.diffusion.losses import x0_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
+from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.pairs import Pairs
 from filmstill.distill.training import Rhythm, TrainState, train
@@ -51,11 +51,12 @@ def train_ode_init(
     kept = torch.tensor(pairs.node_indices(schedule, student_steps))
     sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
     texts = encoder.encode(pairs.prompts)
-    optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=0.0)
-    state = TrainState({"student": model}, {"adamw": optimizer})
+    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr, weight_decay=0.0)
+    state = TrainState({"student": model}, {"muon": muon, "adamw": adamw})
     frames = pairs.latents.shape[2]
 
     def step(index: int) -> dict[str, float]:
+        set_learning_rate([muon, adamw], warmup_then_decay(index, params.steps, params.warmup, params.decay_share))
         chosen = torch.tensor(batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch))
         node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
         trajectory = pairs.latents[chosen][:, kept]  # [B, S, F, C, H, W]
@@ -66,8 +67,9 @@ def train_ode_init(
         loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy])
         loss.backward()
         norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in (muon, adamw):
+            optimizer.step()
+            optimizer.zero_grad()
         return {"loss": loss.item(), "gradient_norm": norm.item()}
 
     rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)

@@ -11,12 +11,16 @@ def warmup_then_decay(step: int, steps: int, warmup: int, decay_share: float) ->
     return min(1.0, rising, falling)
 
 
-def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float) -> list[Optimizer]:
-    """Muon (Jordan 2024; steps of AdamW's size, arXiv:2502.16982) for the blocks' matrices, AdamW for the rest."""
+def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float, weight_decay: float) -> list[Optimizer]:
+    """Muon (Jordan 2024; steps of AdamW's size, arXiv:2502.16982) for the blocks' matrices, AdamW for the rest.
+
+    `weight_decay` is the matrices'; biases, norms, embeddings and the head have none.
+    """
     matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    return [Muon(matrices, lr=muon_lr, adjust_lr_fn="match_rms_adamw"), AdamW(others, lr=adamw_lr, weight_decay=0.0)]
+    muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, AdamW(others, lr=adamw_lr, weight_decay=0.0)]
 
 
 def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:

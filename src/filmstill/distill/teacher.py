@@ -59,7 +59,7 @@ def train_teacher(
 ) -> Ema:
     """Train `model` in `folder` (resuming what is there); returns its average, the teacher."""
     ema = Ema(model, params.ema)
-    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr)
+    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
     state = TrainState({"teacher": model}, {"muon": muon, "adamw": adamw}, {"teacher": ema})
     samples = range(params.batch)
 

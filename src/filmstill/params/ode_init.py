@@ -12,7 +12,10 @@ class OdeInit:
 
     steps: int = 300
     batch: int = 16
-    lr: float = 3e-4
+    muon_lr: float = 5e-3  # matrices inside the blocks
+    adamw_lr: float = 1e-3  # everything else
+    warmup: int = 10  # steps
+    decay_share: float = 0.5  # of the steps, at the end, down to 0
     checkpoint_every: int = 50
     sheet_every: int = 100
     gate: Gate = field(default_factory=Gate)
@@ -20,4 +23,7 @@ class OdeInit:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "checkpoint_every", "sheet_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
-        require(self.lr > 0, "lr", self.lr, "a positive number")
+        for name in ("muon_lr", "adamw_lr"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")
+        require(0 <= self.decay_share < 1, "decay_share", self.decay_share, "a share in [0, 1)")

@@ -9,16 +9,17 @@ from filmstill.params.load import require
 class Teacher:
     """Flow-matching training of the embedded world's bidirectional teacher."""
 
-    steps: int = 1200
+    steps: int = 800
     batch: int = 24
-    muon_lr: float = 1e-2  # matrices inside the blocks
-    adamw_lr: float = 1e-3  # everything else
-    warmup: int = 100  # steps
+    muon_lr: float = 2e-2  # matrices inside the blocks
+    adamw_lr: float = 3e-3  # everything else
+    weight_decay: float = 0.1  # of the blocks' matrices
+    warmup: int = 50  # steps
     decay_share: float = 0.3  # of the steps, at the end, down to 0
-    ema: float = 0.998
+    ema: float = 0.99
     drop_prompt: float = 0.1  # share of clips trained without prompt, for guidance
     checkpoint_every: int = 100
-    sheet_every: int = 300
+    sheet_every: int = 200
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "checkpoint_every", "sheet_every"):
@@ -27,5 +28,6 @@ class Teacher:
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("decay_share", "drop_prompt"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")
         require(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")
