@@ -3,10 +3,12 @@ rule ode_pairs_shard:
         "shards/pairs-{shard}.safetensors",
     log:
         "logs/pairs-{shard}.log",
+    conda:
+        "../envs/filmstill.yaml"
+    threads: 1
     params:
         root=ROOT,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/pairs-{wildcards.shard}.log").resolve(),
-    threads: 1
     shell:
         "cd {params.root:q} && python workflow/scripts/ode_pairs.py {wildcards.shard} {params.out:q} > {params.log:q} 2>&1"

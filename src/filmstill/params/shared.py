@@ -80,9 +80,7 @@ class Student:
 class Compute:
     """What the numbers are computed on. Threads are a parameter because they change the last bits."""
 
-    device: str = "cpu"
     threads: int = 2
 
     def __post_init__(self) -> None:
-        require(self.device in ("cpu", "cuda"), "device", self.device, "cpu or cuda")
         require(self.threads > 0, "threads", self.threads, "a positive integer")
