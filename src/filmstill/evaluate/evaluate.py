@@ -1,0 +1,216 @@
+"""Score the samples: metrics.json, tables, plots, sheet and report.
+
+Notable: floor and ceiling of every dimension come from the world itself, measured here and reported beside the
+scores; a clip that is not finite counts as zero and is never dropped; intervals resample prompts, not clips;
+teacher and student are compared on the same prompts and seeds.
+"""
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from filmstill.evaluate import faults
+from filmstill.evaluate.dimensions import NAMES, Clips, scores, sharpness
+from filmstill.evaluate.report import write_report
+from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_difference
+from filmstill.evaluate.sheet import comparison_sheet
+from filmstill.models.codec import DctCodec
+from filmstill.params.evaluate import Evaluate
+from filmstill.params.shared import World
+from filmstill.runtime.files import load_tensors, replacing, write_json, write_text
+from filmstill.worlds import digits
+from filmstill.worlds.grammar import Attributes, parse
+from filmstill.worlds.judge import all_right
+
+ARMS = ("real", "teacher", "undistilled", "init", "student")
+LONG_ARM = "student_long"
+RIGHT = ("object", "colour", "motion")
+
+
+def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, seed: int, out: Path) -> dict[str, Any]:
+    """Read the samples artifact, write everything data/evaluate holds into `out`, return the metrics."""
+    codec = DctCodec.from_tensors(load_tensors(codec_file)[0])
+    manifest = pd.read_parquet(samples / "manifest.parquet")
+    videos = {arm: load_videos(samples, rows, codec) for arm, rows in manifest.groupby("arm", sort=False)}
+    bounds = Bounds.measure(codec, world, params.references, seed)
+    table = pd.concat([score_arm(manifest[manifest["arm"] == arm], videos[arm], world, bounds) for arm in ARMS])
+    metrics = summarise(table, pd.read_parquet(samples / "timing.parquet"), params, seed)
+    add_diversity(metrics, manifest, videos)
+    metrics["student"]["drift"] = drift(manifest[manifest["arm"] == LONG_ARM], videos[LONG_ARM], world, params)
+    metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
+    metrics["window_frames"] = params.window_frames
+    metrics["clips"] = int((manifest["arm"] == "student").sum())
+    metrics["failed_clips"] = len(pd.read_parquet(samples / "failed.parquet"))
+    write_tables(table, metrics, out)
+    draw(manifest, videos, metrics, params, out)
+    return metrics
+
+
+class Bounds:
+    """Floor and ceiling of every dimension in this world, and the sharpness of its clips."""
+
+    def __init__(self, floor: dict[str, float], ceiling: dict[str, float], sharpness_of_real: float) -> None:
+        self.floor, self.ceiling, self.sharpness_of_real = floor, ceiling, sharpness_of_real
+
+    @classmethod
+    def measure(cls, codec: DctCodec, world: World, references: int, seed: int) -> "Bounds":
+        """Ceiling: real clips through the codec. Floor: the same clips under other clips' prompts for what a prompt
+        asks, frozen clips for motion's amount, and noise through the codec for the rest of quality."""
+        clips = digits.draw(world, seed, "evaluate/references", 0, range(references))
+        real = Clips.of(codec.decode(codec.encode(clips.video)))
+        sharp = float(sharpness(real).mean())
+        latents = codec.encode(clips.video)
+        dice = torch.Generator().manual_seed(seed)
+        nothing = Clips.of(codec.decode(torch.randn(latents.shape, generator=dice)))
+        frozen = Clips.of(faults.freeze(real.video))
+        shuffled = clips.attributes[1:] + clips.attributes[:1]
+        means = [
+            _means(scores(c, asked, world, sharp))
+            for c, asked in (
+                (real, clips.attributes),
+                (nothing, clips.attributes),
+                (real, shuffled),
+                (frozen, clips.attributes),
+            )
+        ]
+        ceiling, noise, swapped, still = means
+        semantic = ("object_class", "colour", "motion", "overall_consistency")
+        floor = {name: swapped[name] if name in semantic else noise[name] for name in NAMES}
+        floor["dynamic_degree"] = still["dynamic_degree"]
+        return cls(floor, ceiling, sharp)
+
+
+def load_videos(samples: Path, rows: pd.DataFrame, codec: DctCodec) -> Tensor:
+    """Decoded clips [N, F, 3, H, W] of manifest rows, in their order; those that are not finite become black."""
+    shards = {shard: load_tensors(samples / shard)[0]["latents"] for shard in rows["shard"].unique()}
+    latents = torch.stack([shards[row.shard][row.index_in_shard] for row in _indexed(rows)])
+    finite = latents.isfinite().flatten(1).all(dim=1)
+    video = codec.decode(torch.where(finite[:, None, None, None, None], latents, torch.zeros_like(latents)))
+    return video * finite[:, None, None, None, None]
+
+
+def score_arm(rows: pd.DataFrame, video: Tensor, world: World, bounds: Bounds) -> pd.DataFrame:
+    """One row a clip: what was asked, what is right, every dimension normalised, and the aggregates."""
+    asked = _asked(rows)
+    raw = pd.DataFrame({name: s.numpy() for name, s in _raw(video, asked, world, bounds).items()})
+    normalised = normalise(raw[list(NAMES)], bounds.floor, bounds.ceiling)
+    right = pd.DataFrame(all_right(video, asked, world).numpy(), columns=list(RIGHT)).astype(float)
+    # `colour` and `motion` are names of a dimension and of what is right: the dimensions get a prefix here.
+    named = normalised.add_prefix("n_")
+    facts = rows[["arm", "prompt_id", "prompt", "seed"]].reset_index(drop=True)
+    whole = right.min(axis=1).rename("all_attributes")
+    return pd.concat([facts, right, whole, named, aggregate(normalised)], axis=1)
+
+
+def summarise(table: pd.DataFrame, timing: pd.DataFrame, params: Evaluate, seed: int) -> dict[str, Any]:
+    """metrics.json without what needs the videos."""
+    timing = timing.set_index("arm")
+    metrics: dict[str, Any] = {}
+    for arm, rows in table.groupby("arm", sort=False):
+        columns = ["all_attributes", *AGGREGATES, *(f"n_{name}" for name in NAMES)]
+        intervals = {c: bootstrap_interval(rows[c], rows["prompt_id"], params.resamples, seed) for c in columns}
+        clock = timing.loc[arm]
+        metrics[str(arm)] = {
+            **{name: float(rows[name].mean()) for name in ("all_attributes", *RIGHT, *AGGREGATES)},
+            "seconds_per_clip": float(clock["seconds"] / clock["clips"]),
+            "evaluations_per_clip": float(clock["evaluations_per_clip"]),
+            "first_block_seconds": float(clock["first_block_seconds"]),
+            "dimensions": {name: float(rows[f"n_{name}"].mean()) for name in NAMES},
+            "intervals": {name.removeprefix("n_"): list(interval) for name, interval in intervals.items()},
+        }
+    metrics["student_vs_teacher"] = compare(table, metrics, params, seed)
+    return metrics
+
+
+def compare(table: pd.DataFrame, metrics: dict[str, Any], params: Evaluate, seed: int) -> dict[str, Any]:
+    """The student against its teacher, clip by clip."""
+    student, teacher = (table[table["arm"] == arm] for arm in ("student", "teacher"))
+    compared: dict[str, Any] = {
+        "speedup": metrics["teacher"]["seconds_per_clip"] / metrics["student"]["seconds_per_clip"]
+    }
+    score = metrics["teacher"]["all_attributes"]
+    compared["all_attributes_ratio"] = metrics["student"]["all_attributes"] / score if score else None
+    for name in ("all_attributes", "total"):
+        pairs = paired_difference(student, teacher, name)
+        compared[f"{name}_difference"] = float(pairs["difference"].mean())
+        interval = bootstrap_interval(pairs["difference"], pairs["prompt_id"], params.resamples, seed)
+        compared[f"{name}_interval"] = list(interval)
+    return compared
+
+
+def add_diversity(metrics: dict[str, Any], manifest: pd.DataFrame, videos: dict[str, Tensor]) -> None:
+    """Mean distance between clips of one prompt with different seeds, over that of real clips (1: as diverse)."""
+    spread = {arm: _spread(manifest[manifest["arm"] == arm], videos[arm]) for arm in ARMS}
+    for arm in ARMS:
+        metrics[arm]["diversity"] = spread[arm] / spread["real"] if spread["real"] else None
+
+
+def drift(rows: pd.DataFrame, video: Tensor, world: World, params: Evaluate) -> list[float]:
+    """Share of long streams with everything right, window after window; a short last window is left out."""
+    asked = _asked(rows)
+    starts = range(0, video.shape[1] - params.window_frames + 1, params.window_frames)
+    windows = ((video[:, s : s + params.window_frames], s) for s in starts)
+    return [all_right(window, asked, world, s).all(dim=1).float().mean().item() for window, s in windows]
+
+
+def write_tables(table: pd.DataFrame, metrics: dict[str, Any], out: Path) -> None:
+    """metrics.json, the tables a person opens and the tables DVC plots."""
+    write_json(out / "metrics.json", metrics)
+    with replacing(out / "per_video.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+    by_prompt = table.groupby(["prompt_id", "prompt", "arm"], sort=True)[["all_attributes", *RIGHT, *AGGREGATES]].mean()
+    write_text(out / "per_prompt.csv", by_prompt.reset_index().to_csv(index=False, float_format="%.4f"))
+    long = [
+        {"arm": arm, "dimension": name, "score": value}
+        for arm in ARMS
+        for name, value in metrics[arm]["dimensions"].items()
+    ]
+    write_text(out / "scores.csv", pd.DataFrame(long).to_csv(index=False, float_format="%.6f"))
+    drifts = [
+        {"frame": (i + 1) * metrics["window_frames"], "all_attributes": value}
+        for i, value in enumerate(metrics["student"]["drift"])
+    ]
+    write_text(out / "drift.csv", pd.DataFrame(drifts).to_csv(index=False, float_format="%.6f"))
+
+
+def draw(
+    manifest: pd.DataFrame, videos: dict[str, Tensor], metrics: dict[str, Any], params: Evaluate, out: Path
+) -> None:
+    """The side-by-side sheet of the first prompts, then plots and report."""
+    rows = manifest[(manifest["arm"] == "student")].reset_index(drop=True)
+    shown = rows.drop_duplicates("prompt_id").head(params.sheet_prompts).index.tolist()
+    sheet = {arm: videos[arm][shown] for arm in ARMS}
+    comparison_sheet(sheet, rows.loc[shown, "prompt"].tolist(), out / "sheet.gif", out / "sheet.png")
+    write_report(json.loads(json.dumps(metrics)), out)
+
+
+def _raw(video: Tensor, asked: list[Attributes], world: World, bounds: Bounds) -> dict[str, Tensor]:
+    return scores(Clips.of(video), asked, world, bounds.sharpness_of_real)
+
+
+def _means(raw: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(values.double().mean()) for name, values in raw.items()}
+
+
+def _asked(rows: pd.DataFrame) -> list[Attributes]:
+    return [parse(prompt) for prompt in rows["prompt"].tolist()]
+
+
+def _indexed(rows: pd.DataFrame) -> Any:
+    """Rows as tuples; a column named `index` would hide the tuple's own method."""
+    return rows.rename(columns={"index": "index_in_shard"}).itertuples()
+
+
+def _spread(rows: pd.DataFrame, video: Tensor) -> float:
+    """Mean root-mean-square distance over all pairs of clips that share a prompt."""
+    distances = [
+        (video[a] - video[b]).square().mean().sqrt()
+        for places in rows.reset_index(drop=True).groupby("prompt_id").indices.values()
+        for a, b in combinations(places, 2)
+    ]
+    return float(torch.stack(distances).mean()) if distances else 0.0

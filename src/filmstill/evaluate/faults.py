@@ -1,0 +1,48 @@
+"""Faults injected on purpose: what a dimension must answer to. Videos [B, F, 3, H, W] in [0, 1] in and out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstill.runtime.randomness import generator
+
+
+def blur(video: Tensor) -> Tensor:
+    """A 5x5 box blur of every frame."""
+    return F.avg_pool2d(video.flatten(0, 1), 5, stride=1, padding=2, count_include_pad=False).view(video.shape)
+
+
+def freeze(video: Tensor) -> Tensor:
+    """The first frame for ever."""
+    return video[:, :1].expand_as(video).clone()
+
+
+def flicker(video: Tensor) -> Tensor:
+    """Every other frame at half brightness."""
+    dim = torch.ones(video.shape[1])
+    dim[1::2] = 0.5
+    return video * dim[:, None, None, None]
+
+
+def drift(video: Tensor) -> Tensor:
+    """The digit dissolves into the next clip's over time."""
+    share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
+    return (1 - share) * video + share * video.roll(1, dims=0)
+
+
+def wrong_colour(video: Tensor) -> Tensor:
+    """Red, green and blue change places."""
+    return video.roll(1, dims=2)
+
+
+def noise(video: Tensor) -> Tensor:
+    """Grain over the whole picture."""
+    dice = generator(0, "fault/noise")
+    return (video + 0.15 * torch.randn(video.shape, generator=dice)).clamp(0, 1)
+
+
+def jitter(video: Tensor) -> Tensor:
+    """Every other frame jumps three pixels to the side."""
+    shaken = video.clone()
+    shaken[:, 1::2] = video[:, 1::2].roll(3, dims=-1)
+    return shaken
