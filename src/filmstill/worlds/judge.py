@@ -22,11 +22,12 @@ from filmstill.runtime import randomness
 from filmstill.worlds.digits import DIGIT_SIZE, RGB, SIZE, handwriting, path, render
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
 
-LEAST = 0.5  # the confidence below which the answer is "nothing"
+LEAST = (0.3, 0.5, 0.5)  # confidence in digit, colour and motion below which the answer is "nothing"
 STRAY = 3.0  # pixels that the whole track may lie off its place
 LEAST_INK = 2.0  # summed luma below which a frame is empty; the thinnest handwriting has over 15
 HARDNESS = 3.0  # of the softmax over the reader's votes: over 0.9 for a plain digit, 0.5 for a coin toss
-VARIANTS = 16  # elastic variants of every handwriting sample that the reader learns from, beside the sample itself
+PLACES = 2  # between pixels, at which the judge has seen each of its samples
+VARIANTS = 8  # elastic variants of each of them that the reader learns from, too
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Confidences in [0, 1] for B clips: `digits` [B, 10], `colours` [B, 6], `motions` [B, 4] (in the grammar's order)."""
+    """Confidences in [0, 1], in the grammar's order: `digits` [B, 10], `colours` [B, 6], `motions` [B, 4]."""
 
     digits: Tensor
     colours: Tensor
@@ -49,10 +50,10 @@ class Judgement:
     def seen(self) -> list[Seen]:
         """The likeliest answer of each clip, None where even that one is below LEAST."""
         best = [table.max(dim=1) for table in (self.digits, self.colours, self.motions)]
-        index = torch.stack([torch.where(b.values >= LEAST, b.indices, -1) for b in best], dim=1)
+        named = [torch.where(b.values >= least, b.indices, -1) for b, least in zip(best, LEAST, strict=True)]
         return [
             Seen(d if d >= 0 else None, COLOURS[c] if c >= 0 else None, MOTIONS[m] if m >= 0 else None)
-            for d, c, m in index.tolist()
+            for d, c, m in torch.stack(named, dim=1).tolist()
         ]
 
     def confidence(self, attributes: list[Attributes]) -> Tensor:
@@ -60,28 +61,6 @@ class Judgement:
         index = torch.tensor([[a.digit, COLOURS.index(a.colour), MOTIONS.index(a.motion)] for a in attributes])
         tables = (self.digits, self.colours, self.motions)
         return torch.stack([t.gather(1, i[:, None])[:, 0] for t, i in zip(tables, index.T, strict=True)], dim=1)
-
-
-def judge(video: Tensor, world: World, first_frame: int = 0) -> list[Seen]:
-    """What clips [B, F, 3, 32, 32] in [0, 1] show; frame 0 of the clips is frame `first_frame` of their motion."""
-    return measure(video, world, first_frame).seen()
-
-
-def all_right(video: Tensor, attributes: list[Attributes], world: World, first_frame: int = 0) -> Tensor:
-    """Whether each clip shows what is asked of it: bools [B, 3] (digit, colour, motion)."""
-    seen = judge(video, world, first_frame)
-    pairs = zip(seen, attributes, strict=True)
-    return torch.tensor([[s.digit == a.digit, s.colour == a.colour, s.motion == a.motion] for s, a in pairs])
-
-
-def measure(video: Tensor, world: World, first_frame: int = 0) -> Judgement:
-    """The confidences behind `judge`. A pixel that is not a number counts as black."""
-    track = follow(video)
-    shown = track.ink >= LEAST_INK  # [B, F]
-    digits = (_read(track.crops) * shown[..., None]).mean(dim=1)
-    colours = (_hues(track.colours) * shown[..., None]).mean(dim=1)
-    motions = _motions(track.centres, world, first_frame) * shown.float().mean(dim=1, keepdim=True)
-    return Judgement(digits, colours, motions)
 
 
 @dataclass(frozen=True)
@@ -100,6 +79,32 @@ class Track:
     background: Tensor
 
 
+def judge(video: Tensor, world: World, first_frame: int = 0) -> list[Seen]:
+    """What clips [B, F, 3, 32, 32] in [0, 1] show; frame 0 of the clips is frame `first_frame` of their motion."""
+    return measure(video, world, first_frame).seen()
+
+
+def all_right(video: Tensor, attributes: list[Attributes], world: World, first_frame: int = 0) -> Tensor:
+    """Whether each clip shows what is asked of it: bools [B, 3] (digit, colour, motion)."""
+    seen = judge(video, world, first_frame)
+    pairs = zip(seen, attributes, strict=True)
+    return torch.tensor([[s.digit == a.digit, s.colour == a.colour, s.motion == a.motion] for s, a in pairs])
+
+
+def measure(video: Tensor, world: World, first_frame: int = 0) -> Judgement:
+    """The confidences behind `judge`. A pixel that is not a number counts as black."""
+    return assess(follow(video), world, first_frame)
+
+
+def assess(track: Track, world: World, first_frame: int = 0) -> Judgement:
+    """`measure` of clips that have been followed."""
+    shown = track.ink >= LEAST_INK  # [B, F]
+    digits = (_read(track.crops) * shown[..., None]).mean(dim=1)
+    colours = (_hues(track.colours) * shown[..., None]).mean(dim=1)
+    motions = _motions(track.centres, world, first_frame) * shown.float().mean(dim=1, keepdim=True)
+    return Judgement(digits, colours, motions)
+
+
 def follow(video: Tensor) -> Track:
     """Find the digit of every frame of [B, F, 3, 32, 32]: whatever is brighter than the median of the frame."""
     pixels = video.nan_to_num(0, 0, 0).clamp(0, 1)
@@ -113,25 +118,31 @@ def follow(video: Tensor) -> Track:
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
     centres = torch.stack([(share.sum(dim=-2) * axis).sum(-1), (share.sum(dim=-1) * axis).sum(-1)], dim=-1)
     colours = torch.einsum("bfchw,bfhw->bfc", above, share)
-    return Track(centres, crop(ink[:, :, None], centres)[:, :, 0], colours, total, background)
+    crops = crop(ink[:, :, None], centres)[:, :, 0]
+    return Track(centres, _unit(crops.flatten(0, 1)).view(crops.shape), colours, total, background)
 
 
 def crop(video: Tensor, centres: Tensor) -> Tensor:
-    """The 16x16 pixels around `centres` [B, F, 2] of [B, F, C, 32, 32]: [B, F, C, 16, 16], each frame of unit norm."""
+    """The 16x16 pixels around `centres` [B, F, 2] of [B, F, C, 32, 32]: [B, F, C, 16, 16]."""
     batch, frames, channels = video.shape[:3]
     where = torch.zeros(batch * frames, 2, 3)
     where[:, 0, 0] = where[:, 1, 1] = DIGIT_SIZE / SIZE
     where[:, :, 2] = centres.flatten(0, 1) * (2 / SIZE)
     grid = F.affine_grid(where, [batch * frames, 1, DIGIT_SIZE, DIGIT_SIZE], align_corners=False)
     cut = F.grid_sample(video.flatten(0, 1), grid, mode="bilinear", align_corners=False)
-    return F.normalize(cut.flatten(1), dim=1, eps=1e-6).view(batch, frames, channels, DIGIT_SIZE, DIGIT_SIZE)
+    return cut.view(batch, frames, channels, DIGIT_SIZE, DIGIT_SIZE)
+
+
+def _unit(pictures: Tensor) -> Tensor:
+    """Pictures [N, ...], each scaled to unit norm; an empty one stays empty."""
+    return F.normalize(pictures.flatten(1), dim=1, eps=1e-6).view(pictures.shape)
 
 
 def _hues(colours: Tensor) -> Tensor:
     """Confidence in each colour for mean RGB [..., 3]: [..., 6]; the rest to 1 is "none of them"."""
     known = F.normalize(torch.tensor([RGB[name] for name in COLOURS]), dim=1)
     distance = (F.normalize(colours, dim=-1, eps=1e-6)[..., None, :] - known).norm(dim=-1)
-    likely = torch.exp(-0.5 * (distance / 0.1) ** 2)  # the codec moves a colour by up to 0.1, the nearest two are 0.5 apart
+    likely = torch.exp(-0.5 * (distance / 0.1) ** 2)  # the codec moves colours by 0.1; two are 0.5 apart
     return likely / (likely.sum(dim=-1, keepdim=True) + torch.exp(torch.tensor(-0.5 * (0.3 / 0.1) ** 2)))
 
 
@@ -152,55 +163,56 @@ def _motions(centres: Tensor, world: World, first_frame: int) -> Tensor:
 
 def _read(crops: Tensor) -> Tensor:
     """Confidence in each digit for crops [B, F, 16, 16]: [B, F, 10], scaled down for what is no handwriting at all."""
-    reader, known = _reader()
     flat = crops.flatten(0, 1)
-    votes = torch.from_numpy(reader.decision_function(_strokes(flat).numpy())).float()
-    alike = (flat.flatten(1) @ known.T).amax(dim=1, keepdim=True)  # decoded handwriting: over 0.9; noise: up to 0.8
-    handwritten = ((alike - 0.75) / 0.1).clamp(0, 1)
+    votes = torch.from_numpy(_reader().decision_function(_strokes(flat).numpy())).float()
+    alike = (flat.flatten(1) @ samples().flatten(1).T).amax(dim=1, keepdim=True)
+    handwritten = ((alike - 0.75) / 0.1).clamp(
+        0, 1
+    )  # cosine to the nearest: decoded handwriting over 0.9, noise to 0.8
     return ((HARDNESS * votes).softmax(dim=1) * handwritten).view(*crops.shape[:2], 10)
 
 
 @cache
-def _reader() -> tuple[SVC, Tensor]:
-    """The reader of digits, and the judge's own handwriting as crops [N, 256]."""
-    images, digits = handwriting(for_judge=True)
-    dice = randomness.generator(0, "judge")
-    plain = _decoded(images, places=4)
-    variants = [_decoded(_bent(images, dice), places=1) for _ in range(VARIANTS)]
-    learned = torch.cat([plain, *variants], dim=1)  # [N, places, 16, 16]
-    reader = SVC(C=10.0, gamma=4.0)
-    reader.fit(_strokes(learned.flatten(0, 1)).numpy(), digits.repeat_interleave(learned.shape[1]).numpy())
-    return reader, plain.flatten(0, 1).flatten(1)
-
-
-def _decoded(images: Tensor, places: int) -> Tensor:
-    """Handwriting [N, 8, 8] as the judge gets to see it, at `places` places between pixels: [N, places, 16, 16]."""
+def samples() -> Tensor:
+    """The judge's handwriting as it gets to see it, decoded and at PLACES places between pixels: [N, 16, 16]."""
+    images, _ = handwriting(for_judge=True)
     shown = [Attributes(0, COLOURS[i % len(COLOURS)], "clockwise") for i in range(len(images))]
-    video = render(images, shown, torch.zeros(len(images), dtype=torch.long), places, World(period=4, amplitude=2.3))
+    video = render(images, shown, torch.zeros(len(images), dtype=torch.long), PLACES, World(period=4, amplitude=2.3))
     codec = DctCodec(torch.zeros(16), torch.ones(()))  # its blur does not depend on its normalisation
-    return follow(codec.decode(codec.encode(video))).crops
+    return follow(codec.decode(codec.encode(video))).crops.flatten(0, 1)
 
 
-def _bent(images: Tensor, dice: torch.Generator) -> Tensor:
-    """Handwriting [N, 8, 8] turned, sheared, scaled and elastically bent a little: what 359 samples do not cover."""
-    count, fine = len(images), 32
-    turn, shear, wide, high = ((torch.rand(4, count, generator=dice) * 2 - 1).T * torch.tensor([0.15, 0.1, 0.1, 0.1])).T
+@cache
+def _reader() -> SVC:
+    """The reader of digits, taught with `samples` and their variants."""
+    dice = randomness.generator(0, "judge")
+    learned = torch.cat([samples(), *(_bent(samples(), dice) for _ in range(VARIANTS))])
+    digits = handwriting(for_judge=True)[1].repeat_interleave(PLACES).repeat(1 + VARIANTS)
+    return SVC(C=10.0, gamma=4.0).fit(_strokes(learned).numpy(), digits.numpy())
+
+
+def _bent(crops: Tensor, dice: torch.Generator) -> Tensor:
+    """Crops [N, 16, 16] turned, sheared, scaled and elastically bent a little: what 359 samples do not cover."""
+    count = len(crops)
+    turn, shear, wide, high = torch.tensor([0.15, 0.1, 0.1, 0.1])[:, None] * (
+        2 * torch.rand(4, count, generator=dice) - 1
+    )
     about = torch.zeros(count, 2, 3)
     about[:, 0, 0], about[:, 0, 1] = (1 + wide) * turn.cos(), shear - turn.sin()
     about[:, 1, 0], about[:, 1, 1] = turn.sin(), (1 + high) * turn.cos()
-    grid = F.affine_grid(about, [count, 1, fine, fine], align_corners=False)
-    pulls = 0.08 * torch.randn(count, 2, 3, 3, generator=dice)  # of nine points, in half widths
-    grid = grid + F.interpolate(pulls, size=(fine, fine), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-    large = F.interpolate(images[:, None], size=(fine, fine), mode="bilinear", align_corners=False)
-    return F.adaptive_avg_pool2d(F.grid_sample(large, grid, align_corners=False), images.shape[-1])[:, 0]
+    grid = F.affine_grid(about, [count, 1, DIGIT_SIZE, DIGIT_SIZE], align_corners=False)
+    pulls = 0.1 * torch.randn(count, 2, 3, 3, generator=dice)  # of nine points, in half widths
+    pulls = pulls - pulls.mean(dim=(2, 3), keepdim=True)  # crops are centred, and stay it
+    bend = F.interpolate(pulls, size=(DIGIT_SIZE, DIGIT_SIZE), mode="bicubic", align_corners=True)
+    return _unit(F.grid_sample(crops[:, None], grid + bend.permute(0, 2, 3, 1), align_corners=False)[:, 0])
 
 
 def _strokes(crops: Tensor) -> Tensor:
-    """Where crops [N, 16, 16] rise in each of eight directions, on a 5x5 raster: [N, 200], of unit norm."""
+    """Where crops [N, 16, 16] rise in each of twelve directions, on a 6x6 raster: [N, 432], of unit norm."""
     binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
     smooth = F.conv2d(F.pad(crops[:, None], (2,) * 4), torch.outer(binomial, binomial)[None, None])  # [N, 1, 18, 18]
     right = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
     down = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
-    angle = (torch.arange(8) * (math.pi / 4))[:, None, None]
-    rises = (right * angle.cos() + down * angle.sin()).clamp(min=0)  # [N, 8, 16, 16]
-    return F.normalize(F.adaptive_avg_pool2d(rises, 5).flatten(1), dim=1, eps=1e-6)
+    angle = (torch.arange(12) * (math.pi / 6))[:, None, None]
+    rises = (right * angle.cos() + down * angle.sin()).clamp(min=0)  # [N, 12, 16, 16]
+    return F.normalize(F.adaptive_avg_pool2d(rises, 6).flatten(1), dim=1, eps=1e-6)
