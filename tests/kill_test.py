@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psutil
+
 from repository import ROOT, clone, dvc, environment
 
 STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
@@ -45,7 +46,7 @@ def kill_everywhere(folder: Path, seconds: dict[str, float], dice: random.Random
 
 
 def kill_once(folder: Path, stage: str, delay: float) -> bool:
-    """Start `dvc repro`, wait for `stage`, then `delay` seconds, then kill -9 the group; False if it was over before."""
+    """Start `dvc repro`, wait for `stage` and `delay` seconds, then kill -9 the group; False if it was over."""
     command = (sys.executable, "-m", "dvc", "repro", stage)
     with open(os.devnull, "w") as nowhere:
         process = subprocess.Popen(

@@ -1,8 +1,9 @@
 """dvc.yaml lists exactly what each stage's scripts reach."""
 
 import pytest
-from closure import DATA, ROOT, closure, expected_deps
 from omegaconf import OmegaConf
+
+from closure import DATA, ROOT, closure, expected_deps
 
 GRAPH = OmegaConf.to_container(OmegaConf.load(ROOT / "dvc.yaml"))["stages"]
 

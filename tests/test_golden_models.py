@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from goldens import FRAME_TOKENS, assert_close, facts, golden, pad_text, swap, tiny
 
 from filmstill.models.attention import BlockCausal, block_causal_mask, rope_table, rotate
 from filmstill.models.dit import VideoDiT, sinusoid
 from filmstill.models.kv_cache import KVCache
+from goldens import FRAME_TOKENS, assert_close, facts, golden, pad_text, swap, tiny
 
 FORWARD, GRADIENT = 2e-5, 5e-4
 BIDIR, FULL, CACHED = golden("01_wan_bidir"), golden("02a_causal_full"), golden("02b_causal_kv_global")
-# The released code lets a short last block attend to zero padding (defect 7); ours masks it, so there is no number to match.
+# The released code lets a short last block attend to zero padding (defect 7); ours masks it: no number to match.
 RAGGED = "block3_ragged_F7"
 FULL_CASES = [case for case in facts("02a_causal_full")["cases"] if case != RAGGED]
 CACHED_CASES = facts("02b_causal_kv_global")["cases"]

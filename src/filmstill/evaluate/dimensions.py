@@ -87,7 +87,7 @@ def motion_smoothness(clips: Clips) -> Tensor:
 
 
 def dynamic_degree(clips: Clips) -> Tensor:
-    """1 if at least a quarter of consecutive frames move by more than MOVES pixels, the digit's path for RAFT's flow."""
+    """1 if at least a quarter of consecutive frames move by more than MOVES pixels, the path for RAFT's flow."""
     moves = clips.track.centres.diff(dim=1).norm(dim=-1) > MOVES  # [B, F - 1]
     return (moves.sum(dim=1) >= max(1, round(moves.shape[1] / 4))).float()
 

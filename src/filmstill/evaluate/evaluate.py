@@ -36,7 +36,7 @@ def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, se
     """Read the samples artifact, write everything data/evaluate holds into `out`, return the metrics."""
     codec = DctCodec.from_tensors(load_tensors(codec_file)[0])
     manifest = pd.read_parquet(samples / "manifest.parquet")
-    videos = {arm: load_videos(samples, rows, codec) for arm, rows in manifest.groupby("arm", sort=False)}
+    videos = {arm: load_videos(samples, manifest[manifest["arm"] == arm], codec) for arm in (*ARMS, LONG_ARM)}
     bounds = Bounds.measure(codec, world, params.references, seed)
     table = pd.concat([score_arm(manifest[manifest["arm"] == arm], videos[arm], world, bounds) for arm in ARMS])
     metrics = summarise(table, pd.read_parquet(samples / "timing.parquet"), params, seed)
@@ -109,17 +109,17 @@ def score_arm(rows: pd.DataFrame, video: Tensor, world: World, bounds: Bounds) -
 
 def summarise(table: pd.DataFrame, timing: pd.DataFrame, params: Evaluate, seed: int) -> dict[str, Any]:
     """metrics.json without what needs the videos."""
-    timing = timing.set_index("arm")
+    clocks = timing.set_index("arm").to_dict("index")
     metrics: dict[str, Any] = {}
     for arm, rows in table.groupby("arm", sort=False):
         columns = ["all_attributes", *AGGREGATES, *(f"n_{name}" for name in NAMES)]
         intervals = {c: bootstrap_interval(rows[c], rows["prompt_id"], params.resamples, seed) for c in columns}
-        clock = timing.loc[arm]
+        clock = clocks[arm]
         metrics[str(arm)] = {
             **{name: float(rows[name].mean()) for name in ("all_attributes", *RIGHT, *AGGREGATES)},
-            "seconds_per_clip": float(clock["seconds"] / clock["clips"]),
-            "evaluations_per_clip": float(clock["evaluations_per_clip"]),
-            "first_block_seconds": float(clock["first_block_seconds"]),
+            "seconds_per_clip": clock["seconds"] / clock["clips"],
+            "evaluations_per_clip": clock["evaluations_per_clip"],
+            "first_block_seconds": clock["first_block_seconds"],
             "dimensions": {name: float(rows[f"n_{name}"].mean()) for name in NAMES},
             "intervals": {name.removeprefix("n_"): list(interval) for name, interval in intervals.items()},
         }

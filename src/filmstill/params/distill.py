@@ -10,19 +10,19 @@ from filmstill.params.load import require
 class Distill:
     """Self-Forcing distillation with the DMD objective."""
 
-    updates: int = 100  # of the generator
+    updates: int = 45  # of the generator
     batch: int = 16
-    lr: float = 1e-4
-    critic_lr: float = 1e-4
+    lr: float = 2e-4
+    critic_lr: float = 2e-4
     critic_updates: int = 3  # for every generator update
     beta1: float = 0.0
     beta2: float = 0.99
     weight_decay: float = 0.01
     ema: float = 0.97
     guidance: float = 3.0  # of the real score, uncond + w*(cond - uncond)
-    checkpoint_every: int = 10
-    sheet_every: int = 25
-    gate: Gate = field(default_factory=Gate)
+    checkpoint_every: int = 5
+    sheet_every: int = 15
+    gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "critic_updates", "checkpoint_every", "sheet_every"):

@@ -9,7 +9,7 @@ from filmstill.params.load import require
 class Samples:
     """Clips of every arm on the same prompts and the same seeds."""
 
-    prompts: int = 48  # of the eval split
+    prompts: int = 64  # of the eval split
     seeds: int = 2  # clips a prompt
     teacher_steps: int = 48  # Euler steps
     guidance: float = 3.0
