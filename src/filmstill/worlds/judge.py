@@ -166,9 +166,7 @@ def _read(crops: Tensor) -> Tensor:
     flat = crops.flatten(0, 1)
     votes = torch.from_numpy(_reader().decision_function(_strokes(flat).numpy())).float()
     alike = (flat.flatten(1) @ samples().flatten(1).T).amax(dim=1, keepdim=True)
-    handwritten = ((alike - 0.75) / 0.1).clamp(
-        0, 1
-    )  # cosine to the nearest: decoded handwriting over 0.9, noise to 0.8
+    handwritten = ((alike - 0.75) / 0.1).clamp(0, 1)  # cosine to the nearest: decoded digits over 0.9, noise to 0.8
     return ((HARDNESS * votes).softmax(dim=1) * handwritten).view(*crops.shape[:2], 10)
 
 
@@ -194,9 +192,8 @@ def _reader() -> SVC:
 def _bent(crops: Tensor, dice: torch.Generator) -> Tensor:
     """Crops [N, 16, 16] turned, sheared, scaled and elastically bent a little: what 359 samples do not cover."""
     count = len(crops)
-    turn, shear, wide, high = torch.tensor([0.15, 0.1, 0.1, 0.1])[:, None] * (
-        2 * torch.rand(4, count, generator=dice) - 1
-    )
+    dials = torch.rand(4, count, generator=dice) * 2 - 1
+    turn, shear, wide, high = dials * torch.tensor([0.15, 0.1, 0.1, 0.1])[:, None]
     about = torch.zeros(count, 2, 3)
     about[:, 0, 0], about[:, 0, 1] = (1 + wide) * turn.cos(), shear - turn.sin()
     about[:, 1, 0], about[:, 1, 1] = turn.sin(), (1 + high) * turn.cos()
