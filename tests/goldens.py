@@ -50,3 +50,10 @@ def pad_text(rows: list[Tensor], length: int) -> Tensor:
     for row, text in zip(out, rows, strict=True):
         row[: len(text)] = text
     return out
+
+
+def looked_up(t: Tensor, shift: int) -> Tensor:
+    """The sigma that the released code takes for t: the nearest point of its 1000-grid (defect 8)."""
+    grids = golden("03_scheduler")
+    grid = f"grid.shift{shift}.n1000"
+    return grids[f"{grid}.sigmas"][(grids[f"{grid}.timesteps"] - t.float()[:, None]).abs().argmin(dim=1)]

@@ -46,7 +46,7 @@ class RolloutPlan:
 def rollout(
     model: VideoDiT, text: TextKV, noise: Tensor, plan: RolloutPlan, exit_step: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the x0 of each block, [B, block frames, C, H, W].
+    """Yield the x0 of each block, [B, block frames, C, H, W]; the consumer must not write into it: it becomes context.
 
     noise [B, plan.noises, F, C, H, W]: noise[:, s] is what denoising step s starts from or is re-noised with (the
     rollout itself draws nothing); a last one is for the context, where its noise level is not 0.

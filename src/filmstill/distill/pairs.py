@@ -4,13 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import load_tensors
+from filmstill.runtime.files import load_tensors, read_table
 
 TOLERANCE = 1e-6  # between two sigmas that are the same node
 
@@ -26,11 +25,15 @@ class Pairs:
     @classmethod
     def load(cls, folder: Path) -> "Pairs":
         """Read a finished pairs folder; refuses damaged shards and shards of another schedule."""
-        manifest = pd.read_parquet(folder / "manifest.parquet")
-        parts, sigmas = [], None
+        manifest = read_table(folder / "manifest.parquet")
+        parts: list[Tensor] = []
+        sigmas: Tensor | None = None
         for shard in manifest["shard"].unique():
             tensors, facts = load_tensors(folder / shard)
-            sigmas = torch.tensor(json.loads(facts["sigmas"]), dtype=torch.float64)
+            nodes = torch.tensor(json.loads(facts["sigmas"]), dtype=torch.float64)
+            if sigmas is not None and not torch.equal(nodes, sigmas):
+                raise FilmstillError(f"{folder / shard}: made on another schedule than the shards before it; remake it")
+            sigmas = nodes
             parts.append(tensors["latents"])
         latents = torch.cat(parts)
         if sigmas is None or len(latents) != len(manifest):

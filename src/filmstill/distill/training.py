@@ -101,13 +101,16 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
             finished = index + 1
-            if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stopping():
-                checkpoints.save(finished, state.tensors())
+            stop = stopping()  # asked once a step: a signal that comes later stops after the next one, which is saved
+            if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
+                tensors = state.tensors()
+                _check_tensors(label, tensors, index, saved)
+                checkpoints.save(finished, tensors)
                 saved = finished
             if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
                 draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
-            if stopping() and finished < rhythm.steps:
-                raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stopping())
+            if stop and finished < rhythm.steps:
+                raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
     curves.close()
     return curves.values("loss")
 
@@ -124,6 +127,16 @@ def stop_requested() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, saved: int) -> None:
+    """A checkpoint is a good one: the loss of a step says nothing of the update that follows it."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FilmstillError(
+                f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step {saved}: "
+                "lower the learning rate, or look at the curves beside it"
+            )
 
 
 def _check(label: str, scalars: dict[str, float], recent: list[float], index: int, saved: int) -> None:

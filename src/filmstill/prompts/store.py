@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.files import read_table
 
 
 def load_prompts(path: Path, count: int | None = None, key: str = "") -> pd.DataFrame:
@@ -12,7 +13,7 @@ def load_prompts(path: Path, count: int | None = None, key: str = "") -> pd.Data
 
     `key` names the parameter that asks for `count`; raises FilmstillError when there are fewer.
     """
-    table = pd.read_parquet(path, columns=["id", "prompt", "text"])
+    table = read_table(path, ["id", "prompt", "text"])
     if count is not None and len(table) < count:
         raise FilmstillError(f"{key}: is {count}, but {path} holds {len(table)} prompts; lower it or filter less")
     return table if count is None else table.head(count)

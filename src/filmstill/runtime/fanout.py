@@ -4,9 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from filmstill.errors import FilmstillError, Interrupted
+from filmstill.runtime.files import load_tensors
 from filmstill.runtime.progress import progress
 from filmstill.runtime.workbench import publish
 
@@ -21,6 +25,8 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str) ->
     """
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
+    for path in filter(Path.exists, paths):
+        _remove_if_damaged(path)
     command = _command(work, shards)
     with (work / "snakemake.log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -78,7 +84,19 @@ class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
 
     def _stop(self, number: int, _frame: object) -> None:
         self.asked.append(number)
-        self.process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
+        snakemake = psutil.Process(self.process.pid)
+        for process in (*snakemake.children(recursive=True), snakemake):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
+
+
+def _remove_if_damaged(shard: Path) -> None:
+    """A shard of an earlier run that does not prove itself is made again."""
+    try:
+        load_tensors(shard)
+    except FilmstillError as error:
+        print(f"warning: {error}; it is made again", file=sys.stderr)
+        shard.unlink()
 
 
 def _done(work: Path) -> int:

@@ -1,8 +1,8 @@
 """Files that are either whole or absent, and tensors that prove they are the ones that were written.
 
 Notable: every write goes to a temporary name beside its target, is flushed to disk and renamed; a
-safetensors file carries the SHA-256 of its tensors in its header, so that a truncated or bit-flipped
-one is told from a good one; a pickle is refused by name and never opened.
+safetensors file carries the SHA-256 of its tensors and metadata in its header, so that a truncated or
+bit-flipped one is told from a good one; a pickle is refused by name and never opened.
 """
 
 import errno
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 
-DIGEST = "sha256"  # the header key of the tensors' digest
+HEADER = "filmstill"  # the one metadata key: safetensors writes several in a random order
+DIGEST = "sha256"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left to this user
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
     """The one line for a write that the system refused."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
     return FilmstillError(
         f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again"
@@ -58,9 +61,9 @@ def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the metadata and the tensors' names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
@@ -69,12 +72,13 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors atomically, with the tensors' digest in the header. Same tensors, same bytes."""
+    """Write safetensors atomically, with a digest in the header. Same tensors and metadata, same bytes."""
     contiguous = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    header = {**(metadata or {}), DIGEST: digest_of(contiguous)}
+    facts = dict(metadata or {})
+    header = json.dumps({**facts, DIGEST: digest_of(contiguous, facts)}, sort_keys=True)
     with replacing(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata=header)
+            save_file(contiguous, temporary, metadata={HEADER: header})
         except SafetensorError as error:  # safetensors wraps the system's error in its own
             code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             raise OSError(code, str(error)) from error
@@ -90,15 +94,26 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            metadata = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
-    if DIGEST in metadata and metadata[DIGEST] != digest_of(tensors):
-        raise FilmstillError(
-            f"{path}: damaged: the tensors do not have the SHA-256 {metadata[DIGEST][:12]}… of its header"
-        )
+    expected = metadata.pop(DIGEST, None)
+    if expected is None:
+        raise FilmstillError(f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged")
+    if expected != digest_of(tensors, metadata):
+        raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
     return tensors, metadata
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A parquet table. Raises FilmstillError for a missing or damaged file or one without these columns."""
+    if not path.is_file():
+        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
+        raise FilmstillError(f"{path}: not a whole parquet table ({str(error).splitlines()[0]})") from error
 
 
 def _what_it_is(path: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import psutil
 import filmstill
 from filmstill.errors import FilmstillError, GateError, Interrupted
 from filmstill.runtime import workbench
-from filmstill.runtime.files import write_json, writing_failed
+from filmstill.runtime.files import FULL, write_json, writing_failed
 
 DATA = Path("data")
 
@@ -44,6 +45,7 @@ def run(name: str, main: Callable[[Stage], None]) -> None:
 
 def exit_code(action: Callable[[], None]) -> int:
     """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         action()
     except GateError as error:
@@ -53,7 +55,9 @@ def exit_code(action: Callable[[], None]) -> int:
     except FilmstillError as error:
         return _say(error, 2)
     except OSError as error:
-        return _say(writing_failed(error.filename or "file", error), 2)
+        if error.errno in FULL:
+            return _say(writing_failed(error.filename or "a file", error), 2)
+        return _say(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
         return _say("stopped by Ctrl-C; finished work is kept, run it again to go on", 130)
     return 0
@@ -112,6 +116,10 @@ def _dvc_ancestor() -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise Interrupted("stopped by SIGTERM; finished work is kept, `dvc repro` goes on from there", number)
 
 
 def _say(message: object, code: int) -> int:

@@ -117,6 +117,8 @@ def publish(made: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for stale in target.parent.glob(f".{target.name}.*.tmp"):  # a publication that was killed
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         if made.is_dir():
             shutil.copytree(made, temporary, copy_function=_link)
             shutil.rmtree(target, ignore_errors=True)

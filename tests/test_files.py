@@ -1,0 +1,182 @@
+"""Files are whole or absent, and prove that they are the ones that were written."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from filmstill.errors import FilmstillError
+from filmstill.runtime import files
+from filmstill.runtime.files import load_tensors, replacing, save_tensors, write_json, write_text
+
+TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4, dtype=torch.int64)}
+FACTS = {"config": '{"dim": 48}', "facts": '{"shift": 5.0}', "ids": "[1, 2, 3]"}
+
+
+def refusal(path: Path) -> str:
+    """The one line with which a file is refused; it names the file."""
+    with pytest.raises(FilmstillError) as error:
+        load_tensors(path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    save_tensors(tmp_path / "x.safetensors", TENSORS, FACTS)
+    return tmp_path / "x.safetensors"
+
+
+def test_tensors_and_metadata_come_back(saved):
+    tensors, metadata = load_tensors(saved)
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert FACTS.items() <= metadata.items()
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_same_tensors_are_the_same_bytes(saved, tmp_path):
+    """In whatever order they come and in whatever process: safetensors shuffles several metadata keys."""
+    first = saved.read_bytes()
+    for i in range(20):
+        again = tmp_path / f"{i}.safetensors"
+        save_tensors(again, dict(reversed(TENSORS.items())), dict(reversed(FACTS.items())))
+        assert again.read_bytes() == first
+    save_tensors(saved, {**TENSORS, "a": TENSORS["a"] + 1}, FACTS)
+    assert saved.read_bytes() != first
+
+
+def test_shared_and_strided_tensors_are_saved_by_value(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    save_tensors(tmp_path / "x", {"row": whole[1], "transposed": whole.T, "whole": whole})
+    tensors, _ = load_tensors(tmp_path / "x")
+    assert torch.equal(tensors["row"], whole[1])
+    assert torch.equal(tensors["transposed"], whole.T)
+
+
+def test_a_truncated_file_is_refused_at_every_length(saved):
+    data = saved.read_bytes()
+    for length in {0, 1, 7, 8, 9, len(data) // 2, len(data) - 1}:
+        saved.write_bytes(data[:length])
+        assert "not a whole safetensors file" in refusal(saved)
+
+
+def test_every_flipped_bit_is_refused(saved):
+    """Tensors, names, shapes, metadata and the digest itself: no byte of the file may change unnoticed."""
+    data = saved.read_bytes()
+    unnoticed = []
+    for position in range(len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 7  # not the top bit alone: the header stays text
+        saved.write_bytes(flipped)
+        try:
+            load_tensors(saved)
+            unnoticed.append(position)
+        except FilmstillError as error:
+            assert "\n" not in str(error)
+    assert unnoticed == []
+
+
+def test_a_file_without_a_digest_is_refused(tmp_path):
+    """A single flipped bit in the digest's own name would otherwise switch the check off."""
+    save_file(TENSORS, tmp_path / "x.safetensors", metadata=FACTS)
+    assert "sha256" in refusal(tmp_path / "x.safetensors").lower()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_is_refused_by_name_and_never_opened(tmp_path, legacy):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "opened",))
+
+    path = tmp_path / "x.safetensors"
+    torch.save({"x": Bomb()}, path, _use_new_zipfile_serialization=not legacy)
+    assert "a pickle (torch.save)" in refusal(path)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert "no such file" in refusal(tmp_path / "none.safetensors")
+    assert "no such file" in refusal(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_the_new_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "x.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == path.parent  # or the rename would not be atomic
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+
+def test_json_is_sorted_and_ends_with_a_newline(tmp_path):
+    write_json(tmp_path / "x.json", {"b": 1, "a": [0.1]})
+    assert (tmp_path / "x.json").read_text() == '{\n  "a": [\n    0.1\n  ],\n  "b": 1\n}\n'
+
+
+NO_SPACE = os.strerror(errno.ENOSPC)
+
+
+def refuse_text(*_: object) -> None:
+    raise OSError(errno.ENOSPC, NO_SPACE)
+
+
+def refuse_tensors(*_: object, **__: object) -> None:
+    raise SafetensorError(f"Error while serializing: I/O error: {NO_SPACE} (os error 28)")
+
+
+def save_large(path: Path) -> None:
+    save_tensors(path, {"x": torch.ones(50_000)})
+
+
+def write_large(path: Path) -> None:
+    write_text(path, "x" * 200_000)
+
+
+@pytest.mark.parametrize("write", [save_large, write_large])
+@pytest.mark.parametrize("disk", ["real", "pretended"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file_whole(tmp_path, monkeypatch, disk, write):
+    """A tmpfs of 64 KiB; where mounting is not permitted the pretended one, which always runs, stands for it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    path = folder / "x"
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+    if disk == "real" and subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs is not permitted here; the pretended full disk was tested")
+    try:
+        save_tensors(path, TENSORS)
+        old = path.read_bytes()
+        if disk == "pretended":
+            monkeypatch.setattr(files, "save_file", refuse_tensors)
+            monkeypatch.setattr(files.os, "fsync", refuse_text)
+        with pytest.raises(FilmstillError, match=f"{path}: disk full while writing") as error:
+            write(path)
+        assert "\n" not in str(error.value)
+        assert path.read_bytes() == old
+        assert os.listdir(folder) == ["x"]  # what was written of the new one no longer takes room
+    finally:
+        if disk == "real":
+            subprocess.run(["umount", folder], check=True)
+
+
+def test_unwritable_folders_are_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FilmstillError, match=r"file/x.txt: cannot be written") as error:
+        write_text(tmp_path / "file" / "x.txt", "x")
+    assert "\n" not in str(error.value)
