@@ -27,6 +27,9 @@ lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
 deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
 	python tests/closure.py
 
+readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
+	python tests/readme_table.py
+
 kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
 	python tests/kill_test.py
 
@@ -37,4 +40,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test lint deps kill-test clean help
+.PHONY: repro test lint deps readme kill-test clean help

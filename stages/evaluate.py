@@ -1,10 +1,8 @@
-"""Score every arm (digits-bench), draw the report, print the closing table."""
+"""Score every arm (digits-bench) and draw the report."""
 
 from pathlib import Path
 
-from rich.console import Console
-
-from filmstill.evaluate.closing import closing_table
+from filmstill.evaluate.closing import drift_line, headline
 from filmstill.evaluate.evaluate import evaluate
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import section, value
@@ -21,7 +19,7 @@ def main(stage: Stage) -> None:
         value(int, "seed"),
         stage.out / "evaluate",
     )
-    Console().print(closing_table(metrics))
+    print(headline(metrics), drift_line(metrics), "the whole table: python -m filmstill results", sep="\n")
 
 
 if __name__ == "__main__":

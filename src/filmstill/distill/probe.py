@@ -14,7 +14,7 @@ from filmstill.models.dit import VideoDiT
 from filmstill.params.gates import Gate
 from filmstill.params.shared import World
 from filmstill.runtime import randomness
-from filmstill.worlds.grammar import parse
+from filmstill.worlds.grammar import Attributes
 from filmstill.worlds.judge import all_right
 
 SHEET_ROWS = 6
@@ -22,9 +22,9 @@ SHEET_ROWS = 6
 
 @dataclass(frozen=True)
 class Probe:
-    """`prompts` name what is asked for, `texts` [N, text_len, text_dim] are their encodings."""
+    """`shown` is what the prompts ask for, `texts` [N, text_len, text_dim] are their encodings."""
 
-    prompts: list[str]
+    shown: list[Attributes]
     texts: Tensor
     codec: DctCodec
     world: World
@@ -37,7 +37,7 @@ class Probe:
 
     def score(self, model: VideoDiT) -> float:
         """Share of clips whose digit, colour and motion are all right."""
-        right = all_right(self._video(model, len(self.prompts)), [parse(p) for p in self.prompts], self.world)
+        right = all_right(self._video(model, len(self.shown)), self.shown, self.world)
         return right.all(dim=1).float().mean().item()
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.distill.dmd import Dmd, Draw
 from filmstill.distill.ema import Ema
+from filmstill.distill.optimizers import set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.dit import VideoDiT
@@ -62,6 +63,8 @@ class SelfForcing:
 
     def step(self, index: int) -> dict[str, float]:
         """`critic_updates` critic updates, then one of the generator."""
+        factor = warmup_then_decay(index, self.params.updates, 0, self.params.decay_share)
+        set_learning_rate([self.generator_optimizer, self.critic_optimizer], factor)
         for update in range(self.params.critic_updates):
             critic_loss = self._update_critic(index, f"critic{update}")
         loss, norm = self._update_generator(index)

@@ -6,6 +6,7 @@ from pathlib import Path
 from filmstill.diffusion.rollout import RolloutPlan
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.probe import Probe
+from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal
 from filmstill.models.codec import CHANNELS, DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
@@ -18,6 +19,7 @@ from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import load_tensors
 from filmstill.worlds.digits import latent_shape
+from filmstill.worlds.grammar import NotShowable, parse
 
 TEACHER = Path("data/teacher/teacher.safetensors")
 CODEC = Path("data/teacher/codec.safetensors")
@@ -62,8 +64,14 @@ class Setup:
     def probe(self, gate: Gate, stage: str) -> Probe:
         """Samples of the first `gate.prompts` train prompts."""
         asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
+        try:
+            shown = [parse(prompt) for prompt in asked["prompt"]]
+        except NotShowable as reason:
+            raise FilmstillError(
+                f"{TRAIN_PROMPTS}: {reason}: set prompts.world: digits, which keeps what can be judged"
+            ) from None
         texts = self.encoder.encode(asked["text"].tolist())
-        return Probe(asked["prompt"].tolist(), texts, self.codec(), self.world, self.plan, self.latent_shape, self.seed)
+        return Probe(shown, texts, self.codec(), self.world, self.plan, self.latent_shape, self.seed)
 
     def facts(self) -> dict[str, object]:
         """What a student's file says of how to run it."""

@@ -23,6 +23,7 @@ from filmstill.runtime.progress import progress
 
 EXPLODES = 100.0  # times the median loss of the last WINDOW steps
 WINDOW = 50
+LEAST = 10  # steps before a usual loss can be told
 
 
 @dataclass
@@ -102,13 +103,14 @@ def train(
             bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
             finished = index + 1
             stop = stopping()  # asked once a step: a signal that comes later stops after the next one, which is saved
+            # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
+            if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
+                draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
             if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
                 tensors = state.tensors()
                 _check_tensors(label, tensors, index, saved)
                 checkpoints.save(finished, tensors)
                 saved = finished
-            if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
-                draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
             if stop and finished < rhythm.steps:
                 raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
     curves.close()
@@ -146,7 +148,7 @@ def _check(label: str, scalars: dict[str, float], recent: list[float], index: in
                 f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step {saved}: "
                 "lower the learning rate, or look at the curves beside it"
             )
-    if len(recent) == WINDOW and scalars["loss"] > EXPLODES * (usual := statistics.median(recent)):
+    if len(recent) >= LEAST and scalars["loss"] > EXPLODES * (usual := statistics.median(recent)):
         raise FilmstillError(
             f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
             f"{usual:.3g}; stopped, the last good checkpoint is step {saved}: lower the learning rate"

@@ -30,7 +30,7 @@ COLUMNS = {  # the table's heading: (key of an arm's metrics, digits after the p
     "colour": ("colour", 3),
     "motion": ("motion", 3),
     "total": ("total", 3),
-    "network evaluations a clip": ("evaluations_per_clip", 0),
+    "network evaluations a clip": ("evaluations_per_clip", 2),
     "seconds a clip": ("seconds_per_clip", 3),
     "first block s": ("first_block_seconds", 3),
 }

@@ -5,7 +5,6 @@ scores; a clip that is not finite counts as zero and is never dropped; intervals
 teacher and student are compared on the same prompts and seeds.
 """
 
-import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from filmstill.evaluate import faults
-from filmstill.evaluate.dimensions import NAMES, Clips, scores, sharpness
+from filmstill.evaluate.dimensions import NAMES, SEMANTIC, Clips, scores, sharpness
 from filmstill.evaluate.report import write_report
 from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_difference
 from filmstill.evaluate.sheet import comparison_sheet
@@ -79,8 +78,7 @@ class Bounds:
             )
         ]
         ceiling, noise, swapped, still = means
-        semantic = ("object_class", "colour", "motion", "overall_consistency")
-        floor = {name: swapped[name] if name in semantic else noise[name] for name in NAMES}
+        floor = {name: swapped[name] if name in SEMANTIC else noise[name] for name in NAMES}
         floor["dynamic_degree"] = still["dynamic_degree"]
         return cls(floor, ceiling, sharp)
 
@@ -182,11 +180,11 @@ def draw(
     manifest: pd.DataFrame, videos: dict[str, Tensor], metrics: dict[str, Any], params: Evaluate, out: Path
 ) -> None:
     """The side-by-side sheet of the first prompts, then plots and report."""
-    rows = manifest[(manifest["arm"] == "student")].reset_index(drop=True)
+    rows = manifest[manifest["arm"] == "student"].reset_index(drop=True)
     shown = rows.drop_duplicates("prompt_id").head(params.sheet_prompts).index.tolist()
     sheet = {arm: videos[arm][shown] for arm in ARMS}
     comparison_sheet(sheet, rows.loc[shown, "prompt"].tolist(), out / "sheet.gif", out / "sheet.png")
-    write_report(json.loads(json.dumps(metrics)), out)
+    write_report(metrics, out)
 
 
 def _raw(video: Tensor, asked: list[Attributes], world: World, bounds: Bounds) -> dict[str, Tensor]:

@@ -10,10 +10,11 @@ from filmstill.params.load import require
 class Distill:
     """Self-Forcing distillation with the DMD objective."""
 
-    updates: int = 45  # of the generator
+    updates: int = 80  # of the generator
     batch: int = 16
     lr: float = 2e-4
     critic_lr: float = 2e-4
+    decay_share: float = 0.4  # of the updates, at the end, down to 0
     critic_updates: int = 3  # for every generator update
     beta1: float = 0.0
     beta2: float = 0.99
@@ -21,7 +22,7 @@ class Distill:
     ema: float = 0.97
     guidance: float = 3.0  # of the real score, uncond + w*(cond - uncond)
     checkpoint_every: int = 5
-    sheet_every: int = 15
+    sheet_every: int = 20
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
 
     def __post_init__(self) -> None:
@@ -31,4 +32,5 @@ class Distill:
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("beta1", "beta2", "ema"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
+        require(0 <= self.decay_share < 1, "decay_share", self.decay_share, "a share in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")

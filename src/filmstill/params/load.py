@@ -43,13 +43,15 @@ def section(schema: type[Section], name: str, path: Path | str = "params.yaml") 
 
 def checked(schema: type[Section], values: Any, where: str) -> Section:
     """`values` as `schema`: every key known, every type right, every check of the dataclass passed."""
+    known = ", ".join(schema.__dataclass_fields__)  # type: ignore[attr-defined]
+    if not isinstance(values, dict | DictConfig):
+        raise FilmstillError(f"{where}: is {values!r}, allowed: a mapping of {known}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         reason = str(error).splitlines()[0]
-        known = ", ".join(schema.__dataclass_fields__)  # type: ignore[attr-defined]
         raise FilmstillError(f"{where}{'.' + key if key else ''}: {reason} (allowed keys: {known})") from None
     except FilmstillError as error:
         raise FilmstillError(f"{where}.{error}") from None

@@ -10,14 +10,14 @@ from filmstill.params.load import require
 class OdeInit:
     """Regression of the teacher's x0 from its trajectories."""
 
-    steps: int = 120
+    steps: int = 150
     batch: int = 16
     muon_lr: float = 5e-3  # matrices inside the blocks
     adamw_lr: float = 1e-3  # everything else
     warmup: int = 10  # steps
     decay_share: float = 0.5  # of the steps, at the end, down to 0
-    checkpoint_every: int = 20
-    sheet_every: int = 60
+    checkpoint_every: int = 25
+    sheet_every: int = 50
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ class Model:
     def __post_init__(self) -> None:
         for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim", "text_len"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        require(self.freq_dim % 2 == 0, "freq_dim", self.freq_dim, "an even number: half cosines, half sines")
         require(self.dim % self.num_heads == 0, "dim", self.dim, f"a multiple of num_heads ({self.num_heads})")
         head = self.dim // self.num_heads
         require(head % 2 == 0, "dim", self.dim, f"an even head size (dim / num_heads is {head})")

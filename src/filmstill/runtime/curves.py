@@ -7,6 +7,8 @@ os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # a training run calls nob
 
 from dvclive import Live
 
+from filmstill.runtime.files import write_text
+
 
 class Curves:
     """`plots/metrics/<name>.tsv` with columns step and name; rows at or past `first_step` are dropped on opening."""
@@ -40,4 +42,7 @@ def _drop_rows_from(path: Path, first_step: int) -> None:
     header, *rows = path.read_text().splitlines(keepends=True) or [""]
     whole = [row for row in rows if row.endswith("\n") and row.count("\t") == header.count("\t")]
     kept = [row for row in whole if int(row.split("\t")[0]) < first_step]
-    path.write_text(header + "".join(kept))
+    if kept:
+        write_text(path, header + "".join(kept))
+    else:
+        path.unlink()  # DVCLive writes the header into a new file only

@@ -29,7 +29,7 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str) ->
         _remove_if_damaged(path)
     command = _command(work, shards)
     with (work / "snakemake.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, close_fds=False)
         with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)
@@ -84,10 +84,11 @@ class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
 
     def _stop(self, number: int, _frame: object) -> None:
         self.asked.append(number)
-        snakemake = psutil.Process(self.process.pid)
-        for process in (*snakemake.children(recursive=True), snakemake):
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
+        with suppress(psutil.NoSuchProcess):  # over already
+            snakemake = psutil.Process(self.process.pid)
+            for process in (*snakemake.children(recursive=True), snakemake):
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
 
 
 def _remove_if_damaged(shard: Path) -> None:

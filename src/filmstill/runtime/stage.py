@@ -81,7 +81,7 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
                 f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
                 f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
             )
-        if parent is not None and not parent.is_running():
+        if parent is not None and not (parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE):
             raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
         for target in workbench.outputs(workbench.stages()[name]):
             workbench.publish(stage.out / target.relative_to(DATA), root / target)

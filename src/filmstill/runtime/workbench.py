@@ -109,6 +109,7 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         except BlockingIOError:
             print(waiting, file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        os.set_inheritable(file.fileno(), True)  # shards that outlive their stage still hold the folder
         yield
 
 
@@ -120,7 +121,7 @@ def publish(made: Path, target: Path) -> None:
         for stale in target.parent.glob(f".{target.name}.*.tmp"):  # a publication that was killed
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         if made.is_dir():
-            shutil.copytree(made, temporary, copy_function=_link)
+            shutil.copytree(made, temporary, copy_function=_link, ignore=shutil.ignore_patterns(".*.tmp"))
             shutil.rmtree(target, ignore_errors=True)
         else:
             _link(made, temporary)

@@ -1,0 +1,22 @@
+"""README tells the numbers of the committed run, and names what is there."""
+
+import re
+
+from readme_table import ROOT, filled
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_results_are_those_of_the_committed_run():
+    assert filled(README) == README, "run `make readme`"
+
+
+def test_every_path_it_names_exists():
+    named = set(re.findall(r"`((?:src|stages|workflow|data|tests|params)/[\w./-]+\.\w+)`", README))
+    made_by_a_run = {"data/evaluate/report.html"}
+    assert {name for name in named - made_by_a_run if not (ROOT / name).exists()} == set()
+
+
+def test_every_make_target_it_names_is_there():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) - {"a"} <= targets
