@@ -148,7 +148,7 @@ def _check(label: str, scalars: dict[str, float], recent: list[float], index: in
                 f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step {saved}: "
                 "lower the learning rate, or look at the curves beside it"
             )
-    if len(recent) >= LEAST and scalars["loss"] > EXPLODES * (usual := statistics.median(recent)):
+    if len(recent) >= LEAST and abs(scalars["loss"]) > EXPLODES * (usual := statistics.median(map(abs, recent))):
         raise FilmstillError(
             f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
             f"{usual:.3g}; stopped, the last good checkpoint is step {saved}: lower the learning rate"
