@@ -11,6 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 	touch $@
 
 repro: .venv/ready  ## run the pipeline end to end (the profile in params.yaml), then show the results
+	python -m filmstill check
 	dvc repro
 	python -m filmstill results
 

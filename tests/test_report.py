@@ -130,7 +130,7 @@ def test_table_shows_the_numbers() -> None:
     shown = text_of(metrics_like_a_run())
     assert "96 clips an arm" in shown
     student = next(line for line in shown.splitlines() if "student" in line)
-    for number in ("0.957", "0.019", "0.042", " 5 "):
+    for number in ("0.957", "0.019", "0.042", " 5.00 "):
         assert number in student, number
     real = next(line for line in shown.splitlines() if line.lstrip().startswith("real "))
     assert real.count("–") == 3, "real clips are drawn, they cost no network"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from filmstill.errors import FilmstillError
 from filmstill.evaluate.dimensions import NAMES, QUALITY
 from filmstill.evaluate.scores import aggregate, bootstrap_interval, normalise, paired_difference
 
@@ -14,7 +15,7 @@ def test_normalisation_is_linear_and_not_clipped():
 
 
 def test_a_dimension_that_tells_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"colour: ceiling 0\.5 is not above floor 0\.5"):
+    with pytest.raises(FilmstillError, match=r"colour: ceiling 0\.5 is not above floor 0\.5"):
         normalise(pd.DataFrame({"colour": [1.0]}), {"colour": 0.5}, {"colour": 0.5})
 
 

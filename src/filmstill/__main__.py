@@ -1,4 +1,4 @@
-"""The command line: `python -m filmstill profile | generate | results | prune`."""
+"""The command line: `python -m filmstill profile | check | generate | results | prune`."""
 
 import argparse
 import sys
@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument("overrides", nargs="*", metavar="key=value", help="for instance distill.lr=5e-5")
     profile.set_defaults(run=_profile)
 
+    check = commands.add_parser("check", help="hold the whole of params.yaml against the schema, before a long run")
+    check.set_defaults(run=_check)
+
     generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
     generate.add_argument("prompts", nargs="+", help="one or more prompts, each in quotes")
     generate.add_argument(
@@ -63,6 +66,12 @@ def _profile(arguments: argparse.Namespace) -> None:
 
     write(arguments.name, arguments.overrides)
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
+
+
+def _check(_arguments: argparse.Namespace) -> None:
+    from filmstill.params.profile import check
+
+    check()
 
 
 def _generate(arguments: argparse.Namespace) -> None:

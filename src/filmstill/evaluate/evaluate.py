@@ -21,7 +21,7 @@ from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.shared import World
-from filmstill.runtime.files import load_tensors, replacing, write_json, write_text
+from filmstill.runtime.files import load_tensors, read_table, replacing, write_json, write_text
 from filmstill.worlds import digits
 from filmstill.worlds.grammar import Attributes, parse
 from filmstill.worlds.judge import all_right
@@ -34,17 +34,19 @@ RIGHT = ("object", "colour", "motion")
 def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, seed: int, out: Path) -> dict[str, Any]:
     """Read the samples artifact, write everything data/evaluate holds into `out`, return the metrics."""
     codec = DctCodec.from_tensors(load_tensors(codec_file)[0])
-    manifest = pd.read_parquet(samples / "manifest.parquet")
+    manifest = read_table(samples / "manifest.parquet")
     videos = {arm: load_videos(samples, manifest[manifest["arm"] == arm], codec) for arm in (*ARMS, LONG_ARM)}
     bounds = Bounds.measure(codec, world, params.references, seed)
-    table = pd.concat([score_arm(manifest[manifest["arm"] == arm], videos[arm], world, bounds) for arm in ARMS])
-    metrics = summarise(table, pd.read_parquet(samples / "timing.parquet"), params, seed)
+    by_arm = {arm: manifest[manifest["arm"] == arm] for arm in ARMS}
+    failed = read_table(samples / "failed.parquet")
+    table = pd.concat([score_arm(by_arm[arm], videos[arm], failed, world, bounds) for arm in ARMS])
+    metrics = summarise(table, read_table(samples / "timing.parquet"), params, seed)
     add_diversity(metrics, manifest, videos)
     metrics["student"]["drift"] = drift(manifest[manifest["arm"] == LONG_ARM], videos[LONG_ARM], world, params)
     metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
     metrics["window_frames"] = params.window_frames
     metrics["clips"] = int((manifest["arm"] == "student").sum())
-    metrics["failed_clips"] = len(pd.read_parquet(samples / "failed.parquet"))
+    metrics["failed_clips"] = len(failed)
     write_tables(table, metrics, out)
     draw(manifest, videos, metrics, params, out)
     return metrics
@@ -92,11 +94,15 @@ def load_videos(samples: Path, rows: pd.DataFrame, codec: DctCodec) -> Tensor:
     return video * finite[:, None, None, None, None]
 
 
-def score_arm(rows: pd.DataFrame, video: Tensor, world: World, bounds: Bounds) -> pd.DataFrame:
-    """One row a clip: what was asked, what is right, every dimension normalised, and the aggregates."""
+def score_arm(rows: pd.DataFrame, video: Tensor, failed: pd.DataFrame, world: World, bounds: Bounds) -> pd.DataFrame:
+    """One row a clip: what was asked, what is right, every dimension normalised, and the aggregates.
+
+    A failed clip scores 0 everywhere: its black stand-in is consistent, steady and smooth.
+    """
     asked = _asked(rows)
     raw = pd.DataFrame({name: s.numpy() for name, s in _raw(video, asked, world, bounds).items()})
     normalised = normalise(raw[list(NAMES)], bounds.floor, bounds.ceiling)
+    normalised[_is_failed(rows, failed)] = 0.0
     right = pd.DataFrame(all_right(video, asked, world).numpy(), columns=list(RIGHT)).astype(float)
     # `colour` and `motion` are names of a dimension and of what is right: the dimensions get a prefix here.
     named = normalised.add_prefix("n_")
@@ -164,7 +170,7 @@ def write_tables(table: pd.DataFrame, metrics: dict[str, Any], out: Path) -> Non
     by_prompt = table.groupby(["prompt_id", "prompt", "arm"], sort=True)[["all_attributes", *RIGHT, *AGGREGATES]].mean()
     write_text(out / "per_prompt.csv", by_prompt.reset_index().to_csv(index=False, float_format="%.4f"))
     long = [
-        {"arm": arm, "dimension": name, "score": value}
+        {"score": value, "dimension": f"{name}, {arm}"}  # DVC's bars know one label, not two
         for arm in ARMS
         for name, value in metrics[arm]["dimensions"].items()
     ]
@@ -193,6 +199,11 @@ def _raw(video: Tensor, asked: list[Attributes], world: World, bounds: Bounds) -
 
 def _means(raw: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(values.double().mean()) for name, values in raw.items()}
+
+
+def _is_failed(rows: pd.DataFrame, failed: pd.DataFrame) -> list[bool]:
+    lost = set(failed[["arm", "prompt_id", "seed"]].itertuples(index=False, name=None))
+    return [clip in lost for clip in rows[["arm", "prompt_id", "seed"]].itertuples(index=False, name=None)]
 
 
 def _asked(rows: pd.DataFrame) -> list[Attributes]:

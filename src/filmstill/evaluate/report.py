@@ -26,19 +26,11 @@ from filmstill.evaluate.closing import (
     headline,
     number,
 )
+from filmstill.evaluate.dimensions import QUALITY, SEMANTIC
 from filmstill.runtime.files import replacing, write_text
 
 FIRST_LINE = "digits-bench: scores of this embedded world; not comparable with VBench"
-SEMANTIC = ("object_class", "colour", "motion", "overall_consistency")
-QUALITY = (
-    "subject_consistency",
-    "background_consistency",
-    "temporal_flickering",
-    "motion_smoothness",
-    "dynamic_degree",
-    "imaging_quality",
-)
-GROUPS = {"Summary": ("all_attributes", "total"), "Semantic": SEMANTIC, "Quality": QUALITY}
+GROUPS = {"Summary": ("all_attributes", "total"), "Semantic": SEMANTIC, "Quality": tuple(QUALITY)}
 LOOKS = {  # an arm's colour and marker
     "real": ("#000000", "D"),
     "teacher": ("#0072B2", "s"),

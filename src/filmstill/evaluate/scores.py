@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from filmstill.errors import FilmstillError
 from filmstill.evaluate.dimensions import QUALITY, SEMANTIC
 
 AGGREGATES = ("quality", "semantic", "total")
@@ -18,7 +19,10 @@ def normalise(raw: pd.DataFrame, floor: Mapping[str, float], ceiling: Mapping[st
     """n of every dimension column; a dimension whose floor is its ceiling tells nothing and is refused."""
     for name in raw.columns:
         if not ceiling[name] > floor[name]:
-            raise ValueError(f"{name}: ceiling {ceiling[name]} is not above floor {floor[name]}")
+            raise FilmstillError(
+                f"{name}: ceiling {ceiling[name]:g} is not above floor {floor[name]:g}: real clips of this world "
+                "score no higher than its faults; raise world.amplitude or lower world.period"
+            )
     return pd.DataFrame({name: (raw[name] - floor[name]) / (ceiling[name] - floor[name]) for name in raw.columns})
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
 from filmstill.params.load import checked, read_yaml
@@ -30,9 +31,14 @@ def compose(name: str, overrides: list[str]) -> Params:
             raise FilmstillError(f"override '{override}': must be key=value, for instance distill.lr=2e-6")
     try:
         dotted = OmegaConf.from_dotlist(overrides)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise FilmstillError(f"overrides {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     return checked(Params, OmegaConf.merge(overlay, dotted), f"profile {name}")
+
+
+def check(path: Path = Path("params.yaml")) -> None:
+    """Hold the whole of params.yaml against the schema; a stage by itself only sees its own sections."""
+    checked(Params, read_yaml(path), str(path))
 
 
 def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> Params:

@@ -32,6 +32,9 @@ class Params:
     evaluate: Evaluate = field(default_factory=Evaluate)
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
+        window, long = self.evaluate.window_frames, self.samples.long_frames
+        require(window <= long, "evaluate.window_frames", window, f"at most samples.long_frames ({long})")
         self.student.check_frames(self.world.frames, "world.frames")
         self.student.check_frames(self.samples.long_frames, "samples.long_frames")
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"

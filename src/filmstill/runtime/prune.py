@@ -1,11 +1,16 @@
 """Remove work folders that no branch needs any more."""
 
+import fcntl
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from filmstill.errors import FilmstillError
 from filmstill.runtime.workbench import WORK, Inputs, inputs, stages, to_plain
 
 
@@ -21,6 +26,9 @@ def prune(keep_bytes: int, dry_run: bool) -> None:
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime):
         if (folder.parent.name, folder.name) in needed or left <= keep_bytes:
             continue
+        if _in_use(folder):
+            print(f"in use, stays: {folder}")
+            continue
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({sizes[folder] / 1e6:.1f} MB)")
         left -= sizes[folder]
         if not dry_run:
@@ -30,20 +38,40 @@ def prune(keep_bytes: int, dry_run: bool) -> None:
 
 def needed_keys() -> set[tuple[str, str]]:
     """(stage, key) of every branch's dvc.lock and of the sources as they stand."""
-    locks = [_show(branch) for branch in _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()]
+    branches = _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()
+    locks = {branch: _git("show", f"{branch}:dvc.lock") for branch in branches}
     if Path("dvc.lock").exists():
-        locks.append(Path("dvc.lock").read_text())
+        locks["the working tree"] = Path("dvc.lock").read_text()
     needed = set()
-    for lock in filter(None, locks):
-        for stage, entry in to_plain(OmegaConf.create(lock))["stages"].items():
-            needed.add((stage, Inputs.of_lock(entry).key))
+    for where, lock in locks.items():
+        needed |= _keys_of(where, lock) if lock.strip() else set()
     for stage in stages():
-        needed.add((stage, inputs(stage).key))
+        with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder either
+            needed.add((stage, inputs(stage).key))
     return needed
 
 
-def _show(branch: str) -> str:
-    return _git("show", f"{branch}:dvc.lock")
+def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
+    """(stage, key) of one dvc.lock; nothing is pruned while one cannot be read."""
+    try:
+        entries = to_plain(OmegaConf.create(lock))["stages"]
+        return {(stage, Inputs.of_lock(entry).key) for stage, entry in entries.items()}
+    except (OmegaConfBaseException, YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise FilmstillError(
+            f"dvc.lock of {where}: cannot be read ({type(error).__name__}); nothing is pruned"
+        ) from None
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a stage holds the folder's flock now."""
+    if not (folder / "lock").exists():
+        return False
+    with (folder / "lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _git(*words: str) -> str:

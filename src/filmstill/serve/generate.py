@@ -43,7 +43,10 @@ class Streamer:
         attention = BlockCausal(facts["block_frames"], facts["window_frames"], facts["sink_frames"])
         plan = RolloutPlan.of(FlowSchedule(facts["shift"]), facts["steps"], attention, facts["context_noise"])
         encoder = HashedWords(facts["text_len"], model.config.text_dim)
-        decoder = DctCodec.from_tensors(load_tensors(codec)[0])
+        decoding, _ = load_tensors(codec)
+        if not {"mean", "deviation"} <= set(decoding):
+            raise FilmstillError(f"{codec}: is not a codec; give data/teacher/codec.safetensors")
+        decoder = DctCodec.from_tensors(decoding)
         return cls(model, decoder, encoder, plan, tuple(facts["latent_shape"]))
 
     def with_stream(self, frames: int | None, window: int | None) -> "Streamer":
