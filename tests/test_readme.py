@@ -19,4 +19,5 @@ def test_every_path_it_names_exists():
 
 def test_every_make_target_it_names_is_there():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z-]+)", README)) - {"a"} <= targets
+    commands = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))  # not the verb in a sentence
+    assert {"repro", "test", "kill-test"} <= commands <= targets
