@@ -1,21 +1,18 @@
 """Self-Forcing distillation of the causal student."""
 
-from pathlib import Path
-
 import torch
 
+from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS
 from filmstill.distill.dmd import Dmd
-from filmstill.distill.probe import check_gate, loss_ratio
+from filmstill.distill.probe import check_gate, judged, loss_ratio
 from filmstill.distill.self_forcing import SelfForcing, train_self_forcing
-from filmstill.distill.setup import TEACHER, TRAIN_PROMPTS, Setup
+from filmstill.distill.setup import Setup
 from filmstill.models.weights import save_model
 from filmstill.params.distill import Distill
 from filmstill.params.load import section
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.files import write_json
 from filmstill.runtime.stage import Stage, run
-
-INIT = Path("data/ode_init/init.safetensors")
 
 
 def main(stage: Stage) -> None:
@@ -31,7 +28,7 @@ def main(stage: Stage) -> None:
     out = stage.out / "distill"
     with self_forcing.ema.swapped_into(generator), torch.no_grad():
         metrics = {"all_attributes": probe.score(generator), "loss_ratio": loss_ratio(losses)}
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())
     stage.keep_curves()
     check_gate("distill", params.gate, metrics)

@@ -1,22 +1,23 @@
 """Score every arm (digits-bench) and draw the report."""
 
-from pathlib import Path
-
+from filmstill.artifacts import CODEC, SAMPLES
 from filmstill.evaluate.closing import drift_line, headline
 from filmstill.evaluate.evaluate import evaluate
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.load import section, value
-from filmstill.params.shared import World
+from filmstill.params.load import read_seed, section
+from filmstill.params.shared import Compute, World
+from filmstill.runtime.compute import prepare
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
+    prepare(section(Compute, "compute"))
     metrics = evaluate(
-        Path("data/samples"),
-        Path("data/teacher/codec.safetensors"),
+        SAMPLES,
+        CODEC,
         section(World, "world"),
         section(Evaluate, "evaluate"),
-        value(int, "seed"),
+        read_seed(),
         stage.out / "evaluate",
     )
     print(headline(metrics), drift_line(metrics), "the whole table: python -m filmstill results", sep="\n")

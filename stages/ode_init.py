@@ -1,11 +1,10 @@
 """Turn the teacher's weights into a causal student by regression of the teacher's own trajectories."""
 
-from pathlib import Path
-
+from filmstill.artifacts import PAIRS, TEACHER
 from filmstill.distill.ode_init import train_ode_init
 from filmstill.distill.pairs import Pairs
-from filmstill.distill.probe import check_gate, loss_ratio
-from filmstill.distill.setup import TEACHER, Setup
+from filmstill.distill.probe import check_gate, judged, loss_ratio
+from filmstill.distill.setup import Setup
 from filmstill.models.weights import save_model
 from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
@@ -15,7 +14,7 @@ from filmstill.runtime.stage import Stage, run
 
 def main(stage: Stage) -> None:
     params, setup = section(OdeInit, "ode_init"), Setup.read()
-    pairs = Pairs.load(Path("data/ode_pairs"))
+    pairs = Pairs.load(PAIRS)
     probe = setup.probe(params.gate, "ode_init")
     model = setup.network(TEACHER).requires_grad_(True)
     losses = train_ode_init(
@@ -32,7 +31,7 @@ def main(stage: Stage) -> None:
     )
     out = stage.out / "ode_init"
     metrics = {"all_attributes": probe.score(model), "loss_ratio": loss_ratio(losses)}
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "init.safetensors", model.state_dict(), setup.config, setup.facts())
     stage.keep_curves()
     check_gate("ode_init", params.gate, metrics)

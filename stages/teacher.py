@@ -10,7 +10,7 @@ from filmstill.distill.sheet import save_sheet
 from filmstill.distill.teacher import fit_codec, new_model, train_teacher
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, save_model
-from filmstill.params.load import section, value
+from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, World
 from filmstill.params.teacher import Teacher
 from filmstill.runtime import randomness
@@ -24,7 +24,7 @@ SHEET_CLIPS, SHEET_STEPS, SHEET_GUIDANCE = 6, 16, 3.0
 
 def main(stage: Stage) -> None:
     params, world, sizes = section(Teacher, "teacher"), section(World, "world"), section(Model, "model")
-    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), value(int, "seed")
+    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), read_seed()
     prepare(section(Compute, "compute"))
     codec = fit_codec(world, seed)
     encoder = HashedWords(sizes.text_len, sizes.text_dim)

@@ -1,6 +1,7 @@
 """Networks and ODE pairs on disk: what comes back, and what is refused by name."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,9 +76,13 @@ def pairs(tmp_path) -> Path:
     return tmp_path
 
 
+def ids_of(shard: Path) -> str:
+    return json.dumps([f"{shard.name}{i}" for i in range(2)])
+
+
 def write_shard(path: Path, sigmas: list[float]) -> None:
     latents = torch.randn(2, 5, 1, 1, 2, 2, generator=torch.Generator().manual_seed(len(path.name)))
-    save_tensors(path, {"latents": latents}, {"sigmas": json.dumps(sigmas), "ids": "[]"})
+    save_tensors(path, {"latents": latents}, {"sigmas": json.dumps(sigmas), "ids": ids_of(path)})
 
 
 def test_pairs_come_back_in_the_manifests_order(pairs):
@@ -118,8 +123,12 @@ def test_damaged_missing_and_miscounted_shards_are_refused(pairs):
     shard.unlink()
     with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: no such file"):
         Pairs.load(pairs)
-    save_tensors(shard, {"latents": torch.zeros(1, 5, 1, 1, 2, 2)}, {"sigmas": json.dumps(NODES)})
+    facts = {"sigmas": json.dumps(NODES), "ids": ids_of(shard)}
+    save_tensors(shard, {"latents": torch.zeros(1, 5, 1, 1, 2, 2)}, facts)
     with pytest.raises(FilmstillError, match="4 pairs in the manifest, 3 in the shards"):
+        Pairs.load(pairs)
+    shutil.copy(pairs / "pairs-0000.safetensors", shard)
+    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest says"):
         Pairs.load(pairs)
 
 

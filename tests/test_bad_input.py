@@ -54,7 +54,14 @@ def wait_for(condition, seconds: float = 60) -> None:
         ("critic_lr: 0.0002", "critic_lr: -1", "distill.critic_lr: is -1.0, allowed: a positive number"),
         ("frames: 12", "frames: 13", "world.frames: is 13, allowed: a multiple of student.block_frames (3)"),
         ("window_frames: null", "window_frames: 2", "student.window_frames: is 2"),
-        ("seed: 0", "seed: zero", "seed: is 'zero', allowed: int"),
+        (
+            "guidance: 3.0\n  checkpoint",
+            "guidance: .nan\n  checkpoint",
+            "distill.guidance: is nan, allowed: a finite number",
+        ),
+        ("critic_lr: 0.0002", "critic_lr: ${nothing}", "Interpolation key 'nothing' not found"),
+        ("seed: 0", "seed: 9223372036854775808", "seed: is 9223372036854775808, allowed: an integer in [0, 2**63)"),
+        ("seed: 0", "seed: zero", "seed: is 'zero', allowed: an integer in [0, 2**63)"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(copied: Path, old: str, new: str, says: str):
@@ -70,6 +77,9 @@ def test_profile_refuses_what_no_stage_could_run(copied: Path):
     assert "unknown, there are: embedded, smoke" in profile("embeded")
     assert "distil" in profile("embedded", "distil.lr=1")
     assert "student.steps: is 3, allowed: a divisor of ode_pairs.nodes (4)" in profile("embedded", "student.steps=3")
+    assert "embedded: distill.batch: is 0, allowed: a positive" in profile("embedded", "distill.batch=0")
+    assert "embedded: distill.gate.prompts: is 0, allowed: a positive" in profile("embedded", "distill.gate.prompts=0")
+    assert "embedded: distill.gate: is 3, allowed: a mapping of prompts," in profile("embedded", "distill.gate=3")
     assert "must be key=value" in profile("embedded", "distill.lr")
     assert (copied / "params.yaml").read_text() == before
 
@@ -182,6 +192,20 @@ def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
     said = running.communicate()[0]
     assert running.returncode == 2 and "changed while it ran" in said
     assert (copied / "data/teacher/teacher.safetensors").read_bytes() == before
+
+
+def test_parameters_edited_while_shards_are_made_spoil_none(copied: Path):
+    """Every shard's process reads params.yaml for itself: none may be made with other values than its folder's."""
+    shutil.rmtree(copied / ".work/samples")
+    before = (copied / "data/samples/latents/teacher-0000.safetensors").read_bytes()
+    running = start(copied, sys.executable, "stages/samples.py")
+    wait_for(lambda: list(copied.glob(".work/samples/*/shards/samples-*.safetensors")))
+    change(copied, "guidance: 3.0\n  batch", "guidance: 1.0\n  batch")
+    said = running.communicate()[0]
+    assert running.returncode == 2 and "sources or params.yaml changed" in said
+    change(copied, "guidance: 1.0\n  batch", "guidance: 3.0\n  batch")
+    assert stage(copied, "samples").returncode == 0
+    assert (copied / "data/samples/latents/teacher-0000.safetensors").read_bytes() == before
 
 
 def test_two_repros_at_once_do_not_disturb_each_other(copied: Path):

@@ -27,6 +27,7 @@ ANSWERS = {
         {"dynamic_degree"},
     ),
     "wrong_colour": ({"colour", "overall_consistency"}, {"object_class", "motion", "subject_consistency"}),
+    "discolour": ({"subject_consistency", "colour", "overall_consistency"}, {"object_class", "motion"}),
     "noise": ({"background_consistency", "imaging_quality", "temporal_flickering"}, {"dynamic_degree"}),
     "jitter": ({"motion_smoothness", "motion"}, {"object_class", "colour", "background_consistency"}),
 }

@@ -105,10 +105,12 @@ def test_kv_cached_chunk_by_chunk(case):
     for i, frames in enumerate(settings["chunks"]):
         window = slice(cache.frames, cache.frames + frames)
         x_noisy = swap(g[f"{case}.x_noisy"])[:, window]
-        noisy.append(model(x_noisy, g[f"{case}.t_noisy"][:, i], text, cache=cache, commit=not settings["two_pass"]))
+        finished, t = x_noisy, g[f"{case}.t_noisy"][:, i]
+        noisy.append(model(x_noisy, t, text, cache=cache))
         if settings["two_pass"]:
-            x_clean = swap(g[f"{case}.x_clean"])[:, window]
-            clean.append(model(x_clean, torch.zeros(len(x_clean)), text, cache=cache, commit=True))
+            finished, t = swap(g[f"{case}.x_clean"])[:, window], torch.zeros(len(x_noisy))
+            clean.append(model(finished, t, text, cache=cache))
+        model.remember(finished, t, text, cache)
         kept = cache.frames * FRAME_TOKENS
         for layer in range(2):
             keys = cache.context(layer, 1)[0]

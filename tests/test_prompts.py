@@ -114,10 +114,11 @@ def test_split_share_and_what_it_looks_at() -> None:
     assert all(is_eval(prompt, 0.15) == is_eval(prompt.upper(), 0.15) for prompt in prompts)
 
 
-def test_extension_is_another_column(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", [("prompt", "text"), ("text", "extended prompt")])
+def test_extension_is_another_column(tmp_path: Path, header: tuple[str, str]) -> None:
     prompts = showable(20)
     rows = [
-        ("prompt", "text"),
+        header,
         (f" {prompts[0].upper()} ", "A  long <b>text</b>."),
         (prompts[0], "Second."),
         (prompts[1], " "),

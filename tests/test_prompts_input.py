@@ -137,5 +137,5 @@ def test_an_empty_side_of_the_split_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_parameters_are_refused_in_one_line(values: dict[str, object], says: str) -> None:
     with pytest.raises(FilmstillError) as caught:
-        checked(Prompts, values, "params.yaml: prompts")
+        checked(Prompts, values, "params.yaml", "prompts")
     assert says in str(caught.value) and "\n" not in str(caught.value)

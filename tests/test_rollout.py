@@ -8,7 +8,7 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import PATCH, TextKV, VideoDiT
 from filmstill.models.kv_cache import KVCache
 from goldens import TINY, tiny
 
@@ -125,7 +125,7 @@ def second_block(model: VideoDiT, text: TextKV, noise: Tensor, detach: bool) -> 
     if detach:
         cache = KVCache(BlockCausal(3), TINY.num_layers)
         with torch.no_grad():
-            model(first.detach(), torch.zeros(3), text, cache=cache, commit=True)
+            model.remember(first.detach(), torch.zeros(3), text, cache)
         velocity = model(xt, level * TIMESTEPS, text, cache=cache)
     else:
         t = torch.tensor([0.0] * 3 + [TIMESTEPS] * 3).expand(3, 6)
@@ -200,7 +200,8 @@ def test_evaluations_count_every_pass_over_the_clip():
     """Four blocks of four steps, and three context passes: no later block reads the last."""
     calls = []
     model = tiny("causal")
-    model.register_forward_hook(lambda _module, given, _out: calls.append(given[0].shape[1]))
+    frame_tokens = FRAME[1] * FRAME[2] // PATCH**2
+    model.blocks[0].register_forward_hook(lambda _module, given, _out: calls.append(given[0].shape[1] / frame_tokens))
     with torch.no_grad():
         video(model, model.read_text(vectors()), noise_of(PLAN, 12), PLAN)
     assert sum(calls) / 12 == PLAN.evaluations(12) == 4.75

@@ -127,6 +127,10 @@ def test_inputs_read_from_the_lock_are_those_computed():
         (lambda: Path("distill.py").unlink(), "distill.py: dvc.yaml depends on it"),
         (lambda: write(params={"seed": 0}), "params.yaml: 'distill' is missing"),
         (lambda: Path("params.yaml").write_text("a: [1\n"), "params.yaml: not readable as YAML"),
+        (
+            lambda: write(params={"seed": "${nothing}", "distill": {}}),
+            "params.yaml and dvc.yaml: Interpolation key 'nothing' not found",
+        ),
         (lambda: Path("params.yaml").unlink(), "params.yaml: no such file"),
     ],
 )

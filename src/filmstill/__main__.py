@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from filmstill.runtime.stage import exit_code
+from filmstill.artifacts import CODEC, STUDENT
+from filmstill.runtime.exit import exit_code
 
 EPILOG = """examples:
   python -m filmstill profile smoke                       a run of a minute: write params.yaml, then `dvc repro`
@@ -45,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--window", type=int, help="local attention window in frames, for long streams (default: as trained)"
     )
-    generate.add_argument("--student", type=Path, default=Path("data/distill/student.safetensors"))
-    generate.add_argument("--codec", type=Path, default=Path("data/teacher/codec.safetensors"))
+    generate.add_argument("--student", type=Path, default=STUDENT)
+    generate.add_argument("--codec", type=Path, default=CODEC)
     generate.set_defaults(run=_generate)
 
     results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
@@ -54,9 +55,6 @@ def parser() -> argparse.ArgumentParser:
 
     prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
-    prune.add_argument(
-        "--keep-bytes", type=int, default=0, help="stop once the rest is no larger than this (default 0)"
-    )
     prune.set_defaults(run=_prune)
     return top
 
@@ -97,7 +95,7 @@ def _results(_arguments: argparse.Namespace) -> None:
 def _prune(arguments: argparse.Namespace) -> None:
     from filmstill.runtime.prune import prune
 
-    prune(arguments.keep_bytes, arguments.dry_run)
+    prune(arguments.dry_run)
 
 
 def main(words: list[str] | None = None) -> int:

@@ -1,5 +1,10 @@
 """The one kind of error a user is meant to read."""
 
+import errno
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left to this user
+
 
 class FilmstillError(Exception):
     """Bad input or a refused action: one line that names the file or key, the value and what is allowed.
@@ -18,3 +23,12 @@ class Interrupted(Exception):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
+    """The one line for a write that the system refused."""
+    if error.errno in FULL:
+        return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
+    return FilmstillError(
+        f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again"
+    )

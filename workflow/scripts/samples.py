@@ -4,7 +4,15 @@ import sys
 from pathlib import Path
 
 from filmstill.evaluate.arms import make_arm
-from filmstill.runtime.stage import exit_code
+from filmstill.runtime.exit import exit_code
+from filmstill.runtime.fanout import inputs_unchanged
+
+
+def main() -> None:
+    out = Path(sys.argv[2])
+    with inputs_unchanged("samples", out):
+        make_arm(sys.argv[1], out)
+
 
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: make_arm(sys.argv[1], Path(sys.argv[2]))))
+    sys.exit(exit_code(main))

@@ -78,7 +78,7 @@ def _remember(model: VideoDiT, text: TextKV, x0: Tensor, noise: Tensor, plan: Ro
     """Put a finished block into the cache, at the context noise level."""
     level = _level(plan.context_sigma, x0)
     context = add_noise(x0, noise, level) if plan.context_sigma else x0
-    model(context, level * TIMESTEPS, text, cache=cache, commit=True)
+    model.remember(context, level * TIMESTEPS, text, cache)
 
 
 def _level(sigma: float, x: Tensor) -> Tensor:

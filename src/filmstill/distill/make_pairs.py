@@ -10,23 +10,22 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from filmstill.artifacts import TEACHER, TRAIN_PROMPTS
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, load_model
-from filmstill.params.load import section, value
+from filmstill.params.load import read_seed, section
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.shared import Compute, Model, Schedule, World
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
-from filmstill.runtime.files import load_tensors, replacing, save_tensors
+from filmstill.runtime.files import load_tensors, save_tensors, write_table
 from filmstill.worlds.digits import latent_shape
 
-TEACHER = Path("data/teacher/teacher.safetensors")
-TRAIN_PROMPTS = Path("data/prompts/train.parquet")
-BATCH = 12  # trajectories integrated together
+BATCH = 8  # trajectories integrated together: what a core's cache holds
 
 
 def shard_names(params: OdePairs) -> list[str]:
@@ -36,7 +35,7 @@ def shard_names(params: OdePairs) -> list[str]:
 def make_shard(number: int, out: Path) -> None:
     """Write shard `number`: latents [n, nodes + 1, F, C, H, W] of its prompts, noisy to clean."""
     params, sizes, world = section(OdePairs, "ode_pairs"), section(Model, "model"), section(World, "world")
-    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), value(int, "seed")
+    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), read_seed()
     prepare(Compute(threads=1))  # shards run side by side
     shape = latent_shape(world)
     model, _ = load_model(TEACHER, config_of(sizes, shape[1]))
@@ -63,8 +62,7 @@ def write_manifest(params: OdePairs, folder: Path, shards: list[Path]) -> None:
         _, facts = load_tensors(shard)
         ids = json.loads(facts["ids"])
         rows += [{"id": i, "text": prompts.loc[i, "text"], "shard": shard.name, "row": n} for n, i in enumerate(ids)]
-    with replacing(folder / "manifest.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary)
+    write_table(folder / "manifest.parquet", pd.DataFrame(rows))
 
 
 def _prompts(params: OdePairs) -> pd.DataFrame:

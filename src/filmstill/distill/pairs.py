@@ -28,11 +28,14 @@ class Pairs:
         manifest = read_table(folder / "manifest.parquet")
         parts: list[Tensor] = []
         sigmas: Tensor | None = None
-        for shard in manifest["shard"].unique():
-            tensors, facts = load_tensors(folder / shard)
+        for name, rows in manifest.groupby("shard", sort=False):
+            shard = folder / str(name)
+            tensors, facts = load_tensors(shard)
+            if json.loads(facts["ids"]) != rows["id"].tolist():
+                raise FilmstillError(f"{shard}: holds other pairs than the manifest says; remake it")
             nodes = torch.tensor(json.loads(facts["sigmas"]), dtype=torch.float64)
             if sigmas is not None and not torch.equal(nodes, sigmas):
-                raise FilmstillError(f"{folder / shard}: made on another schedule than the shards before it; remake it")
+                raise FilmstillError(f"{shard}: made on another schedule than the shards before it; remake it")
             sigmas = nodes
             parts.append(tensors["latents"])
         latents = torch.cat(parts)

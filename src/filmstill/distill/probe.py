@@ -1,6 +1,6 @@
 """A look at a student in training: samples of a few train prompts, their sheet, their score and the gate."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -54,18 +54,28 @@ def loss_ratio(losses: list[float]) -> float:
     return (sum(losses[-tenth:]) / tenth) / (sum(losses[:tenth]) / tenth)
 
 
+def judged(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
+    """What a training stage records: its metrics, the gate they met and whether they did."""
+    return {**metrics, "gate": {**asdict(gate), "passed": not missed_by("", gate, metrics)}}
+
+
 def check_gate(stage: str, gate: Gate, metrics: dict[str, float]) -> None:
     """Raise GateError, which says by how much, when `all_attributes` or `loss_ratio` miss the gate."""
-    missed = []
-    score = metrics["all_attributes"]
-    if score < gate.min_all_attributes:
-        short = gate.min_all_attributes - score
-        missed.append(f"all_attributes is {score:.3f}, {short:.3f} below {stage}.gate.min_all_attributes")
-    if gate.max_loss_ratio is not None and metrics["loss_ratio"] > gate.max_loss_ratio:
-        over = metrics["loss_ratio"] - gate.max_loss_ratio
-        missed.append(f"loss_ratio is {metrics['loss_ratio']:.3f}, {over:.3f} above {stage}.gate.max_loss_ratio")
-    if missed:
+    if missed := missed_by(f"{stage}.", gate, metrics):
         raise GateError(
             f"{stage}: below its gate: {'; '.join(missed)}. The weights are kept: train longer, "
             f"or lower the gate in params.yaml, which publishes them without training again"
         )
+
+
+def missed_by(prefix: str, gate: Gate, metrics: dict[str, float]) -> list[str]:
+    """What misses the gate, and by how much."""
+    missed = []
+    score = metrics["all_attributes"]
+    if score < gate.min_all_attributes:
+        short = gate.min_all_attributes - score
+        missed.append(f"all_attributes is {score:.3f}, {short:.3f} below {prefix}gate.min_all_attributes")
+    if gate.max_loss_ratio is not None and metrics["loss_ratio"] > gate.max_loss_ratio:
+        over = metrics["loss_ratio"] - gate.max_loss_ratio
+        missed.append(f"loss_ratio is {metrics['loss_ratio']:.3f}, {over:.3f} above {prefix}gate.max_loss_ratio")
+    return missed

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from filmstill.artifacts import CODEC, TRAIN_PROMPTS
 from filmstill.diffusion.rollout import RolloutPlan
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.probe import Probe
@@ -13,17 +14,13 @@ from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.gates import Gate
-from filmstill.params.load import section, value
+from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, Student, World
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import load_tensors
 from filmstill.worlds.digits import latent_shape
 from filmstill.worlds.grammar import NotShowable, parse
-
-TEACHER = Path("data/teacher/teacher.safetensors")
-CODEC = Path("data/teacher/codec.safetensors")
-TRAIN_PROMPTS = Path("data/prompts/train.parquet")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Setup:
         attention = BlockCausal(student.block_frames, student.window_frames, student.sink_frames)
         plan = RolloutPlan.of(schedule, student.steps, attention, student.context_noise)
         encoder = HashedWords(sizes.text_len, sizes.text_dim)
-        return cls(value(int, "seed"), world, student, schedule, plan, config_of(sizes, CHANNELS), encoder)
+        return cls(read_seed(), world, student, schedule, plan, config_of(sizes, CHANNELS), encoder)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

@@ -30,9 +30,8 @@ def fit_codec(world: World, seed: int) -> DctCodec:
 def new_model(config: DiTConfig, seed: int) -> VideoDiT:
     """A network with Xavier-uniform matrices, by address; the head starts at zero.
 
-    Wan2.1 starts its text and time embeddings at deviation 0.02, which suits 4,096 text channels: with the 64 of
-    the hashed words the prompt is then hardly heard (the gain from the right digit's name is 12 times smaller
-    after 400 steps).
+    Wan2.1 starts its text and time embeddings at deviation 0.02, which suits 4,096 text channels; the hashed words
+    have 64, and the prompt would hardly be heard.
     """
     model = VideoDiT(config)
     dice = randomness.generator(seed, "teacher/weights")

@@ -109,6 +109,7 @@ def train(
             if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
                 tensors = state.tensors()
                 _check_tensors(label, tensors, index, saved)
+                curves.flush()
                 checkpoints.save(finished, tensors)
                 saved = finished
             if stop and finished < rhythm.steps:

@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from filmstill.artifacts import EVAL_PROMPTS, INIT, STUDENT, TEACHER
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
-from filmstill.distill.setup import TEACHER, Setup
+from filmstill.distill.setup import Setup
+from filmstill.evaluate.names import LONG_ARM
 from filmstill.params.load import require, section
 from filmstill.params.samples import Samples
 from filmstill.prompts.store import load_prompts
@@ -25,14 +27,7 @@ from filmstill.runtime.files import save_tensors, write_json
 from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse
 
-ARMS = ("real", "teacher", "undistilled", "init", "student", "student_long")
-WEIGHTS = {
-    "undistilled": TEACHER,
-    "init": Path("data/ode_init/init.safetensors"),
-    "student": Path("data/distill/student.safetensors"),
-    "student_long": Path("data/distill/student.safetensors"),
-}
-EVAL_PROMPTS = Path("data/prompts/eval.parquet")
+WEIGHTS = {"undistilled": TEACHER, "init": INIT, "student": STUDENT, LONG_ARM: STUDENT}
 
 # (prompts, texts to encode, seeds) -> latents [B, f, C, H, W], block after block
 Stream = Callable[[list[str], list[str], list[int]], Iterator[Tensor]]
@@ -40,16 +35,15 @@ Stream = Callable[[list[str], list[str], list[int]], Iterator[Tensor]]
 
 @dataclass(frozen=True)
 class Arm:
-    """`stream` makes clips of `frames`; `evaluations` are network passes a clip, in whole-clip units."""
+    """`stream` makes clips; `evaluations` are network passes a clip, in whole-clip units."""
 
     stream: Stream
-    frames: int
     evaluations: float
 
 
 def requests(params: Samples, arm: str) -> pd.DataFrame:
     """What every arm is asked for: columns id, prompt, text, seed; a prompt's seeds side by side."""
-    long = arm == "student_long"
+    long = arm == LONG_ARM
     prompts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")
     if long:
         return prompts.head(params.long_prompts).assign(seed=0)
@@ -58,11 +52,15 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
 
 
 def make_arm(arm: str, out: Path) -> None:
-    """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run)."""
+    """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run).
+
+    Seconds of a clip: its batch's, by as many clips; the codec's decoding counts, loading the network does not.
+    """
     params, setup = section(Samples, "samples"), Setup.read()
     made_by, codec, table = build(arm, params, setup), setup.codec(), requests(params, arm)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 
+    @torch.inference_mode()
     def run(rows: slice) -> tuple[Tensor, float, float]:
         """(latents, seconds to the first decoded block, seconds in all)."""
         start = time.perf_counter()
@@ -75,14 +73,14 @@ def make_arm(arm: str, out: Path) -> None:
 
     run(slice(0, 1))  # warm up
     first_block = min(run(slice(0, 1))[1] for _ in range(2))  # one clip alone: what a viewer waits for
-    parts, seconds = [], 0.0
+    parts: list[Tensor] = []
+    seconds: list[float] = []
     for begin in range(0, len(table), params.batch):
         latents, _, elapsed = run(slice(begin, begin + params.batch))
         parts.append(latents)
-        seconds += elapsed
+        seconds += [elapsed / len(latents)] * len(latents)
         report_done(out, min(begin + params.batch, len(table)))
     timing = {
-        "clips": len(table),
         "seconds": seconds,
         "first_block_seconds": first_block,
         "evaluations_per_clip": made_by.evaluations,
@@ -93,22 +91,20 @@ def make_arm(arm: str, out: Path) -> None:
 
 def build(arm: str, params: Samples, setup: Setup) -> Arm:
     """Load what an arm needs."""
-    frames = setup.world.frames
     if arm == "real":
-        return Arm(_real(setup), frames, 0.0)
+        return Arm(_real(setup), 0.0)
     if arm == "teacher":
-        return Arm(_teacher(params, setup), frames, 2.0 * params.teacher_steps)
-    plan = setup.plan
-    if arm == "student_long":
+        return Arm(_teacher(params, setup), 2.0 * params.teacher_steps)
+    frames, plan = setup.world.frames, setup.plan
+    if arm == LONG_ARM:
         frames, plan = params.long_frames, long_plan(params, setup)
-    return Arm(_student(setup, WEIGHTS[arm], plan, frames), frames, plan.evaluations(frames))
+    return Arm(_student(setup, WEIGHTS[arm], plan, frames), plan.evaluations(frames))
 
 
 def long_plan(params: Samples, setup: Setup) -> RolloutPlan:
     """The student's plan with the long stream's local window."""
     setup.student.check_frames(params.long_frames, "samples.long_frames")
-    least = setup.plan.attention.sink_frames + setup.plan.attention.block_frames
-    window = params.long_window_frames
+    least, window = setup.plan.attention.least_window, params.long_window_frames
     require(window >= least, "samples.long_window_frames", window, f"at least student's sink + block = {least}")
     return replace(setup.plan, attention=replace(setup.plan.attention, window_frames=window))
 
@@ -127,8 +123,7 @@ def _teacher(params: Samples, setup: Setup) -> Stream:
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
         noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0]
-        with torch.no_grad():
-            velocity = guided(model, encoder.encode(texts), encoder.encode([""]), params.guidance)
+        velocity = guided(model, encoder.encode(texts), encoder.encode([""]), params.guidance)
         yield sample(velocity, noise, setup.schedule, params.teacher_steps, keep=[])[:, -1]
 
     return stream
@@ -140,8 +135,6 @@ def _student(setup: Setup, weights: Path, plan: RolloutPlan, frames: int) -> Str
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
         noise = clip_noise(prompts, seeds, plan.noises, shape)
-        with torch.no_grad():
-            text = model.read_text(encoder.encode(texts))
-        yield from rollout(model, text, noise, plan)
+        yield from rollout(model, model.read_text(encoder.encode(texts)), noise, plan)
 
     return stream

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from filmstill.artifacts import RESULTS
 from filmstill.errors import FilmstillError
 
 # What the arms are called on sheets and plots, and, spelled out, in tables; in the order they are shown.
@@ -104,7 +105,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def show_results(folder: Path = Path("data/evaluate")) -> None:
+def show_results(folder: Path = RESULTS) -> None:
     """Print what the last run achieved and where to look."""
     metrics = read_metrics(folder / "metrics.json")
     console = Console(highlight=False)

@@ -64,8 +64,8 @@ def scores(clips: Clips, asked: list[Attributes], world: World, sharpness_of_rea
 
 
 def subject_consistency(clips: Clips) -> Tensor:
-    """VBench's formula on the centred crop's luma in place of DINO features."""
-    return _consistency(clips.track.crops.flatten(2))
+    """VBench's formula on the centred crop, its colour included, in place of DINO features."""
+    return _consistency(clips.crops.flatten(2))
 
 
 def background_consistency(clips: Clips) -> Tensor:

@@ -35,6 +35,12 @@ def wrong_colour(video: Tensor) -> Tensor:
     return video.roll(1, dims=2)
 
 
+def discolour(video: Tensor) -> Tensor:
+    """The digit changes to the wrong colour over time."""
+    share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
+    return (1 - share) * video + share * wrong_colour(video)
+
+
 def noise(video: Tensor) -> Tensor:
     """Grain over the whole picture."""
     dice = generator(0, "fault/noise")

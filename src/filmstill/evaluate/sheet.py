@@ -15,8 +15,8 @@ from torch import Tensor
 
 from filmstill.evaluate.closing import TITLES
 from filmstill.runtime.files import replacing
+from filmstill.runtime.video import FPS
 
-FPS = 8
 GIF_ENLARGE = 3  # screen pixels a pixel
 STRIP_ENLARGE = 2
 STRIP_PROMPTS = 3

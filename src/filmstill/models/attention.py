@@ -27,6 +27,11 @@ class BlockCausal:
     sink_frames: int = 0
     independent_first: bool = False
 
+    @property
+    def least_window(self) -> int:
+        """The smallest window a block can stand in, in frames."""
+        return self.sink_frames + self.block_frames
+
     def blocks(self, frames: int) -> list[tuple[int, int]]:
         """(first frame, end frame) of every block; the last one may be short."""
         first = 1 if self.independent_first else min(self.block_frames, frames)

@@ -51,12 +51,15 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
         q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
-        k = rotate(self.norm_k(self.k(x)).unflatten(-1, (self.num_heads, -1)), rope)
-        v = self.v(x).unflatten(-1, (self.num_heads, -1))
-        keys, values = k, v
+        k, v = keys, values = self.read(x, rope)
         if context is not None:
             keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
         return self.o(_attend(q, keys, values, mask)), (k, v)
+
+    def read(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, L, heads, head_dim] of x [B, L, dim]."""
+        heads = (self.num_heads, -1)
+        return rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope), self.v(x).unflatten(-1, heads)
 
 
 class CrossAttention(nn.Module):
@@ -107,6 +110,11 @@ class Block(nn.Module):
         x = _gated(x, self.ffn(_modulate(x, shift2, scale2)), gate2)
         return x, own
 
+    def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values that `forward` would give, alone."""
+        shift, scale = (self.modulation + modulation).unbind(2)[:2]
+        return self.self_attn.read(_modulate(x, shift, scale), rope)
+
 
 class Head(nn.Module):
     """Tokens to patches, modulated by the timestep."""
@@ -152,30 +160,39 @@ class VideoDiT(nn.Module):
         text: TextKV,
         plan: BlockCausal | None = None,
         cache: KVCache | None = None,
-        commit: bool = False,
     ) -> Tensor:
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
         plan: block-causal over this whole sequence; None: every frame sees every frame.
-        cache: the sequence continues the cache's; with `commit` its keys and values join the cache.
+        cache: the sequence continues the cache's, which is only read.
         """
-        _, frames, _, height, width = x.shape
-        rows, columns = height // PATCH, width // PATCH
-        tokens = self._patchify(x)
-        time, modulation = self._embed_time(t)
-        first = cache.frames if cache else 0
-        rope = rope_table(self.config.dim // self.config.num_heads, first, frames, rows, columns, x.device)
+        frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
+        tokens, time, modulation, rope = self._embed(x, t, cache)
         mask = block_causal_mask(plan, frames, rows * columns, x.device) if plan else None
-        own = []
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
-            tokens, keys_values = block(tokens, modulation, layer_text, rope, mask, context)
-            own.append(keys_values)
-        if cache is not None and commit:
-            cache.commit(own, frames)
+            tokens, _ = block(tokens, modulation, layer_text, rope, mask, context)
         patches = self.head(tokens, time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape)
+
+    def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
+        """Put latents x at timesteps t (as in `forward`) into the cache: all but the last layer, and its keys."""
+        frames = x.shape[1]
+        tokens, _, modulation, rope = self._embed(x, t, cache)
+        own = []
+        *first_layers, last = self.layers
+        for layer, block in enumerate(first_layers):
+            tokens, keys_values = block(tokens, modulation, text[layer], rope, None, cache.context(layer, frames))
+            own.append(keys_values)
+        cache.commit([*own, last.read(tokens, modulation, rope)], frames)
+
+    def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(tokens [B, L, dim], time, modulation, rotary table) of latents that continue the cache's."""
+        _, frames, _, height, width = x.shape
+        head_dim, first = self.config.dim // self.config.num_heads, cache.frames if cache else 0
+        rope = rope_table(head_dim, first, frames, height // PATCH, width // PATCH, x.device)
+        return self._patchify(x), *self._embed_time(t), rope
 
     def _patchify(self, x: Tensor) -> Tensor:
         """The patch convolution as one matrix product: its stride is its kernel."""

@@ -14,8 +14,8 @@ class Gate:
     max_loss_ratio: float | None = None  # mean loss of the last tenth of steps over the first tenth's; null: not asked
 
     def __post_init__(self) -> None:
-        require(self.prompts > 0, "gate.prompts", self.prompts, "a positive integer")
+        require(self.prompts > 0, "prompts", self.prompts, "a positive integer")
         share = self.min_all_attributes
-        require(0 <= share <= 1, "gate.min_all_attributes", share, "a share in [0, 1]")
+        require(0 <= share <= 1, "min_all_attributes", share, "a share in [0, 1]")
         ratio = self.max_loss_ratio
-        require(ratio is None or ratio > 0, "gate.max_loss_ratio", ratio, "null or a positive number")
+        require(ratio is None or ratio > 0, "max_loss_ratio", ratio, "null or a positive number")

@@ -3,6 +3,8 @@
 OmegaConf rather than PyYAML: `dvc exp run -S x=2e-6` writes `2e-06`, which PyYAML reads as a string.
 """
 
+import math
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,8 @@ from yaml import YAMLError
 from filmstill.errors import FilmstillError
 
 Section = TypeVar("Section")
-Value = TypeVar("Value")
+
+SEEDS = 2**63  # as many as a generator of torch can tell apart
 
 
 def read_yaml(path: Path | str) -> DictConfig:
@@ -38,23 +41,34 @@ def section(schema: type[Section], name: str, path: Path | str = "params.yaml") 
         raise FilmstillError(
             f"{path}: the section '{name}' is missing; `python -m filmstill profile embedded` writes it"
         )
-    return checked(schema, config[name], f"{path}: {name}")
+    return checked(schema, config[name], str(path), name)
 
 
-def checked(schema: type[Section], values: Any, where: str) -> Section:
-    """`values` as `schema`: every key known, every type right, every check of the dataclass passed."""
-    known = ", ".join(schema.__dataclass_fields__)  # type: ignore[attr-defined]
+def checked(schema: type[Section], values: Any, where: str, name: str = "") -> Section:
+    """`values` as `schema`: every key known, every type right, every check of the dataclass passed.
+
+    where: the file or profile they come from; name: their section there, dotted, "" for the whole.
+    """
+    known = ", ".join(field.name for field in fields(schema))  # type: ignore[arg-type]
     if not isinstance(values, dict | DictConfig):
-        raise FilmstillError(f"{where}: is {values!r}, allowed: a mapping of {known}")
+        raise FilmstillError(f"{where}: {name}: is {values!r}, allowed: a mapping of {known}")
+    for field in fields(schema):  # type: ignore[arg-type]
+        if is_dataclass(field.type) and field.name in values:
+            checked(field.type, values[field.name], where, _dotted(name, field.name))  # type: ignore[arg-type]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        for key, number in merged.items():
+            require(not isinstance(number, float) or math.isfinite(number), str(key), number, "a finite number")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        reason = str(error).splitlines()[0]
-        raise FilmstillError(f"{where}{'.' + key if key else ''}: {reason} (allowed keys: {known})") from None
+        key = _dotted(name, getattr(error, "full_key", None) or "")
+        raise FilmstillError(f"{where}: {key}: {str(error).splitlines()[0]} (allowed keys: {known})") from None
     except FilmstillError as error:
-        raise FilmstillError(f"{where}.{error}") from None
+        raise FilmstillError(f"{where}: {_dotted(name, str(error))}") from None
+
+
+def _dotted(*names: str) -> str:
+    return ".".join(filter(None, names))
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -63,9 +77,8 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
         raise FilmstillError(f"{key}: is {value!r}, allowed: {allowed}")
 
 
-def value(kind: type[Value], name: str, path: Path | str = "params.yaml") -> Value:
-    """A top-level value of params.yaml, of the type asked for."""
-    found = read_yaml(path).get(name)
-    if type(found) is not kind:
-        raise FilmstillError(f"{path}: {name}: is {found!r}, allowed: {kind.__name__}")
+def read_seed(path: Path | str = "params.yaml") -> int:
+    """The seed of params.yaml."""
+    found = read_yaml(path).get("seed")
+    require(type(found) is int and 0 <= found < SEEDS, f"{path}: seed", found, "an integer in [0, 2**63)")
     return found

@@ -10,7 +10,7 @@ from filmstill.params.load import require
 class OdeInit:
     """Regression of the teacher's x0 from its trajectories."""
 
-    steps: int = 150
+    steps: int = 250
     batch: int = 16
     muon_lr: float = 5e-3  # matrices inside the blocks
     adamw_lr: float = 1e-3  # everything else

@@ -18,7 +18,7 @@ class MaxScores:
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
-            require(limit is None or 0 <= limit <= 1, f"max_scores.{name}", limit, "null or a number in [0, 1]")
+            require(limit is None or 0 <= limit <= 1, name, limit, "null or a number in [0, 1]")
 
 
 @dataclass
@@ -30,9 +30,9 @@ class NearDuplicates:
     num_perm: int = 128  # MinHash permutations
 
     def __post_init__(self) -> None:
-        require(0 < self.jaccard <= 1, "near_duplicates.jaccard", self.jaccard, "a number in (0, 1]")
-        require(self.shingle_words > 0, "near_duplicates.shingle_words", self.shingle_words, "a positive integer")
-        require(16 <= self.num_perm <= 1024, "near_duplicates.num_perm", self.num_perm, "an integer in [16, 1024]")
+        require(0 < self.jaccard <= 1, "jaccard", self.jaccard, "a number in (0, 1]")
+        require(self.shingle_words > 0, "shingle_words", self.shingle_words, "a positive integer")
+        require(16 <= self.num_perm <= 1024, "num_perm", self.num_perm, "an integer in [16, 1024]")
 
 
 @dataclass

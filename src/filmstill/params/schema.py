@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from filmstill.params.distill import Distill
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.load import require
+from filmstill.params.load import SEEDS, require
 from filmstill.params.ode_init import OdeInit
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.prompts import Prompts
@@ -32,7 +32,7 @@ class Params:
     evaluate: Evaluate = field(default_factory=Evaluate)
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
+        require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")
         window, long = self.evaluate.window_frames, self.samples.long_frames
         require(window <= long, "evaluate.window_frames", window, f"at most samples.long_frames ({long})")
         self.student.check_frames(self.world.frames, "world.frames")

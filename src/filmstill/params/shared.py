@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.params.load import require
+from filmstill.worlds.grammar import MAX_WORDS
 
 
 @dataclass
@@ -15,7 +16,7 @@ class World:
     random_phase: bool = False  # start anywhere in the period: 2-3 times harder to learn
 
     def __post_init__(self) -> None:
-        require(self.frames > 0, "frames", self.frames, "a positive number of latent frames")
+        require(self.frames >= 3, "frames", self.frames, "at least 3 latent frames: smoothness of motion needs as many")
         require(0 < self.amplitude <= 8, "amplitude", self.amplitude, "(0, 8] pixels: the digit stays in the picture")
         require(self.period >= 4, "period", self.period, "at least 4 frames")
 
@@ -33,8 +34,10 @@ class Model:
     text_len: int = 16  # tokens a prompt is padded or cut to
 
     def __post_init__(self) -> None:
-        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim", "text_len"):
+        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
+        require(self.text_len >= MAX_WORDS, "text_len", self.text_len, allowed)
         require(self.freq_dim % 2 == 0, "freq_dim", self.freq_dim, "an even number: half cosines, half sines")
         require(self.dim % self.num_heads == 0, "dim", self.dim, f"a multiple of num_heads ({self.num_heads})")
         head = self.dim // self.num_heads

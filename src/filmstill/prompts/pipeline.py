@@ -22,7 +22,7 @@ from filmstill.prompts.safety import read_words, score_reasons, word_reasons
 from filmstill.prompts.script import not_latin
 from filmstill.prompts.split import is_eval
 from filmstill.prompts.table import read_table
-from filmstill.runtime.files import replacing, write_json
+from filmstill.runtime.files import write_json, write_table
 from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]
@@ -53,9 +53,9 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     held_out = np.array([is_eval(prompt, params.eval_share) for prompt in kept["prompt"]], dtype=bool)
     counts |= {"train": int((~held_out).sum()), "eval": int(held_out.sum())}
     _check_left(counts, params)
-    write_parquet(out / "train.parquet", kept[~held_out])
-    write_parquet(out / "eval.parquet", kept[held_out])
-    write_parquet(out / "rejected.parquet", _readable(pd.concat(rejected).sort_index(kind="stable")))
+    write_table(out / "train.parquet", kept[~held_out])
+    write_table(out / "eval.parquet", kept[held_out])
+    write_table(out / "rejected.parquet", _readable(pd.concat(rejected).sort_index(kind="stable")))
     write_json(out / "counts.json", counts)
     return counts
 
@@ -71,11 +71,6 @@ def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     for side in ("train", "eval"):
         table.add_row(side, "", f"{counts[side]:,}")
     (console or Console()).print(table)
-
-
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def _judges(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:

@@ -79,7 +79,8 @@ def _places(path: Path, header: list[str], required: Sequence[str], optional: Se
     found = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()) for name in header]
     places: dict[str, int] = {}
     for name in (*required, *optional):
-        place = next((found.index(alias) for alias in ALIASES[name] if alias in found), None)
+        free = (alias for alias in ALIASES[name] if alias in found and found.index(alias) not in places.values())
+        place = next((found.index(alias) for alias in free), None)
         if place is not None:
             places[name] = place
     missing = [name for name in required if name not in places]

@@ -18,7 +18,7 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, step: int, tensors: dict[str, Tensor]) -> None:
-        save_tensors(self._path(step), tensors, {"step": str(step)})
+        save_tensors(self._path(step), tensors)
         for old in self._steps()[:-KEPT]:
             self._path(old).unlink(missing_ok=True)
 

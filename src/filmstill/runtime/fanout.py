@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import psutil
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.files import load_tensors
 from filmstill.runtime.progress import progress
-from filmstill.runtime.workbench import publish
+from filmstill.runtime.workbench import inputs, publish
 
 POLL_SECONDS = 0.3
 
@@ -40,6 +41,22 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str) ->
     if process.returncode != 0:
         raise FilmstillError(_why(label, work, shards))
     return paths
+
+
+@contextmanager
+def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
+    """In a shard's process: refuse to make it from other inputs than those its work folder is named by.
+
+    Checked before and after; Snakemake removes the shard of a process that failed.
+    """
+
+    def check() -> None:
+        if inputs(stage).key != shard.parents[1].name:
+            raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
+
+    check()
+    yield
+    check()
 
 
 def collect(shards: list[Path], folder: Path) -> list[Path]:

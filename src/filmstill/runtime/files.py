@@ -9,7 +9,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, writing_failed
 
 HEADER = "filmstill"  # the one metadata key: safetensors writes several in a random order
 DIGEST = "sha256"
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left to this user
 
 
 @contextmanager
@@ -43,15 +43,6 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
 
-def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
-    """The one line for a write that the system refused."""
-    if error.errno in FULL:
-        return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
-    return FilmstillError(
-        f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again"
-    )
-
-
 def write_text(path: Path | str, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -59,6 +50,23 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a parquet table without its index."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
+    """Copy a folder file by file; `shutil.copytree` would hide the system's reason in a list."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        there = target / path.relative_to(source)
+        if path.is_dir():
+            there.mkdir(exist_ok=True)
+        elif not path.name.endswith(".tmp"):  # of a write that was killed
+            copy(path, there)
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

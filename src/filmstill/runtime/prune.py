@@ -14,17 +14,14 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime.workbench import WORK, Inputs, inputs, stages, to_plain
 
 
-def prune(keep_bytes: int, dry_run: bool) -> None:
-    """Remove folders of .work whose key is neither in any branch's dvc.lock nor the working tree's, oldest first.
-
-    Stops once what is left holds no more than `keep_bytes`.
-    """
+def prune(dry_run: bool) -> None:
+    """Remove folders of .work whose key is neither in any branch's dvc.lock nor the working tree's, oldest first."""
     needed = needed_keys()
     folders = [folder for folder in WORK.glob("*/*") if folder.is_dir()]
     sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in folders}
     left = sum(sizes.values())
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime):
-        if (folder.parent.name, folder.name) in needed or left <= keep_bytes:
+        if (folder.parent.name, folder.name) in needed:
             continue
         if _in_use(folder):
             print(f"in use, stays: {folder}")

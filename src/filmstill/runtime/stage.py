@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from pathlib import Path
 import psutil
 
 import filmstill
-from filmstill.errors import FilmstillError, GateError, Interrupted
+from filmstill.errors import FilmstillError
 from filmstill.runtime import workbench
-from filmstill.runtime.files import FULL, write_json, writing_failed
+from filmstill.runtime.exit import exit_code
+from filmstill.runtime.files import copy_tree, write_json
 
 DATA = Path("data")
 
@@ -35,32 +35,12 @@ class Stage:
         for made, kept in (("curves/plots/metrics", "curves"), ("sheets", "sheets")):
             target = self.out / self.name / kept
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(self.work / made, target)
+            copy_tree(self.work / made, target)
 
 
 def run(name: str, main: Callable[[Stage], None]) -> None:
     """The body of every stage script; exits with 0 published, 1 gate, 2 bad input, 130 or 143 stopped."""
     sys.exit(exit_code(lambda: _run(name, main)))
-
-
-def exit_code(action: Callable[[], None]) -> int:
-    """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        action()
-    except GateError as error:
-        return _say(error, 1)
-    except Interrupted as error:
-        return _say(error, 128 + error.signal)
-    except FilmstillError as error:
-        return _say(error, 2)
-    except OSError as error:
-        if error.errno in FULL:
-            return _say(writing_failed(error.filename or "a file", error), 2)
-        return _say(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        return _say("stopped by Ctrl-C; finished work is kept, run it again to go on", 130)
-    return 0
 
 
 def _run(name: str, main: Callable[[Stage], None]) -> None:
@@ -71,20 +51,26 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
     with workbench.locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
         stage = Stage(name, work)
         done = {"stage": name, "inputs": inputs.digest(with_gates=True)}
-        if not _is_done(work, done):
-            main(stage)
-            write_json(work / "done.json", done)
-        else:
+        if _is_done(work, done):
             print(f"{name}: already made, in {work}", file=sys.stderr)
-        if workbench.inputs(name) != inputs:
-            raise FilmstillError(
-                f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
-                f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
-            )
+        else:
+            _refuse_other(name, inputs, work)  # it may have waited for the lock
+            main(stage)
+        _refuse_other(name, inputs, work)
+        write_json(work / "done.json", done)
         if parent is not None and not (parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE):
             raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
         for target in workbench.outputs(workbench.stages()[name]):
             workbench.publish(stage.out / target.relative_to(DATA), root / target)
+
+
+def _refuse_other(name: str, inputs: workbench.Inputs, work: Path) -> None:
+    """Stop when the stage's inputs are no longer those that its work is named by."""
+    if workbench.inputs(name) != inputs:
+        raise FilmstillError(
+            f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
+            f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
+        )
 
 
 def _is_done(work: Path, done: dict[str, str]) -> bool:
@@ -116,12 +102,3 @@ def _dvc_ancestor() -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
-
-
-def _stop(number: int, _frame: object) -> None:
-    raise Interrupted("stopped by SIGTERM; finished work is kept, `dvc repro` goes on from there", number)
-
-
-def _say(message: object, code: int) -> int:
-    print(f"filmstill: {message}", file=sys.stderr)
-    return code

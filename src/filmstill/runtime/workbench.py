@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, writing_failed
 from filmstill.params.load import read_yaml
-from filmstill.runtime.files import writing_failed
+from filmstill.runtime.files import copy_tree
 
 WORK = Path(".work")
 GATE = "gate"
@@ -54,7 +55,13 @@ class Inputs:
 
 def stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
-    return to_plain(OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml")))["stages"]
+    try:
+        return to_plain(OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml")))["stages"]
+    except OmegaConfBaseException as error:
+        raise FilmstillError(
+            f"params.yaml and dvc.yaml: {str(error).splitlines()[0]}; "
+            "`python -m filmstill profile embedded` writes every value"
+        ) from None
 
 
 def outputs(stage: dict[str, Any]) -> list[Path]:
@@ -66,7 +73,7 @@ def outputs(stage: dict[str, Any]) -> list[Path]:
 def inputs(name: str) -> Inputs:
     """The inputs of a stage as the files and params.yaml stand now."""
     every = stages()
-    lock = read_plain("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
+    lock = read_plain("dvc.lock").get("stages", {}) if Path("dvc.lock").exists() else {}
     recorded = {out["path"]: out["md5"] for entry in lock.values() for out in entry.get("outs", [])}
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
     deps = {}
@@ -88,7 +95,10 @@ def inputs(name: str) -> Inputs:
 
 def read_plain(path: Path | str) -> dict[str, Any]:
     """A YAML file as plain dictionaries and lists, numbers read as OmegaConf reads them."""
-    return to_plain(read_yaml(path))
+    try:
+        return to_plain(read_yaml(path))
+    except OmegaConfBaseException as error:
+        raise FilmstillError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -109,7 +119,7 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         except BlockingIOError:
             print(waiting, file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        os.set_inheritable(file.fileno(), True)  # shards that outlive their stage still hold the folder
+        os.set_inheritable(file.fileno(), True)  # a Snakemake that outlives its stage still holds the folder
         yield
 
 
@@ -121,7 +131,7 @@ def publish(made: Path, target: Path) -> None:
         for stale in target.parent.glob(f".{target.name}.*.tmp"):  # a publication that was killed
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         if made.is_dir():
-            shutil.copytree(made, temporary, copy_function=_link, ignore=shutil.ignore_patterns(".*.tmp"))
+            copy_tree(made, temporary, _link)
             shutil.rmtree(target, ignore_errors=True)
         else:
             _link(made, temporary)

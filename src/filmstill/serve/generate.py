@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmstill.artifacts import CODEC, STUDENT
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.schedule import FlowSchedule
@@ -37,15 +38,13 @@ class Streamer:
     def load(cls, student: Path, codec: Path) -> "Streamer":
         model, facts = load_model(student)
         if "steps" not in facts:
-            raise FilmstillError(
-                f"{student}: is not a student (it says no rollout); give data/distill/student.safetensors"
-            )
+            raise FilmstillError(f"{student}: is not a student (it says no rollout); give {STUDENT}")
         attention = BlockCausal(facts["block_frames"], facts["window_frames"], facts["sink_frames"])
         plan = RolloutPlan.of(FlowSchedule(facts["shift"]), facts["steps"], attention, facts["context_noise"])
         encoder = HashedWords(facts["text_len"], model.config.text_dim)
         decoding, _ = load_tensors(codec)
         if not {"mean", "deviation"} <= set(decoding):
-            raise FilmstillError(f"{codec}: is not a codec; give data/teacher/codec.safetensors")
+            raise FilmstillError(f"{codec}: is not a codec; give {CODEC}")
         decoder = DctCodec.from_tensors(decoding)
         return cls(model, decoder, encoder, plan, tuple(facts["latent_shape"]))
 
@@ -56,7 +55,7 @@ class Streamer:
         allowed = f"a positive multiple of the student's block of {attention.block_frames} frames"
         require(frames > 0 and frames % attention.block_frames == 0, "--frames", frames, allowed)
         if window is not None:
-            least = attention.sink_frames + attention.block_frames
+            least = attention.least_window
             require(window >= least, "--window", window, f"at least the student's sink + block = {least} frames")
             attention = replace(attention, window_frames=window)
         shape = (frames, *self.latent_shape[1:])

@@ -1,6 +1,6 @@
 """The embedded world: one handwritten digit, in one colour, in one periodic motion.
 
-Notable: real handwriting (scikit-learn's `load_digits`, 1,797 samples by 43 writers); every fifth
+Notable: real handwriting (scikit-learn's `load_digits`, 1,797 samples by 13 writers); every fifth
 sample is kept for the judge alone; motions are periodic and share their phase at frame 0, so a
 stream can go on for ever.
 """

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from filmstill.errors import FilmstillError
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 MOTIONS = ("sways", "bobs", "clockwise", "anticlockwise")
@@ -70,7 +72,7 @@ class Attributes:
     motion: str
 
 
-class NotShowable(ValueError):
+class NotShowable(FilmstillError):
     """The world cannot show this prompt; the message is a short, stable reason."""
 
 

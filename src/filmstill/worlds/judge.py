@@ -68,15 +68,13 @@ class Track:
     """The digit of B clips in every frame.
 
     `centres` [B, F, 2] its centroid in pixels from the picture's centre (x, y); `crops` [B, F, 16, 16] its luma
-    around that, of unit norm; `colours` [B, F, 3] its mean RGB above the background; `ink` [B, F] its summed luma;
-    `background` [B, F, 3] the background's RGB.
+    around that, of unit norm; `colours` [B, F, 3] its mean RGB above the background; `ink` [B, F] its summed luma.
     """
 
     centres: Tensor
     crops: Tensor
     colours: Tensor
     ink: Tensor
-    background: Tensor
 
 
 def judge(video: Tensor, world: World, first_frame: int = 0) -> list[Seen]:
@@ -119,7 +117,7 @@ def follow(video: Tensor) -> Track:
     centres = torch.stack([(share.sum(dim=-2) * axis).sum(-1), (share.sum(dim=-1) * axis).sum(-1)], dim=-1)
     colours = torch.einsum("bfchw,bfhw->bfc", above, share)
     crops = crop(ink[:, :, None], centres)[:, :, 0]
-    return Track(centres, _unit(crops.flatten(0, 1)).view(crops.shape), colours, total, background)
+    return Track(centres, _unit(crops.flatten(0, 1)).view(crops.shape), colours, total)
 
 
 def crop(video: Tensor, centres: Tensor) -> Tensor:

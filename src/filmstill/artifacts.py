@@ -1,0 +1,13 @@
+"""Where the stages' artifacts lie, from the repository's root; dvc.yaml says the same."""
+
+from pathlib import Path
+
+TRAIN_PROMPTS = Path("data/prompts/train.parquet")
+EVAL_PROMPTS = Path("data/prompts/eval.parquet")
+TEACHER = Path("data/teacher/teacher.safetensors")
+CODEC = Path("data/teacher/codec.safetensors")
+PAIRS = Path("data/ode_pairs")
+INIT = Path("data/ode_init/init.safetensors")
+STUDENT = Path("data/distill/student.safetensors")
+SAMPLES = Path("data/samples")
+RESULTS = Path("data/evaluate")
