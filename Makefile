@@ -34,6 +34,9 @@ readme: .venv/ready  ## rewrite README's table of results from data/evaluate/met
 kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
 	python tests/kill_test.py
 
+bench: .venv/ready  ## what speed costs and gains, as ratios of one run (docs/benchmarks.md)
+	python tests/benchmark.py
+
 clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 	rm -rf .work .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -41,4 +44,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test lint deps readme kill-test clean help
+.PHONY: repro test lint deps readme kill-test bench clean help

@@ -13,7 +13,7 @@ class Samples:
     seeds: int = 2  # clips a prompt
     teacher_steps: int = 48  # Euler steps
     guidance: float = 3.0
-    batch: int = 16  # clips made together
+    batch: int = 64  # clips made together
     long_prompts: int = 24  # prompts of the long stream
     long_frames: int = 60
     long_window_frames: int = 9  # local attention window of the long stream

@@ -8,12 +8,13 @@ changes its mind half-way gets half of them.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.svm import SVC
 from torch import Tensor
 
 from filmstill.models.codec import DctCodec
@@ -162,7 +163,7 @@ def _motions(centres: Tensor, world: World, first_frame: int) -> Tensor:
 def _read(crops: Tensor) -> Tensor:
     """Confidence in each digit for crops [B, F, 16, 16]: [B, F, 10], scaled down for what is no handwriting at all."""
     flat = crops.flatten(0, 1)
-    votes = torch.from_numpy(_reader().decision_function(_strokes(flat).numpy())).float()
+    votes = torch.from_numpy(_reader()(_strokes(flat).numpy())).float()
     alike = (flat.flatten(1) @ samples().flatten(1).T).amax(dim=1, keepdim=True)
     handwritten = ((alike - 0.75) / 0.1).clamp(0, 1)  # cosine to the nearest: decoded digits over 0.9, noise to 0.8
     return ((HARDNESS * votes).softmax(dim=1) * handwritten).view(*crops.shape[:2], 10)
@@ -179,12 +180,14 @@ def samples() -> Tensor:
 
 
 @cache
-def _reader() -> SVC:
-    """The reader of digits, taught with `samples` and their variants."""
+def _reader() -> Callable[[np.ndarray], np.ndarray]:
+    """Votes for each digit [N, 10] of strokes [N, 432]: a reader taught with `samples` and their variants."""
+    from sklearn.svm import SVC  # a second to import: only who judges digits pays it
+
     dice = randomness.generator(0, "judge")
     learned = torch.cat([samples(), *(_bent(samples(), dice) for _ in range(VARIANTS))])
     digits = handwriting(for_judge=True)[1].repeat_interleave(PLACES).repeat(1 + VARIANTS)
-    return SVC(C=10.0, gamma=4.0).fit(_strokes(learned).numpy(), digits.numpy())
+    return SVC(C=10.0, gamma=4.0).fit(_strokes(learned).numpy(), digits.numpy()).decision_function
 
 
 def _bent(crops: Tensor, dice: torch.Generator) -> Tensor:
