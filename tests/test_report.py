@@ -39,7 +39,15 @@ def metrics_like_a_run() -> dict[str, Any]:
         }
     return {
         **arms,
-        "student": {**arms["student"], "drift": [0.94, 0.25, 0.31, 0.25, 0.22]},
+        "student": {
+            **arms["student"],
+            "drift": [0.94, 0.25, 0.31, 0.25, 0.22],
+            "drift_of": {
+                "object": [0.96, 0.9, 0.9, 0.9, 0.91],
+                "colour": [1.0, 1.0, 1.0, 1.0, 0.99],
+                "motion": [0.98, 0.3, 0.33, 0.3, 0.27],
+            },
+        },
         "world": {"floor": dict.fromkeys(DIMENSIONS, 0.1234), "ceiling": dict.fromkeys(DIMENSIONS, 0.9876)},
         "student_vs_teacher": {
             "all_attributes_ratio": 0.988,
@@ -144,6 +152,7 @@ def test_results_say_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert "student: 0.988 of the teacher's score, 27.4 times faster, first block 42 ms" in shown
     assert "0.94  0.25  0.31" in shown
+    assert "(in the last: digit 0.91, colour 0.99, motion 0.27)" in shown
     for place in ("sheet.gif", "report.html", "plots/", "dvc plots show"):
         assert place in shown, place
 

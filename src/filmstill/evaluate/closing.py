@@ -35,6 +35,7 @@ COLUMNS = {  # the table's heading: (key of an arm's metrics, digits after the p
     "seconds a clip": ("seconds_per_clip", 3),
     "first block s": ("first_block_seconds", 3),
 }
+ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics: what it is here
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
 NOTHING = "–"
 
@@ -86,10 +87,14 @@ def headline(metrics: dict[str, Any]) -> str:
 
 
 def drift_line(metrics: dict[str, Any]) -> str:
-    """The long stream's all-right score, a number a window."""
-    windows = metrics.get("student", {}).get("drift") or [None]
-    scores = "  ".join(number(score, 2) for score in windows)
-    return f"drift: all right per window of {metrics.get('window_frames', 12)} frames of a long stream: {scores}"
+    """The long stream's all-right score, a number a window, and what is left of each attribute in the last."""
+    student = metrics.get("student", {})
+    scores = "  ".join(number(score, 2) for score in student.get("drift") or [None])
+    line = f"drift: all right per window of {metrics.get('window_frames', 12)} frames of a long stream: {scores}"
+    last = ", ".join(
+        f"{ATTRIBUTES[name]} {number(of[-1], 2)}" for name, of in student.get("drift_of", {}).items() if of
+    )
+    return f"{line} (in the last: {last})" if last else line
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

@@ -43,12 +43,14 @@ def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, se
     table = pd.concat([score_arm(by_arm[arm], videos[arm], failed, world, bounds) for arm in ARMS])
     metrics = summarise(table, read_table(samples / "timing.parquet"), params, seed)
     add_diversity(metrics, manifest, videos)
-    metrics["student"]["drift"] = drift(manifest[manifest["arm"] == LONG_ARM], videos[LONG_ARM], world, params)
+    drifts = drift(manifest[manifest["arm"] == LONG_ARM], videos[LONG_ARM], world, params)
+    metrics["student"]["drift"] = drifts["all_attributes"].tolist()
+    metrics["student"]["drift_of"] = {name: drifts[name].tolist() for name in RIGHT}
     metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
     metrics["window_frames"] = params.window_frames
     metrics["clips"] = int((manifest["arm"] == "student").sum())
     metrics["failed_clips"] = len(failed)
-    write_tables(table, metrics, out)
+    write_tables(table, drifts, metrics, out)
     draw(manifest, videos, metrics, params, out)
     return metrics
 
@@ -156,17 +158,21 @@ def add_diversity(metrics: dict[str, Any], manifest: pd.DataFrame, videos: dict[
         metrics[arm]["diversity"] = spread[arm] / spread["real"] if spread["real"] else None
 
 
-def drift(rows: pd.DataFrame, video: Tensor, world: World, params: Evaluate) -> list[float]:
-    """Share of long streams with everything right, window after window; a short last window is left out."""
+def drift(rows: pd.DataFrame, video: Tensor, world: World, params: Evaluate) -> pd.DataFrame:
+    """What is right in how many long streams, a window a row (`frame` is its end); a short last window is left out."""
     asked, frames = _asked(rows), video.shape[1]
     allowed = f"at most samples.long_frames ({frames})"
     require(params.window_frames <= frames, "evaluate.window_frames", params.window_frames, allowed)
     starts = range(0, video.shape[1] - params.window_frames + 1, params.window_frames)
-    windows = ((video[:, s : s + params.window_frames], s) for s in starts)
-    return [all_right(window, asked, world, s).all(dim=1).float().mean().item() for window, s in windows]
+    windows = []
+    for start in starts:
+        end = start + params.window_frames
+        right = pd.DataFrame(all_right(video[:, start:end], asked, world, start).numpy(), columns=list(RIGHT))
+        windows.append({"frame": end, "all_attributes": right.all(axis=1).mean(), **right.mean()})
+    return pd.DataFrame(windows)
 
 
-def write_tables(table: pd.DataFrame, metrics: dict[str, Any], out: Path) -> None:
+def write_tables(table: pd.DataFrame, drifts: pd.DataFrame, metrics: dict[str, Any], out: Path) -> None:
     """metrics.json, the tables a person opens and the tables DVC plots."""
     write_json(out / "metrics.json", metrics)
     write_table(out / "per_video.parquet", table)
@@ -178,11 +184,7 @@ def write_tables(table: pd.DataFrame, metrics: dict[str, Any], out: Path) -> Non
         for name, value in metrics[arm]["dimensions"].items()
     ]
     write_text(out / "scores.csv", pd.DataFrame(long).to_csv(index=False, float_format="%.6f"))
-    drifts = [
-        {"frame": (i + 1) * metrics["window_frames"], "all_attributes": value}
-        for i, value in enumerate(metrics["student"]["drift"])
-    ]
-    write_text(out / "drift.csv", pd.DataFrame(drifts).to_csv(index=False, float_format="%.6f"))
+    write_text(out / "drift.csv", drifts.to_csv(index=False, float_format="%.6f"))
 
 
 def draw(

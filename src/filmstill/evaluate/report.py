@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from filmstill.evaluate.closing import (
+    ATTRIBUTES,
     COLUMNS,
     LONG_TITLES,
     NOTHING,
@@ -153,6 +154,7 @@ def drift(metrics: dict[str, Any]) -> Figure:
             axes.plot(ends, [score, score], color=colour, linewidth=4, solid_capstyle="butt")
             place, side = (score - 0.03, "top") if below else (score + 0.03, "bottom")
             axes.text((index + 0.5) * frames, place, number(score, 2), ha="center", va=side, color=INK)
+    _attributes_drift(axes, metrics, frames)
     teacher = score_of(arm_of(metrics, "teacher"), "all_attributes")
     end = frames * max(len(windows), 1)
     if teacher is not None:
@@ -163,6 +165,16 @@ def drift(metrics: dict[str, Any]) -> Figure:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_title("Drift: one long stream, scored window by window")
     return figure
+
+
+def _attributes_drift(axes: Axes, metrics: dict[str, Any], frames: int) -> None:
+    """A thin line an attribute, named at its end: which of them a long stream loses."""
+    lines = [(ATTRIBUTES[name], of) for name, of in arm_of(metrics, "student").get("drift_of", {}).items() if of]
+    places = spread([of[-1] for _, of in lines], 0.09)
+    for (name, of), place, style in zip(lines, places, ("-", "--", ":"), strict=False):
+        middles = [(index + 0.5) * frames for index in range(len(of))]
+        axes.plot(middles, of, color=GREY, linewidth=1.2, linestyle=style, marker=".", zorder=1)
+        axes.text(frames * (len(of) + 0.06), place, name, va="center", color=GREY, size=9, clip_on=False)
 
 
 def speed(metrics: dict[str, Any]) -> Figure:
