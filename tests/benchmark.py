@@ -25,13 +25,14 @@ from filmstill.models.codec import CHANNELS
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of
+from filmstill.params.samples import Samples
 from filmstill.params.shared import Compute, Model, World
 from filmstill.params.teacher import Teacher
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.video import FPS, save_video
 from filmstill.worlds.digits import latent_shape
 
-BATCH = 16  # clips made together
+BATCH = Samples().batch
 SIZES, WORLD, SCHEDULE = Model(), World(), FlowSchedule(3.0)
 SHAPE = latent_shape(WORLD)
 CODEC = fit_codec(WORLD, 0)
@@ -107,7 +108,7 @@ def clips() -> tuple[list[float], list[float]]:
     teacher, student = seconds(
         lambda: sample(velocity, noise[:, 0], SCHEDULE, 48, keep=[]),
         lambda: list(rollout(model, text, noise, plan)),
-        rounds=5,
+        rounds=3,
     )
     return context, [teacher / BATCH, student / BATCH]
 

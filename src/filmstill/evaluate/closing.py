@@ -91,9 +91,8 @@ def drift_line(metrics: dict[str, Any]) -> str:
     student = metrics.get("student", {})
     scores = "  ".join(number(score, 2) for score in student.get("drift") or [None])
     line = f"drift: all right per window of {metrics.get('window_frames', 12)} frames of a long stream: {scores}"
-    last = ", ".join(
-        f"{ATTRIBUTES[name]} {number(of[-1], 2)}" for name, of in student.get("drift_of", {}).items() if of
-    )
+    of = student.get("drift_of", {})
+    last = ", ".join(f"{title} {number(of[name][-1], 2)}" for name, title in ATTRIBUTES.items() if of.get(name))
     return f"{line} (in the last: {last})" if last else line
 
 

@@ -159,8 +159,8 @@ def drift(metrics: dict[str, Any]) -> Figure:
     end = frames * max(len(windows), 1)
     if teacher is not None:
         axes.axhline(teacher, color=LOOKS["teacher"][0], linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.text(end, teacher + 0.02, "teacher, one clip", ha="right", va="bottom", color=LOOKS["teacher"][0], size=9)
-    axes.set(xlim=(0, end), ylim=(0, 1.18), xlabel="frame of the stream", ylabel="all attributes right")
+        axes.text(end, 1.1, "dashed: teacher, one clip", ha="right", va="center", color=LOOKS["teacher"][0], size=9)
+    axes.set(xlim=(0, end), ylim=(0, 1.18), xlabel="frame of the stream", ylabel="share of streams, right")
     axes.set_xticks([index * frames for index in range(max(len(windows), 1) + 1)])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_title("Drift: one long stream, scored window by window")
@@ -169,7 +169,8 @@ def drift(metrics: dict[str, Any]) -> Figure:
 
 def _attributes_drift(axes: Axes, metrics: dict[str, Any], frames: int) -> None:
     """A thin line an attribute, named at its end: which of them a long stream loses."""
-    lines = [(ATTRIBUTES[name], of) for name, of in arm_of(metrics, "student").get("drift_of", {}).items() if of]
+    measured = arm_of(metrics, "student").get("drift_of", {})
+    lines = [(title, measured[name]) for name, title in ATTRIBUTES.items() if measured.get(name)]
     places = spread([of[-1] for _, of in lines], 0.09)
     for (name, of), place, style in zip(lines, places, ("-", "--", ":"), strict=False):
         middles = [(index + 0.5) * frames for index in range(len(of))]
