@@ -38,6 +38,11 @@ def test_metrics_hold_every_arm_and_number(smoke: Path):
     assert metrics["real"]["all_attributes"] == 1
     assert metrics["student"]["evaluations_per_clip"] == pytest.approx(4.75)
     assert metrics["teacher"]["evaluations_per_clip"] == 16
+    details = json.loads((smoke / "data/evaluate/details.json").read_text())
+    for name, score in details["student"]["dimensions"].items():
+        low, high = details["student"]["intervals"][name]
+        assert low <= score <= high
+        assert details["world"]["floor"][name] < details["world"]["ceiling"][name]
 
 
 def test_every_out_of_the_graph_exists_and_is_locked(smoke: Path):

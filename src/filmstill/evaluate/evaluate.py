@@ -30,10 +30,11 @@ from filmstill.worlds.grammar import Attributes, parse
 from filmstill.worlds.judge import all_right
 
 RIGHT = ("object", "colour", "motion")
+DETAILS = ("dimensions", "intervals")  # of an arm: too many numbers for a table of metrics
 
 
 def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, seed: int, out: Path) -> dict[str, Any]:
-    """Read the samples artifact, write everything data/evaluate holds into `out`, return the metrics."""
+    """Read the samples artifact, write everything data/evaluate holds into `out`, return all that was measured."""
     codec = DctCodec.from_tensors(load_tensors(codec_file)[0])
     manifest = read_table(samples / "manifest.parquet")
     videos = {arm: load_videos(samples, manifest[manifest["arm"] == arm], codec) for arm in EVERY_ARM}
@@ -115,7 +116,7 @@ def score_arm(rows: pd.DataFrame, video: Tensor, failed: pd.DataFrame, world: Wo
 
 
 def summarise(table: pd.DataFrame, timing: pd.DataFrame, params: Evaluate, seed: int) -> dict[str, Any]:
-    """metrics.json without what needs the videos."""
+    """What is measured without the videos."""
     # Medians: a hiccup of the machine in one batch is not the arm's.
     clocks = timing.groupby("arm")[["seconds", "first_block_seconds", "evaluations_per_clip"]].median().to_dict("index")
     metrics: dict[str, Any] = {}
@@ -173,8 +174,10 @@ def drift(rows: pd.DataFrame, video: Tensor, world: World, params: Evaluate) -> 
 
 
 def write_tables(table: pd.DataFrame, drifts: pd.DataFrame, metrics: dict[str, Any], out: Path) -> None:
-    """metrics.json, the tables a person opens and the tables DVC plots."""
-    write_json(out / "metrics.json", metrics)
+    """metrics.json (what `dvc metrics` compares), details.json, the tables a person opens and those DVC plots."""
+    write_json(out / "metrics.json", {key: without_details(value) for key, value in metrics.items() if key != "world"})
+    details = {arm: {name: metrics[arm][name] for name in DETAILS} for arm in ARMS}
+    write_json(out / "details.json", {**details, "world": metrics["world"]})
     write_table(out / "per_video.parquet", table)
     by_prompt = table.groupby(["prompt_id", "prompt", "arm"], sort=True)[["all_attributes", *RIGHT, *AGGREGATES]].mean()
     write_text(out / "per_prompt.csv", by_prompt.reset_index().to_csv(index=False, float_format="%.4f"))
@@ -185,6 +188,10 @@ def write_tables(table: pd.DataFrame, drifts: pd.DataFrame, metrics: dict[str, A
     ]
     write_text(out / "scores.csv", pd.DataFrame(long).to_csv(index=False, float_format="%.6f"))
     write_text(out / "drift.csv", drifts.to_csv(index=False, float_format="%.6f"))
+
+
+def without_details(value: Any) -> Any:
+    return {name: part for name, part in value.items() if name not in DETAILS} if isinstance(value, dict) else value
 
 
 def draw(
