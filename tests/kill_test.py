@@ -54,7 +54,7 @@ def kill_everywhere(folder: Path, seconds: dict[str, float], kills: int, dice: r
             if not left:
                 break
         landed += kills - left
-        dvc(folder, "repro", "--single-item", stage)
+        dvc(folder, "repro", "--force", "--single-item", stage)  # by its work, never from DVC's cache
     dvc(folder, "repro")
     return landed
 

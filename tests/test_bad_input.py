@@ -1,5 +1,6 @@
 """What a user can get wrong or a machine can break: one clear line, the right exit code, nothing lost."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -202,7 +203,7 @@ def test_parameters_edited_while_shards_are_made_spoil_none(copied: Path):
     wait_for(lambda: list(copied.glob(".work/samples/*/shards/samples-*.safetensors")))
     change(copied, "guidance: 3.0\n  batch", "guidance: 1.0\n  batch")
     said = running.communicate()[0]
-    assert running.returncode == 2 and "sources or params.yaml changed" in said
+    assert running.returncode == 2 and "sources or params.yaml changed meanwhile" in said, said
     change(copied, "guidance: 1.0\n  batch", "guidance: 3.0\n  batch")
     assert stage(copied, "samples").returncode == 0
     assert (copied / "data/samples/latents/teacher-0000.safetensors").read_bytes() == before
@@ -226,9 +227,12 @@ def test_a_gate_missed_says_by_how_much_and_lowering_it_publishes_at_once(copied
     )
     line = refusal(stage(copied, "ode_init"), code=1)
     assert "0.900 below ode_init.gate.min_all_attributes" in line
+    (judged,) = copied.glob(".work/ode_init/*/out/ode_init/metrics.json")
+    assert json.loads(judged.read_text())["gate"]["passed"] is False
     change(copied, "min_all_attributes: 0.9", "min_all_attributes: 0.0")
     before = {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")}
     assert stage(copied, "ode_init").returncode == 0
+    assert json.loads((copied / "data/ode_init/metrics.json").read_text())["gate"]["passed"] is True
     assert {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")} == before
 
 

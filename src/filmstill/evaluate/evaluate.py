@@ -117,8 +117,7 @@ def score_arm(rows: pd.DataFrame, video: Tensor, failed: pd.DataFrame, world: Wo
 
 def summarise(table: pd.DataFrame, timing: pd.DataFrame, params: Evaluate, seed: int) -> dict[str, Any]:
     """What is measured without the videos."""
-    # Medians: a hiccup of the machine in one batch is not the arm's.
-    clocks = timing.groupby("arm")[["seconds", "first_block_seconds", "evaluations_per_clip"]].median().to_dict("index")
+    clocks = timing.groupby("arm")[["seconds", "first_block_seconds", "evaluations_per_clip"]].mean().to_dict("index")
     metrics: dict[str, Any] = {}
     for arm, rows in table.groupby("arm", sort=False):
         columns = ["all_attributes", *AGGREGATES, *(f"n_{name}" for name in NAMES)]
