@@ -19,15 +19,13 @@ from torch import Tensor
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.distill.teacher import fit_codec, new_model, train_teacher
+from filmstill.distill.teacher import new_model
 from filmstill.models.attention import BlockCausal, rope_table, rotate
 from filmstill.models.codec import CHANNELS
 from filmstill.models.kv_cache import KVCache
-from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of
 from filmstill.params.samples import Samples
 from filmstill.params.shared import Compute, Model, World
-from filmstill.params.teacher import Teacher
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.video import FPS, save_video
 from filmstill.worlds.digits import latent_shape
@@ -35,7 +33,6 @@ from filmstill.worlds.digits import latent_shape
 BATCH = Samples().batch
 SIZES, WORLD, SCHEDULE = Model(), World(), FlowSchedule(3.0)
 SHAPE = latent_shape(WORLD)
-CODEC = fit_codec(WORLD, 0)
 
 
 def seconds(*actions: Callable[[], object], rounds: int = 7) -> list[float]:
@@ -75,17 +72,6 @@ def mp4() -> list[float]:
         )
 
 
-def teacher_step() -> float:
-    """Seconds of one training step."""
-    params = Teacher(steps=12, checkpoint_every=12, sheet_every=12, warmup=1)
-    model, words = new_model(config_of(SIZES, CHANNELS), 0), HashedWords(SIZES.text_len, SIZES.text_dim)
-    steps: list[float] = []
-    model.register_forward_hook(lambda *_: steps.append(time.perf_counter()))
-    with tempfile.TemporaryDirectory() as folder:
-        train_teacher(Path(folder), params, WORLD, model, CODEC, words, SCHEDULE, 0, lambda _path: None)
-    return float(np.median(np.diff(steps)))
-
-
 @torch.inference_mode()
 def clips() -> tuple[list[float], list[float]]:
     """Seconds of a block's context pass (whole, and to the last keys), and of a clip (teacher, student)."""
@@ -114,14 +100,9 @@ def clips() -> tuple[list[float], list[float]]:
 
 
 def main() -> None:
-    torch.set_num_threads(Compute().threads)
-    torch.use_deterministic_algorithms(True)
-    step = [teacher_step()]
     prepare(Compute())
-    step.append(teacher_step())
     context, clip = clips()
     rows = {
-        "teacher's training step: memory filled and given back, left and kept": step,
         "rotary embedding, forward and backward, [24, 192, 4, 32]: real numbers, complex numbers": rotary(),
         "an mp4 of 12 frames at 128 pixels: imageio's PyAV plugin, PyAV": mp4(),
         f"context pass of a block, {BATCH} clips: whole network, up to the last keys": context,
