@@ -8,7 +8,7 @@ from filmstill.artifacts import CODEC, STUDENT
 from filmstill.runtime.exit import exit_code
 
 EPILOG = """examples:
-  python -m filmstill profile smoke                       a run of a minute: write params.yaml, then `dvc repro`
+  python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
   python -m filmstill profile embedded distill.lr=5e-5    the laptop profile with one value changed
   python -m filmstill generate "a red three bobs up and down" --seed 1 --out three.gif
   python -m filmstill prune --dry-run                     what old work folders hold

@@ -41,8 +41,7 @@ def check(path: Path = Path("params.yaml")) -> None:
     checked(Params, read_yaml(path), str(path))
 
 
-def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> Params:
+def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> None:
     """Write the whole of a profile's parameters to params.yaml."""
     params = compose(name, overrides)
     write_text(path, HEADER.format(name=" ".join([name, *overrides])) + OmegaConf.to_yaml(OmegaConf.structured(params)))
-    return params
