@@ -232,6 +232,8 @@ def test_a_gate_missed_says_by_how_much_and_lowering_it_publishes_at_once(copied
     change(copied, "min_all_attributes: 0.9", "min_all_attributes: 0.0")
     before = {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")}
     assert stage(copied, "ode_init").returncode == 0
+    published = json.loads((copied / "data/ode_init/metrics.json").read_text())
+    assert published["gate"] == {**published["gate"], "min_all_attributes": 0.0, "passed": True}
     assert {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")} == before
 
 

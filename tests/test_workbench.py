@@ -141,6 +141,16 @@ def test_inputs_that_cannot_be_known_are_one_line(spoil, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_source_edited_while_it_was_imported_is_refused():
+    made_from, source = inputs("teacher"), Path("teacher.py")
+    edited = source.stat().st_mtime
+    workbench.refuse_sources_younger(made_from, edited + 1)
+    with pytest.raises(FilmstillError, match=r"teacher\.py: changed while the stage was starting"):
+        workbench.refuse_sources_younger(made_from, edited - 1)
+    os.utime(source, (edited + 1000, edited + 1000))
+    workbench.refuse_sources_younger(made_from, edited - 1)
+
+
 def test_outputs_are_outs_metrics_and_plots():
     stage = workbench.stages()["distill"]
     assert workbench.outputs(stage) == [Path("data/student"), Path("data/metrics.json"), Path("data/loss.tsv")]

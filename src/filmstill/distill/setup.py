@@ -7,7 +7,6 @@ from filmstill.artifacts import CODEC, TRAIN_PROMPTS
 from filmstill.diffusion.rollout import RolloutPlan
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.probe import Probe
-from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal
 from filmstill.models.codec import CHANNELS, DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
@@ -20,7 +19,7 @@ from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import load_tensors
 from filmstill.worlds.digits import latent_shape
-from filmstill.worlds.grammar import NotShowable, parse
+from filmstill.worlds.grammar import parse_all
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,7 @@ class Setup:
     def probe(self, gate: Gate, stage: str) -> Probe:
         """Samples of the first `gate.prompts` train prompts."""
         asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
-        try:
-            shown = [parse(prompt) for prompt in asked["prompt"]]
-        except NotShowable as reason:
-            raise FilmstillError(
-                f"{TRAIN_PROMPTS}: {reason}: set prompts.world: digits, which keeps what can be judged"
-            ) from None
+        shown = parse_all(asked["prompt"].tolist(), TRAIN_PROMPTS)
         texts = self.encoder.encode(asked["text"].tolist())
         return Probe(shown, texts, self.codec(), self.world, self.plan, self.latent_shape, self.seed)
 

@@ -25,7 +25,7 @@ from filmstill.prompts.store import load_prompts
 from filmstill.runtime.fanout import report_done
 from filmstill.runtime.files import save_tensors, write_json
 from filmstill.worlds.digits import real_clips
-from filmstill.worlds.grammar import parse
+from filmstill.worlds.grammar import parse_all
 
 WEIGHTS = {"undistilled": TEACHER, "init": INIT, "student": STUDENT, LONG_ARM: STUDENT}
 
@@ -113,7 +113,8 @@ def _real(setup: Setup) -> Stream:
     codec = setup.codec()
 
     def stream(prompts: list[str], _texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        yield codec.encode(real_clips([parse(p) for p in prompts], setup.world, setup.world.frames, setup.seed, seeds))
+        shown = parse_all(prompts, EVAL_PROMPTS)
+        yield codec.encode(real_clips(shown, setup.world, setup.world.frames, setup.seed, seeds))
 
     return stream
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.evaluate import faults
 from filmstill.evaluate.dimensions import NAMES, SEMANTIC, Clips, scores, sharpness
 from filmstill.evaluate.names import ARMS, EVERY_ARM, LONG_ARM
@@ -26,7 +27,7 @@ from filmstill.params.shared import World
 from filmstill.runtime import randomness
 from filmstill.runtime.files import load_tensors, read_table, write_json, write_table, write_text
 from filmstill.worlds import digits
-from filmstill.worlds.grammar import Attributes, parse
+from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right
 
 RIGHT = ("object", "colour", "motion")
@@ -218,7 +219,7 @@ def _is_failed(rows: pd.DataFrame, failed: pd.DataFrame) -> list[bool]:
 
 
 def _asked(rows: pd.DataFrame) -> list[Attributes]:
-    return [parse(prompt) for prompt in rows["prompt"].tolist()]
+    return parse_all(rows["prompt"].tolist(), EVAL_PROMPTS)
 
 
 def _indexed(rows: pd.DataFrame) -> Any:

@@ -7,7 +7,6 @@ shape; the prompt's keys and values are made once (`read_text`) and serve every 
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +90,8 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(dim, config.num_heads)
         self.norm3 = nn.LayerNorm(dim, EPS)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / math.sqrt(dim))
+        # Bounds as nn.Linear's. Arithmetic here would import torch's compiler for a second when made on "meta".
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim).uniform_(-(dim**-0.5), dim**-0.5))
 
     def forward(
         self,
@@ -122,7 +122,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
         self.head = nn.Linear(dim, out_features)
-        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / math.sqrt(dim))
+        self.modulation = nn.Parameter(torch.empty(1, 2, dim).uniform_(-(dim**-0.5), dim**-0.5))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = (self.modulation + time[:, :, None]).unbind(2)

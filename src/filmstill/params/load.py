@@ -16,7 +16,7 @@ from filmstill.errors import FilmstillError
 
 Section = TypeVar("Section")
 
-SEEDS = 2**63  # as many as a generator of torch can tell apart
+SEEDS = 2**63  # as many as fit in 64 bits with their sign, so that every table and library can hold one
 
 
 def read_yaml(path: Path | str) -> DictConfig:

@@ -14,8 +14,9 @@ LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt takes no more
 def prepare(compute: Compute) -> None:
     """Set the number of threads, ask for deterministic kernels, keep freed memory."""
     torch.set_num_threads(compute.threads)
-    torch.use_deterministic_algorithms(True)
-    # Filling fresh memory with NaN is a help in finding operators that read it, at 5 % of the time; none here does.
+    # The same switch as use_deterministic_algorithms(True), which would import the compiler too: a second a process.
+    torch.set_deterministic_debug_mode("error")
+    # Filling fresh memory with NaN helps to find operators that read it, and writes every byte twice; none here does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
 

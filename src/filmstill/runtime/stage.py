@@ -46,6 +46,7 @@ def run(name: str, main: Callable[[Stage], None]) -> None:
 def _run(name: str, main: Callable[[Stage], None]) -> None:
     root = _repository()
     inputs = workbench.inputs(name)
+    workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
     work = workbench.WORK / name / inputs.key
     parent = _dvc_ancestor()
     with workbench.locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
@@ -55,6 +56,7 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
             print(f"{name}: already made, in {work}", file=sys.stderr)
         else:
             _refuse_other(name, inputs, work)  # it may have waited for the lock
+            (work / "done.json").unlink(missing_ok=True)  # what it vouches for is about to be written again
             main(stage)
         _refuse_other(name, inputs, work)
         write_json(work / "done.json", done)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,16 @@ def inputs(name: str) -> Inputs:
             f"params.yaml: '{missing[0]}' is missing; `python -m filmstill profile embedded` writes it"
         )
     return Inputs(deps, {key: values[key] for key in every[name].get("params", [])})
+
+
+def refuse_sources_younger(inputs: Inputs, began: float) -> None:
+    """Stop when a source was edited after `began`, when the process started to import it: what runs may be another.
+
+    A time still to come says nothing of when it was edited, only that some clock is wrong.
+    """
+    for dep in inputs.deps:
+        if dep.endswith(".py") and began < Path(dep).stat().st_mtime <= time.time():
+            raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
 
 
 def read_plain(path: Path | str) -> dict[str, Any]:

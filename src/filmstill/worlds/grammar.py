@@ -8,6 +8,7 @@ that no other motion uses ("left" and "right", "up" and "down", "clockwise").
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -109,6 +110,19 @@ def parse(prompt: str) -> Attributes:
     if len(words) > MAX_WORDS:
         raise NotShowable(f"more than {MAX_WORDS} words")
     return Attributes(digits[0], colours.pop(), motions.pop())
+
+
+def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
+    """`parse` of every prompt of the table `where`, which the refusal of one that cannot be shown names."""
+    attributes = []
+    for prompt in prompts:
+        try:
+            attributes.append(parse(prompt))
+        except NotShowable as reason:
+            raise FilmstillError(
+                f"{where}: {reason} in '{prompt[:80]}'; set prompts.world: digits, which keeps what can be judged"
+            ) from None
+    return attributes
 
 
 def words_of(prompt: str) -> list[str]:
