@@ -31,7 +31,7 @@ def main(stage: Stage) -> None:
     write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())
     stage.keep_curves()
-    check_gate("distill", params.gate, metrics)
+    check_gate("distill", params.gate, metrics, out)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
     write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "init.safetensors", model.state_dict(), setup.config, setup.facts())
     stage.keep_curves()
-    check_gate("ode_init", params.gate, metrics)
+    check_gate("ode_init", params.gate, metrics, out)
 
 
 if __name__ == "__main__":

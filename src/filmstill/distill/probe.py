@@ -59,12 +59,12 @@ def judged(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
     return {**metrics, "gate": {**asdict(gate), "passed": not missed_by("", gate, metrics)}}
 
 
-def check_gate(stage: str, gate: Gate, metrics: dict[str, float]) -> None:
-    """Raise GateError, which says by how much, when `all_attributes` or `loss_ratio` miss the gate."""
+def check_gate(stage: str, gate: Gate, metrics: dict[str, float], made: Path) -> None:
+    """Raise GateError when a metric misses the gate; it says by how much, and that `made` is kept."""
     if missed := missed_by(f"{stage}.", gate, metrics):
         raise GateError(
-            f"{stage}: below its gate: {'; '.join(missed)}. The weights are kept: train longer, "
-            f"or lower the gate in params.yaml, which publishes them without training again"
+            f"{stage}: below its gate: {'; '.join(missed)}. Weights and metrics.json are kept in {made}: "
+            f"train longer, or lower the gate in params.yaml, which publishes them without training again"
         )
 
 
