@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,8 +75,7 @@ def outputs(stage: dict[str, Any]) -> list[Path]:
 def inputs(name: str) -> Inputs:
     """The inputs of a stage as the files and params.yaml stand now."""
     every = stages()
-    lock = read_plain("dvc.lock").get("stages", {}) if Path("dvc.lock").exists() else {}
-    recorded = {out["path"]: out["md5"] for entry in lock.values() for out in entry.get("outs", [])}
+    recorded = _recorded_outs(Path("dvc.lock"))
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
     deps = {}
     for path in every[name].get("deps", []):
@@ -102,6 +102,23 @@ def refuse_sources_younger(inputs: Inputs, began: float) -> None:
     for dep in inputs.deps:
         if dep.endswith(".py") and began < Path(dep).stat().st_mtime <= time.time():
             raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
+
+
+def _recorded_outs(lock: Path) -> dict[str, str]:
+    """Hash by path of every out in dvc.lock; {} when there is none yet.
+
+    With libyaml: the lock is ten times longer than all else that names a stage's inputs, and every shard asks.
+    """
+    if not lock.exists():
+        return {}
+    try:
+        entries = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader).get("stages", {}).values()
+        return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", [])}
+    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
+        raise FilmstillError(
+            f"{lock}: not the lock file that DVC writes ({' '.join(str(error).split())[:200]}); restore it with "
+            "`git checkout dvc.lock`"
+        ) from None
 
 
 def read_plain(path: Path | str) -> dict[str, Any]:
