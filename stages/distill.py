@@ -1,10 +1,8 @@
 """Self-Forcing distillation of the causal student."""
 
-import torch
-
 from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS
 from filmstill.distill.dmd import Dmd
-from filmstill.distill.probe import check_gate, judged, loss_ratio
+from filmstill.distill.probe import Probe, check_gate, judged, loss_ratio
 from filmstill.distill.self_forcing import SelfForcing, train_self_forcing
 from filmstill.distill.setup import Setup
 from filmstill.models.weights import save_model
@@ -17,7 +15,7 @@ from filmstill.runtime.stage import Stage, run
 
 def main(stage: Stage) -> None:
     params, setup = section(Distill, "distill"), Setup.read()
-    probe = setup.probe(params.gate, "distill")
+    probe = Probe.of(setup, params.gate, "distill")
     teacher = setup.network(TEACHER)
     critic = setup.network(TEACHER).requires_grad_(True)
     generator = setup.network(INIT).requires_grad_(True)
@@ -26,7 +24,7 @@ def main(stage: Stage) -> None:
     self_forcing = SelfForcing(params, generator, objective, setup.plan, texts, setup.latent_shape, setup.seed)
     losses = train_self_forcing(stage.work, self_forcing, lambda path: probe.save_sheet(generator, path))
     out = stage.out / "distill"
-    with self_forcing.ema.swapped_into(generator), torch.no_grad():
+    with self_forcing.ema.swapped_into(generator):
         metrics = {"all_attributes": probe.score(generator), "loss_ratio": loss_ratio(losses)}
     write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())

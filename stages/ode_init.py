@@ -3,7 +3,7 @@
 from filmstill.artifacts import PAIRS, TEACHER
 from filmstill.distill.ode_init import train_ode_init
 from filmstill.distill.pairs import Pairs
-from filmstill.distill.probe import check_gate, judged, loss_ratio
+from filmstill.distill.probe import Probe, check_gate, judged, loss_ratio
 from filmstill.distill.setup import Setup
 from filmstill.models.weights import save_model
 from filmstill.params.load import section
@@ -15,7 +15,7 @@ from filmstill.runtime.stage import Stage, run
 def main(stage: Stage) -> None:
     params, setup = section(OdeInit, "ode_init"), Setup.read()
     pairs = Pairs.load(PAIRS)
-    probe = setup.probe(params.gate, "ode_init")
+    probe = Probe.of(setup, params.gate, "ode_init")
     model = setup.network(TEACHER).requires_grad_(True)
     losses = train_ode_init(
         stage.work,

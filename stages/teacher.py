@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.sheet import save_sheet
@@ -34,10 +32,9 @@ def main(stage: Stage) -> None:
     model = new_model(config, seed)
 
     def draw_sheet(path: Path) -> None:
-        with torch.no_grad():
-            velocity = guided(model, encoder.encode(shown.prompts), encoder.encode([""]), SHEET_GUIDANCE)
-            noise = randomness.normal(shape, seed, "teacher/sheet/noise", 0, range(SHEET_CLIPS))
-            save_sheet(codec.decode(sample(velocity, noise, schedule, SHEET_STEPS, keep=[])[:, -1]), path)
+        velocity = guided(model, encoder.encode(shown.prompts), encoder.encode([""]), SHEET_GUIDANCE)
+        noise = randomness.normal(shape, seed, "teacher/sheet/noise", 0, range(SHEET_CLIPS))
+        save_sheet(codec.decode(sample(velocity, noise, schedule, SHEET_STEPS, keep=[])[:, -1]), path)
 
     ema = train_teacher(stage.work, params, world, model, codec, encoder, schedule, seed, draw_sheet)
     save_tensors(stage.out / "teacher" / "codec.safetensors", codec.tensors())

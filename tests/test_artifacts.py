@@ -127,6 +127,9 @@ def test_damaged_missing_and_miscounted_shards_are_refused(pairs):
     save_tensors(shard, {"latents": torch.zeros(1, 5, 1, 1, 2, 2)}, facts)
     with pytest.raises(FilmstillError, match="4 pairs in the manifest, 3 in the shards"):
         Pairs.load(pairs)
+    save_tensors(shard, {"latents": torch.zeros(2, 5, 1, 1, 2, 2)})
+    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: is not a shard of pairs"):
+        Pairs.load(pairs)
     shutil.copy(pairs / "pairs-0000.safetensors", shard)
     with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest says"):
         Pairs.load(pairs)

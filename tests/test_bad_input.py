@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from filmstill.__main__ import main
 from repository import environment, run
 
 STEPS_OF_TEACHER = "steps: 12"
@@ -70,19 +71,36 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(copied: Path, old: str,
     assert says in refusal(stage(copied, "distill"))
 
 
-def test_profile_refuses_what_no_stage_could_run(copied: Path):
-    def profile(*words: str) -> str:
-        return refusal(run("python", "-m", "filmstill", "profile", *words, cwd=copied, check=False))
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("embeded", "unknown, there are: embedded, smoke"),
+        ("embedded distil.lr=1", "'distil' not in 'Params'"),
+        ("embedded student.steps=3", "student.steps: is 3, allowed: a divisor of ode_pairs.nodes (4)"),
+        ("embedded distill.batch=0", "embedded: distill.batch: is 0, allowed: a positive"),
+        ("embedded distill.gate.prompts=0", "embedded: distill.gate.prompts: is 0, allowed: a positive"),
+        ("embedded distill.gate=3", "embedded: distill.gate: is 3, allowed: a mapping of prompts,"),
+        ("embedded samples.long_window_frames=2", "long_window_frames: is 2, allowed: at least student's sink + block"),
+        ("embedded distill.lr", "must be key=value"),
+        ("embedded distill=${nothing}", "embedded: distill: Interpolation key 'nothing' not found"),
+        ("embedded distill.gate.prompts=???", "embedded: distill.gate.prompts: Missing mandatory value"),
+    ],
+)
+def test_profile_refuses_what_no_stage_could_run(capsys, monkeypatch, copied: Path, words: str, says: str):
+    monkeypatch.chdir(copied)
+    before = Path("params.yaml").read_text()
+    assert main(["profile", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert Path("params.yaml").read_text() == before
 
-    before = (copied / "params.yaml").read_text()
-    assert "unknown, there are: embedded, smoke" in profile("embeded")
-    assert "distil" in profile("embedded", "distil.lr=1")
-    assert "student.steps: is 3, allowed: a divisor of ode_pairs.nodes (4)" in profile("embedded", "student.steps=3")
-    assert "embedded: distill.batch: is 0, allowed: a positive" in profile("embedded", "distill.batch=0")
-    assert "embedded: distill.gate.prompts: is 0, allowed: a positive" in profile("embedded", "distill.gate.prompts=0")
-    assert "embedded: distill.gate: is 3, allowed: a mapping of prompts," in profile("embedded", "distill.gate=3")
-    assert "must be key=value" in profile("embedded", "distill.lr")
-    assert (copied / "params.yaml").read_text() == before
+
+def test_check_misses_no_value(capsys, monkeypatch, copied: Path):
+    monkeypatch.chdir(copied)
+    assert main(["check"]) == 0
+    change(copied, "seed: 0\n", "")
+    assert main(["check"]) == 2
+    assert "params.yaml: 'seed' is missing" in capsys.readouterr().err
 
 
 def test_student_steps_that_are_not_the_pairs_nodes_are_refused(copied: Path):
@@ -228,13 +246,25 @@ def test_a_gate_missed_says_by_how_much_and_lowering_it_publishes_at_once(copied
     line = refusal(stage(copied, "ode_init"), code=1)
     assert "0.900 below ode_init.gate.min_all_attributes" in line
     (judged,) = copied.glob(".work/ode_init/*/out/ode_init/metrics.json")
-    assert json.loads(judged.read_text())["gate"]["passed"] is False
+    assert str(judged.parent.relative_to(copied)) in line
+    assert json.loads((copied / "data/ode_init/metrics.json").read_text())["gate"]["passed"] is False
     change(copied, "min_all_attributes: 0.9", "min_all_attributes: 0.0")
     before = {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")}
     assert stage(copied, "ode_init").returncode == 0
     published = json.loads((copied / "data/ode_init/metrics.json").read_text())
     assert published["gate"] == {**published["gate"], "min_all_attributes": 0.0, "passed": True}
     assert {path: path.stat().st_mtime for path in copied.glob(".work/ode_init/*/checkpoints/*")} == before
+
+
+def test_finished_work_that_was_written_into_is_made_again(copied: Path):
+    assert "already made" in stage(copied, "prompts").stderr
+    published = copied / "data/prompts/counts.json"
+    before = published.read_bytes()
+    (work,) = copied.glob(".work/prompts/*/out/prompts/counts.json")
+    for file in (published, work):  # one file by two names, until the fixture copied it
+        file.write_bytes(b"{}")
+    assert "already made" not in stage(copied, "prompts").stderr
+    assert published.read_bytes() == before
 
 
 def test_stages_refuse_another_repositorys_sources(copied: Path):

@@ -1,9 +1,13 @@
 """The embedded codec is an orthogonal projection on 16 channels, in one piece or block by block."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from filmstill.errors import FilmstillError
 from filmstill.models.codec import CHANNELS, STRIDE, DctCodec
+from filmstill.runtime.files import save_tensors
 
 PLAIN = DctCodec(torch.zeros(CHANNELS), torch.tensor(1.0))
 
@@ -63,7 +67,11 @@ def test_pictures_stay_between_black_and_white():
     assert video.max() == 1
 
 
-def test_a_codec_comes_back_from_its_tensors():
-    codec = fitted()
-    again = DctCodec.from_tensors(codec.tensors())
-    assert torch.equal(again.encode(clips(3)), codec.encode(clips(3)))
+def test_a_codec_comes_back_from_its_file_and_from_no_other(tmp_path: Path):
+    codec, path = fitted(), tmp_path / "codec.safetensors"
+    save_tensors(path, codec.tensors())
+    assert torch.equal(DctCodec.load(path).encode(clips(3)), codec.encode(clips(3)))
+    for wrong in ({"latents": codec.mean}, {"mean": codec.mean[:3], "deviation": codec.deviation}):
+        save_tensors(path, wrong)
+        with pytest.raises(FilmstillError, match=r"codec\.safetensors: is not a codec"):
+            DctCodec.load(path)

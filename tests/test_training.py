@@ -15,6 +15,7 @@ from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warm
 from filmstill.distill.training import EXPLODES, WINDOW, Rhythm, TrainState, train
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime import randomness
+from filmstill.runtime.checkpoint import Checkpoints
 
 STEPS, EVERY = 24, 5
 Hook = Callable[[int, dict[str, float]], None]
@@ -184,6 +185,15 @@ def test_with_every_checkpoint_damaged_training_starts_over(tmp_path, whole, cap
     assert began[0] == 0
     assert capsys.readouterr().err.count("warning") == 2
     assert_same_end(tmp_path, losses, state, whole)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, whole):
+    name, tensor = next((key, value) for key, value in whole[2].items() if value.ndim == 2)
+    for wrong in ({"x": torch.zeros(3)}, {**whole[2], name: tensor[:1]}):
+        Checkpoints(tmp_path / "checkpoints").save(5, wrong)
+        with pytest.raises(FilmstillError, match="checkpoints: step 5 is no checkpoint of this training") as error:
+            run(tmp_path)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", float("nan")), ("loss", float("inf")), ("other", float("nan"))])

@@ -131,7 +131,7 @@ def test_inputs_read_from_the_lock_are_those_computed():
         (lambda: Path("params.yaml").write_text("a: [1\n"), "params.yaml: not readable as YAML"),
         (
             lambda: write(params={"seed": "${nothing}", "distill": {}}),
-            "params.yaml and dvc.yaml: Interpolation key 'nothing' not found",
+            "params.yaml and dvc.yaml: seed: Interpolation key 'nothing' not found",
         ),
         (lambda: Path("params.yaml").unlink(), "params.yaml: no such file"),
     ],

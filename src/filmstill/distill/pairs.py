@@ -31,6 +31,8 @@ class Pairs:
         for name, rows in manifest.groupby("shard", sort=False):
             shard = folder / str(name)
             tensors, facts = load_tensors(shard)
+            if not {"ids", "sigmas"} <= set(facts) or "latents" not in tensors:
+                raise FilmstillError(f"{shard}: is not a shard of pairs; remove {folder} and run `dvc repro ode_pairs`")
             if json.loads(facts["ids"]) != rows["id"].tolist():
                 raise FilmstillError(f"{shard}: holds other pairs than the manifest says; remake it")
             nodes = torch.tensor(json.loads(facts["sigmas"]), dtype=torch.float64)

@@ -6,15 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmstill.artifacts import TRAIN_PROMPTS
 from filmstill.diffusion.rollout import RolloutPlan, rollout
+from filmstill.distill.setup import Setup
 from filmstill.distill.sheet import save_sheet
 from filmstill.errors import GateError
 from filmstill.models.codec import DctCodec
 from filmstill.models.dit import VideoDiT
 from filmstill.params.gates import Gate
 from filmstill.params.shared import World
+from filmstill.prompts.store import load_prompts
 from filmstill.runtime import randomness
-from filmstill.worlds.grammar import Attributes
+from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right
 
 SHEET_ROWS = 6
@@ -31,6 +34,14 @@ class Probe:
     plan: RolloutPlan
     latent_shape: tuple[int, int, int, int]  # F, C, H, W
     seed: int
+
+    @classmethod
+    def of(cls, setup: Setup, gate: Gate, stage: str) -> "Probe":
+        """Samples of the first `gate.prompts` train prompts."""
+        asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
+        shown = parse_all(asked["prompt"].tolist(), TRAIN_PROMPTS)
+        texts = setup.encoder.encode(asked["text"].tolist())
+        return cls(shown, texts, setup.codec(), setup.world, setup.plan, setup.latent_shape, setup.seed)
 
     def save_sheet(self, model: VideoDiT, path: Path) -> None:
         save_sheet(self._video(model, SHEET_ROWS), path)

@@ -3,23 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from filmstill.artifacts import CODEC, TRAIN_PROMPTS
+from filmstill.artifacts import CODEC
 from filmstill.diffusion.rollout import RolloutPlan
 from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.distill.probe import Probe
 from filmstill.models.attention import BlockCausal
 from filmstill.models.codec import CHANNELS, DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, load_model
-from filmstill.params.gates import Gate
 from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, Student, World
-from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
-from filmstill.runtime.files import load_tensors
 from filmstill.worlds.digits import latent_shape
-from filmstill.worlds.grammar import parse_all
 
 
 @dataclass(frozen=True)
@@ -51,18 +46,11 @@ class Setup:
         return latent_shape(self.world)
 
     def codec(self) -> DctCodec:
-        return DctCodec.from_tensors(load_tensors(CODEC)[0])
+        return DctCodec.load(CODEC)
 
     def network(self, path: Path) -> VideoDiT:
         """The network in a stage's file, refused if it is of other sizes than params.yaml's."""
         return load_model(path, self.config)[0]
-
-    def probe(self, gate: Gate, stage: str) -> Probe:
-        """Samples of the first `gate.prompts` train prompts."""
-        asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
-        shown = parse_all(asked["prompt"].tolist(), TRAIN_PROMPTS)
-        texts = self.encoder.encode(asked["text"].tolist())
-        return Probe(shown, texts, self.codec(), self.world, self.plan, self.latent_shape, self.seed)
 
     def facts(self) -> dict[str, object]:
         """What a student's file says of how to run it."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -89,7 +90,13 @@ def train(
     done = 0
     if (found := checkpoints.latest()) is not None:
         done = found[0]
-        state.load(found[1])
+        try:
+            state.load(found[1])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise FilmstillError(
+                f"{checkpoints.folder}: step {done} is no checkpoint of this training "
+                f"({' '.join(str(error).split())[:200]}); remove that folder to start anew"
+            ) from None
     curves = Curves(folder / "curves", done)
     recent = curves.values("loss")[-WINDOW:]
     saved = done
@@ -105,7 +112,8 @@ def train(
             stop = stopping()  # asked once a step: a signal that comes later stops after the next one, which is saved
             # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
             if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
-                draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
+                with torch.no_grad():
+                    draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
             if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
                 tensors = state.tensors()
                 _check_tensors(label, tensors, index, saved)

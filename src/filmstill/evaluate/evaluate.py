@@ -26,6 +26,7 @@ from filmstill.params.load import require
 from filmstill.params.shared import World
 from filmstill.runtime import randomness
 from filmstill.runtime.files import load_tensors, read_table, write_json, write_table, write_text
+from filmstill.runtime.progress import progress
 from filmstill.worlds import digits
 from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right
@@ -36,24 +37,30 @@ DETAILS = ("dimensions", "intervals")  # of an arm: too many numbers for a table
 
 def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, seed: int, out: Path) -> dict[str, Any]:
     """Read the samples artifact, write everything data/evaluate holds into `out`, return all that was measured."""
-    codec = DctCodec.from_tensors(load_tensors(codec_file)[0])
+    codec = DctCodec.load(codec_file)
     manifest = read_table(samples / "manifest.parquet")
-    videos = {arm: load_videos(samples, manifest[manifest["arm"] == arm], codec) for arm in EVERY_ARM}
-    bounds = Bounds.measure(codec, world, params.references, seed)
-    by_arm = {arm: manifest[manifest["arm"] == arm] for arm in ARMS}
+    by_arm = {arm: manifest[manifest["arm"] == arm] for arm in EVERY_ARM}
+    videos = {arm: load_videos(samples, by_arm[arm], codec) for arm in EVERY_ARM}
     failed = read_table(samples / "failed.parquet")
-    table = pd.concat([score_arm(by_arm[arm], videos[arm], failed, world, bounds) for arm in ARMS])
-    metrics = summarise(table, read_table(samples / "timing.parquet"), params, seed)
-    add_diversity(metrics, manifest, videos)
-    drifts = drift(manifest[manifest["arm"] == LONG_ARM], videos[LONG_ARM], world, params)
-    metrics["student"]["drift"] = drifts["all_attributes"].tolist()
-    metrics["student"]["drift_of"] = {name: drifts[name].tolist() for name in RIGHT}
-    metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
-    metrics["window_frames"] = params.window_frames
-    metrics["clips"] = int((manifest["arm"] == "student").sum())
-    metrics["failed_clips"] = len(failed)
-    write_tables(table, drifts, metrics, out)
-    draw(manifest, videos, metrics, params, out)
+    with progress("evaluate", len(ARMS) + 2, unit="part") as bar:
+        bounds, scored = Bounds.measure(codec, world, params.references, seed), []
+        bar.update()
+        for arm in ARMS:
+            scored.append(score_arm(by_arm[arm], videos[arm], failed, world, bounds))
+            bar.update()
+        table = pd.concat(scored)
+        metrics = summarise(table, read_table(samples / "timing.parquet"), params, seed)
+        add_diversity(metrics, by_arm, videos)
+        drifts = drift(by_arm[LONG_ARM], videos[LONG_ARM], world, params)
+        metrics["student"]["drift"] = drifts["all_attributes"].tolist()
+        metrics["student"]["drift_of"] = {name: drifts[name].tolist() for name in RIGHT}
+        metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
+        metrics["window_frames"] = params.window_frames
+        metrics["clips"] = len(by_arm["student"])
+        metrics["failed_clips"] = len(failed)
+        write_tables(table, drifts, metrics, out)
+        draw(by_arm["student"], videos, metrics, params, out)
+        bar.update()
     return metrics
 
 
@@ -152,9 +159,9 @@ def compare(table: pd.DataFrame, metrics: dict[str, Any], params: Evaluate, seed
     return compared
 
 
-def add_diversity(metrics: dict[str, Any], manifest: pd.DataFrame, videos: dict[str, Tensor]) -> None:
+def add_diversity(metrics: dict[str, Any], by_arm: dict[str, pd.DataFrame], videos: dict[str, Tensor]) -> None:
     """Mean distance between clips of one prompt with different seeds, over that of real clips (1: as diverse)."""
-    spread = {arm: _spread(manifest[manifest["arm"] == arm], videos[arm]) for arm in ARMS}
+    spread = {arm: _spread(by_arm[arm], videos[arm]) for arm in ARMS}
     for arm in ARMS:
         metrics[arm]["diversity"] = spread[arm] / spread["real"] if spread["real"] else None
 
@@ -194,11 +201,9 @@ def without_details(value: Any) -> Any:
     return {name: part for name, part in value.items() if name not in DETAILS} if isinstance(value, dict) else value
 
 
-def draw(
-    manifest: pd.DataFrame, videos: dict[str, Tensor], metrics: dict[str, Any], params: Evaluate, out: Path
-) -> None:
-    """The side-by-side sheet of the first prompts, then plots and report."""
-    rows = manifest[manifest["arm"] == "student"].reset_index(drop=True)
+def draw(rows: pd.DataFrame, videos: dict[str, Tensor], metrics: dict[str, Any], params: Evaluate, out: Path) -> None:
+    """The side-by-side sheet of the first prompts of manifest rows (every arm has the same), then plots and report."""
+    rows = rows.reset_index(drop=True)
     shown = rows.drop_duplicates("prompt_id").head(params.sheet_prompts).index.tolist()
     sheet = {arm: videos[arm][shown] for arm in ARMS}
     comparison_sheet(sheet, rows.loc[shown, "prompt"].tolist(), out / "sheet.gif", out / "sheet.png")

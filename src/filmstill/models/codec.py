@@ -7,13 +7,18 @@ the noise-like high frequencies up to the size of the picture.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from filmstill.artifacts import CODEC
+from filmstill.errors import FilmstillError
+from filmstill.runtime.files import load_tensors
 
 STRIDE = 4  # pixels a latent, each way
 CHANNELS = 16
@@ -36,7 +41,11 @@ class DctCodec:
         return cls(mean.float(), deviation.float())
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DctCodec":
+    def load(cls, path: Path) -> "DctCodec":
+        """The codec of a file that holds its `tensors()`."""
+        tensors, _ = load_tensors(path)
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {"mean": (CHANNELS,), "deviation": ()}:
+            raise FilmstillError(f"{path}: is not a codec (mean [{CHANNELS}] and one deviation); give {CODEC}")
         return cls(tensors["mean"], tensors["deviation"])
 
     def tensors(self) -> dict[str, Tensor]:

@@ -34,14 +34,27 @@ def read_yaml(path: Path | str) -> DictConfig:
     return config
 
 
+def read_plain(path: Path | str) -> dict[str, Any]:
+    """A YAML file as plain dictionaries and lists, numbers read as OmegaConf reads them."""
+    return to_plain(read_yaml(path), str(path))
+
+
+def to_plain(config: Any, where: str) -> dict[str, Any]:
+    """Every interpolation resolved; refuses one that leads nowhere and a value still to be filled in (???)."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise FilmstillError(f"{where}: {error.full_key}: {str(error).splitlines()[0]}") from None
+
+
 def section(schema: type[Section], name: str, path: Path | str = "params.yaml") -> Section:
     """The section `name` of params.yaml as `schema`; its own `__post_init__` checks the values."""
-    config = read_yaml(path)
-    if name not in config:
+    values = read_plain(path)
+    if name not in values:
         raise FilmstillError(
             f"{path}: the section '{name}' is missing; `python -m filmstill profile embedded` writes it"
         )
-    return checked(schema, config[name], str(path), name)
+    return checked(schema, values[name], str(path), name)
 
 
 def checked(schema: type[Section], values: Any, where: str, name: str = "") -> Section:
@@ -50,7 +63,7 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
     where: the file or profile they come from; name: their section there, dotted, "" for the whole.
     """
     known = ", ".join(field.name for field in fields(schema))  # type: ignore[arg-type]
-    if not isinstance(values, dict | DictConfig):
+    if not isinstance(values, dict):
         raise FilmstillError(f"{where}: {name}: is {values!r}, allowed: a mapping of {known}")
     for field in fields(schema):  # type: ignore[arg-type]
         if is_dataclass(field.type) and field.name in values:
@@ -79,6 +92,6 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 def read_seed(path: Path | str = "params.yaml") -> int:
     """The seed of params.yaml."""
-    found = read_yaml(path).get("seed")
+    found: Any = read_plain(path).get("seed")
     require(type(found) is int and 0 <= found < SEEDS, f"{path}: seed", found, "an integer in [0, 2**63)")
     return found

@@ -1,5 +1,6 @@
 """Profiles: schema ← overlay ← overrides, written whole to params.yaml."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -7,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
-from filmstill.params.load import checked, read_yaml
+from filmstill.params.load import checked, read_plain, read_yaml, to_plain
 from filmstill.params.schema import Params
 from filmstill.runtime.files import write_text
 
@@ -33,12 +34,18 @@ def compose(name: str, overrides: list[str]) -> Params:
         dotted = OmegaConf.from_dotlist(overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise FilmstillError(f"overrides {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    return checked(Params, OmegaConf.merge(overlay, dotted), f"profile {name}")
+    where = f"profile {name}"
+    return checked(Params, to_plain(OmegaConf.merge(overlay, dotted), where), where)
 
 
 def check(path: Path = Path("params.yaml")) -> None:
     """Hold the whole of params.yaml against the schema; a stage by itself only sees its own sections."""
-    checked(Params, read_yaml(path), str(path))
+    values = read_plain(path)
+    if absent := [field.name for field in fields(Params) if field.name not in values]:
+        raise FilmstillError(
+            f"{path}: '{absent[0]}' is missing; `python -m filmstill profile embedded` writes every value"
+        )
+    checked(Params, values, str(path))
 
 
 def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> None:

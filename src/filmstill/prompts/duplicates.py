@@ -1,9 +1,9 @@
 """Copies of earlier prompts: the same text, nearly the same words, or the same words with one misspelt.
 
 Notable: the first row is always the one that is kept, so rows added at the end change nothing above them.
-MinHash only proposes candidates; the Jaccard index is then computed exactly, so the outcome does not hang
-on a hash. rensa rather than datasketch: on 100,000 prompts 0.8 s and 0.16 GB against 12.5 s and 0.8 GB,
-which decides for VidProM's 1.67 million.
+MinHash only proposes candidates; the Jaccard index is then computed exactly, so a hash may keep a copy
+(RECALL), and never costs a prompt that is none. rensa rather than datasketch: on 100,000 prompts 0.8 s and
+0.16 GB against 12.5 s and 0.8 GB, which decides for VidProM's 1.67 million.
 
 Why shingles of two words and a Jaccard index of 0.8: one replaced word changes two of the n + 1 shingles of
 n words (sentence ends included), which leaves (n - 1) / (n + 3). Up to 16 words that is below 0.8, so "a red

@@ -23,6 +23,7 @@ from filmstill.prompts.script import not_latin
 from filmstill.prompts.split import is_eval
 from filmstill.prompts.table import read_table
 from filmstill.runtime.files import write_json, write_table
+from filmstill.runtime.progress import progress
 from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]
@@ -42,13 +43,15 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     table = read_table(params.raw, list(scores))
     table["prompt"] = [clean(prompt) for prompt in table["prompt"].tolist()]
     counts, rejected = {"raw": len(table)}, []
-    for step in STEPS:
-        reasons = judges[step](table)
-        dropped = [reason is not None for reason in reasons]
-        rows = table.loc[dropped, ["id", "prompt"]]
-        rejected.append(rows.assign(step=step, reason=[reason for reason in reasons if reason is not None]))
-        table = table.loc[[not drop for drop in dropped]]
-        counts |= {f"{step}.dropped": len(rows), f"{step}.kept": len(table)}
+    with progress("prompts", len(STEPS)) as bar:
+        for step in STEPS:
+            reasons = judges[step](table)
+            dropped = [reason is not None for reason in reasons]
+            rows = table.loc[dropped, ["id", "prompt"]]
+            rejected.append(rows.assign(step=step, reason=[reason for reason in reasons if reason is not None]))
+            table = table.loc[[not drop for drop in dropped]]
+            counts |= {f"{step}.dropped": len(rows), f"{step}.kept": len(table)}
+            bar.update()
     kept = table[["id", "prompt"]].assign(text=extended(table["prompt"].tolist(), extension))
     held_out = np.array([is_eval(prompt, params.eval_share) for prompt in kept["prompt"]], dtype=bool)
     counts |= {"train": int((~held_out).sum()), "eval": int(held_out.sum())}

@@ -28,7 +28,7 @@ def exit_code(action: Callable[[], None]) -> int:
 
 
 def _stop(number: int, _frame: object) -> None:
-    raise Interrupted("stopped by SIGTERM; finished work is kept, `dvc repro` goes on from there", number)
+    raise Interrupted("stopped by SIGTERM; finished work is kept, run it again to go on", number)
 
 
 def _say(message: object, code: int) -> int:

@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.workbench import WORK, Inputs, inputs, stages, to_plain
+from filmstill.params.load import to_plain
+from filmstill.runtime.workbench import WORK, Inputs, inputs, stages
 
 
 def prune(dry_run: bool) -> None:
@@ -51,7 +52,7 @@ def needed_keys() -> set[tuple[str, str]]:
 def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
     """(stage, key) of one dvc.lock; nothing is pruned while one cannot be read."""
     try:
-        entries = to_plain(OmegaConf.create(lock))["stages"]
+        entries = to_plain(OmegaConf.create(lock), f"dvc.lock of {where}")["stages"]
         return {(stage, Inputs.of_lock(entry).key) for stage, entry in entries.items()}
     except (OmegaConfBaseException, YAMLError, KeyError, TypeError, AttributeError) as error:
         raise FilmstillError(

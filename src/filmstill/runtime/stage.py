@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 import filmstill
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
 from filmstill.runtime.exit import exit_code
 from filmstill.runtime.files import copy_tree, write_json
@@ -44,26 +44,34 @@ def run(name: str, main: Callable[[Stage], None]) -> None:
 
 
 def _run(name: str, main: Callable[[Stage], None]) -> None:
-    root = _repository()
+    root, published = _repository(), workbench.stages()[name]
     inputs = workbench.inputs(name)
     workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
     work = workbench.WORK / name / inputs.key
     parent = _dvc_ancestor()
     with workbench.locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
         stage = Stage(name, work)
-        done = {"stage": name, "inputs": inputs.digest(with_gates=True)}
-        if _is_done(work, done):
+        digest = inputs.digest(with_gates=True)
+        if _is_done(stage, digest):
             print(f"{name}: already made, in {work}", file=sys.stderr)
         else:
             _refuse_other(name, inputs, work)  # it may have waited for the lock
             (work / "done.json").unlink(missing_ok=True)  # what it vouches for is about to be written again
-            main(stage)
+            try:
+                main(stage)
+            except GateError:
+                _publish(stage, root, workbench.outputs(published, ["metrics"]))  # by how much, for `dvc metrics show`
+                raise
         _refuse_other(name, inputs, work)
-        write_json(work / "done.json", done)
+        write_json(work / "done.json", {"inputs": digest, "files": _files(stage.out)})
         if parent is not None and not (parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE):
             raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
-        for target in workbench.outputs(workbench.stages()[name]):
-            workbench.publish(stage.out / target.relative_to(DATA), root / target)
+        _publish(stage, root, workbench.outputs(published))
+
+
+def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
+    for target in targets:
+        workbench.publish(stage.out / target.relative_to(DATA), root / target)
 
 
 def _refuse_other(name: str, inputs: workbench.Inputs, work: Path) -> None:
@@ -75,10 +83,19 @@ def _refuse_other(name: str, inputs: workbench.Inputs, work: Path) -> None:
         )
 
 
-def _is_done(work: Path, done: dict[str, str]) -> bool:
-    """Whether this work was finished, and judged by the gates that stand now."""
-    marker = work / "done.json"
-    return marker.is_file() and json.loads(marker.read_text()) == done
+def _is_done(stage: Stage, digest: str) -> bool:
+    """Whether this work was finished, judged by the gates that stand now, and not touched since.
+
+    Published files are links to those in `out`: whoever writes into one in data/ writes into the work as well.
+    """
+    marker = stage.work / "done.json"
+    return marker.is_file() and json.loads(marker.read_text()) == {"inputs": digest, "files": _files(stage.out)}
+
+
+def _files(folder: Path) -> dict[str, list[int]]:
+    """Size and time of the last change, in ns, of every file in `folder`, by its path there."""
+    found = ((path.relative_to(folder), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): [status.st_size, status.st_mtime_ns] for path, status in found}
 
 
 def _repository() -> Path:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,9 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.params.load import read_yaml
+from filmstill.params.load import read_plain, read_yaml, to_plain
 from filmstill.runtime.files import copy_tree
 
 WORK = Path(".work")
@@ -57,18 +56,13 @@ class Inputs:
 
 def stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
-    try:
-        return to_plain(OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml")))["stages"]
-    except OmegaConfBaseException as error:
-        raise FilmstillError(
-            f"params.yaml and dvc.yaml: {str(error).splitlines()[0]}; "
-            "`python -m filmstill profile embedded` writes every value"
-        ) from None
+    merged = OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml"))
+    return to_plain(merged, "params.yaml and dvc.yaml")["stages"]
 
 
-def outputs(stage: dict[str, Any]) -> list[Path]:
-    """Every path a stage publishes: outs, metrics and plots."""
-    listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+def outputs(stage: dict[str, Any], kinds: Sequence[str] = ("outs", "metrics", "plots")) -> list[Path]:
+    """The paths of these kinds that a stage publishes; by default all."""
+    listed = [item for kind in kinds for item in stage.get(kind, [])]
     return [Path(next(iter(item)) if isinstance(item, dict) else item) for item in listed]
 
 
@@ -119,18 +113,6 @@ def _recorded_outs(lock: Path) -> dict[str, str]:
             f"{lock}: not the lock file that DVC writes ({' '.join(str(error).split())[:200]}); restore it with "
             "`git checkout dvc.lock`"
         ) from None
-
-
-def read_plain(path: Path | str) -> dict[str, Any]:
-    """A YAML file as plain dictionaries and lists, numbers read as OmegaConf reads them."""
-    try:
-        return to_plain(read_yaml(path))
-    except OmegaConfBaseException as error:
-        raise FilmstillError(f"{path}: {str(error).splitlines()[0]}") from None
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmstill.artifacts import CODEC, STUDENT
+from filmstill.artifacts import STUDENT
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.schedule import FlowSchedule
@@ -19,7 +19,6 @@ from filmstill.models.dit import VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import load_model
 from filmstill.params.load import require
-from filmstill.runtime.files import load_tensors
 from filmstill.runtime.progress import progress
 from filmstill.runtime.video import check_format, save_video
 
@@ -42,11 +41,7 @@ class Streamer:
         attention = BlockCausal(facts["block_frames"], facts["window_frames"], facts["sink_frames"])
         plan = RolloutPlan.of(FlowSchedule(facts["shift"]), facts["steps"], attention, facts["context_noise"])
         encoder = HashedWords(facts["text_len"], model.config.text_dim)
-        decoding, _ = load_tensors(codec)
-        if not {"mean", "deviation"} <= set(decoding):
-            raise FilmstillError(f"{codec}: is not a codec; give {CODEC}")
-        decoder = DctCodec.from_tensors(decoding)
-        return cls(model, decoder, encoder, plan, tuple(facts["latent_shape"]))
+        return cls(model, DctCodec.load(codec), encoder, plan, tuple(facts["latent_shape"]))
 
     def with_stream(self, frames: int | None, window: int | None) -> "Streamer":
         """The same student for clips of `frames` under a local `window`; None: as trained."""
