@@ -54,7 +54,8 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
 def make_arm(arm: str, out: Path) -> None:
     """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run).
 
-    Seconds of a clip: its batch's, by as many clips; the codec's decoding counts, loading the network does not.
+    Seconds of a clip: its batch's, by as many clips; the codec's decoding counts, loading the network does not, nor
+    does the first of several batches (None): it is the one that finds the process without its memory.
     """
     params, setup = section(Samples, "samples"), Setup.read()
     made_by, codec, table = build(arm, params, setup), setup.codec(), requests(params, arm)
@@ -74,11 +75,12 @@ def make_arm(arm: str, out: Path) -> None:
     run(slice(0, 1))  # warm up
     first_block = min(run(slice(0, 1))[1] for _ in range(2))  # one clip alone: what a viewer waits for
     parts: list[Tensor] = []
-    seconds: list[float] = []
+    seconds: list[float | None] = []
     for begin in range(0, len(table), params.batch):
         latents, _, elapsed = run(slice(begin, begin + params.batch))
         parts.append(latents)
-        seconds += [elapsed / len(latents)] * len(latents)
+        warm = begin > 0 or len(table) <= params.batch
+        seconds += [elapsed / len(latents) if warm else None] * len(latents)
         report_done(out, min(begin + params.batch, len(table)))
     timing = {
         "seconds": seconds,
