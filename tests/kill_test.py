@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import yaml
 
 from filmstill.runtime.workbench import WORK
 from repository import ROOT, clone, dvc, environment
@@ -44,11 +45,12 @@ def kill_everywhere(folder: Path, seconds: dict[str, float], kills: int, dice: r
     `seconds` is about what each stage takes. A stage that ends before its kill starts again from nothing.
     """
     landed = 0
-    for stage in STAGES:
-        left = kills
+    for number, stage in enumerate(STAGES):
+        left, before = kills, recorded(folder) or {}
         for _ in range(kills * TRIES):
             if kill_once(folder, stage, dice.uniform(0, seconds[stage])):
                 left -= 1
+                mend_lock(folder, before, STAGES[:number])
             else:
                 shutil.rmtree(folder / WORK / stage, ignore_errors=True)
             if not left:
@@ -76,6 +78,26 @@ def kill_once(folder: Path, stage: str, delay: float) -> bool:
         process.wait()
     print(f"{stage}: {'over before' if over else 'killed after'} {delay:.2f} s", flush=True)
     return not over
+
+
+def recorded(folder: Path) -> dict[str, object] | None:
+    """The stages in dvc.lock; None where DVC would refuse the file."""
+    lock = folder / "dvc.lock"
+    try:
+        return yaml.safe_load(lock.read_bytes())["stages"] if lock.exists() else {}
+    except (yaml.YAMLError, TypeError, KeyError):
+        return None
+
+
+def mend_lock(folder: Path, before: dict[str, object], stages: tuple[str, ...]) -> None:
+    """What README says to do when the kill tore dvc.lock, which DVC writes in place, not by rename."""
+    left = recorded(folder)
+    if left is not None and all(left.get(stage) == before[stage] for stage in stages):
+        return
+    print("dvc.lock: torn by the kill; removed, and every stage before found made", flush=True)
+    (folder / "dvc.lock").unlink()
+    for stage in stages:
+        dvc(folder, "repro", "--single-item", stage)
 
 
 def is_running(process: subprocess.Popen, stage: str) -> bool:
