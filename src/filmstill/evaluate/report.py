@@ -190,6 +190,7 @@ def speed(metrics: dict[str, Any]) -> Figure:
             points.append((arm, seconds, score))
     same_speed = [score for arm, _, score in points if arm != "teacher"]  # the others cost alike: labels in a column
     places = [score for arm, _, score in points if arm == "teacher"] + spread(same_speed, 0.075)
+    column = max((seconds for arm, seconds, _ in points if arm != "teacher"), default=0.0)  # right of every mark
     for (arm, seconds, score), place in zip(points, places, strict=True):
         colour, marker = LOOKS[arm]
         low, high = interval_of(metrics[arm], "all_attributes") or (score, score)
@@ -197,8 +198,8 @@ def speed(metrics: dict[str, Any]) -> Figure:
         axes.plot([seconds], [score], marker, color=colour, markersize=9)
         first = finite(metrics[arm].get("first_block_seconds"))
         label = TITLES[arm] + ("" if first is None else f", first block {first * 1000:,.0f} ms")
-        axes.annotate(label, (seconds, place), (11, 0), textcoords="offset points", va="center", color=INK, size=9,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        axes.annotate(label, (max(seconds, column), place), (11, 0), textcoords="offset points", va="center", size=9,
+                      color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     real = score_of(arm_of(metrics, "real"), "all_attributes")
     if real is not None:
         axes.axhline(real, color=LOOKS["real"][0], linewidth=1, linestyle=(0, (4, 3)), zorder=0)
