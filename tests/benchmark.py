@@ -20,7 +20,8 @@ from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.teacher import new_model
-from filmstill.models.attention import BlockCausal, rope_table, rotate
+from filmstill.models.attention import BlockCausal
+from filmstill.models.rope import rope_table, rotate
 from filmstill.models.codec import CHANNELS
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.weights import config_of

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from filmstill.models.attention import BlockCausal, block_causal_mask
+from filmstill.models.attention import BlockCausal, frame_mask
 from filmstill.models.kv_cache import KVCache
 from goldens import FRAME_TOKENS, TINY, tiny
 
@@ -41,7 +41,7 @@ def sees(plan: BlockCausal, frame: int, other: int, frames: int) -> bool:
 @pytest.mark.parametrize("frames", [1, 3, 7, 12, 14])
 def test_mask_is_the_rule_frame_by_frame(plan, frames):
     tokens = 2
-    mask = block_causal_mask(plan, frames, tokens, CPU)
+    mask = frame_mask(plan, frames, tokens, False, CPU).dense
     assert mask.shape == (frames * tokens, frames * tokens)
     for row in range(frames * tokens):
         for column in range(frames * tokens):
@@ -51,7 +51,7 @@ def test_mask_is_the_rule_frame_by_frame(plan, frames):
 
 @by_plan
 def test_no_block_sees_more_frames_than_the_window(plan):
-    mask = block_causal_mask(plan, 20, 1, CPU)
+    mask = frame_mask(plan, 20, 1, False, CPU).dense
     assert mask.diagonal().all()
     assert mask.sum(dim=1).max() == (plan.window_frames or 20)
 
@@ -95,7 +95,7 @@ def test_cache_holds_no_more_than_the_window_needs(plan):
 @by_plan
 def test_cache_hands_out_the_frames_that_the_mask_shows(plan):
     frames = 20
-    cache, mask = KVCache(plan, 1), block_causal_mask(plan, frames, 1, CPU)
+    cache, mask = KVCache(plan, 1), frame_mask(plan, frames, 1, False, CPU).dense
     for start, end in plan.blocks(frames):
         expected = mask[start, :start].nonzero().flatten().tolist()
         context = cache.context(0, end - start)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from filmstill.models.attention import BlockCausal, block_causal_mask, rope_table, rotate
+from filmstill.models.attention import BlockCausal, frame_mask
 from filmstill.models.dit import VideoDiT, sinusoid
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.rope import rope_table, rotate
 from goldens import FRAME_TOKENS, assert_close, facts, golden, pad_text, swap, tiny
 
 FORWARD, GRADIENT = 2e-5, 5e-4
@@ -74,7 +75,7 @@ def plan_of(case: dict) -> BlockCausal:
 def test_block_causal_full_sequence(case):
     model, g, settings = tiny("causal"), FULL, facts("02a_causal_full")["cases"][case]
     plan = plan_of(settings)
-    mask = block_causal_mask(plan, settings["num_frames"], FRAME_TOKENS, torch.device("cpu"))
+    mask = frame_mask(plan, settings["num_frames"], FRAME_TOKENS, False, torch.device("cpu")).dense
     assert torch.equal(mask, g[f"{case}.mask"])
     x = swap(g[f"{case}.x"]).clone().requires_grad_()
     out = model(x, g[f"{case}.t"], model.read_text(g[f"{case}.context"]), plan)

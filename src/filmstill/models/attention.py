@@ -1,17 +1,20 @@
-"""Who attends to whom: blocks of frames, the mask that says so, and rotary positions.
+"""Who attends to whom: blocks of frames, the mask that says so, and the kernels that read it.
 
 Notable: a plan is a value given to `VideoDiT.forward`, not a subclass; the local window and the sink are
-one rule (`visible_frames`), read by the mask here and by the cache in `kv_cache.py`.
+one rule (`visible_frames`), read by the masks here and by the cache in `kv_cache.py`; a mask is a small table of
+frames, which each kernel spells out for itself: as booleans for scaled_dot_product_attention, as a block mask for
+FlexAttention (arXiv:2412.05496) on CUDA, where it skips what no token sees.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-ROPE_THETA = 10000.0
 
 
 @dataclass(frozen=True)
@@ -45,39 +48,77 @@ class BlockCausal:
         return self.sink_frames, end - (self.window_frames - self.sink_frames)
 
 
-@lru_cache(maxsize=64)
-def block_causal_mask(plan: BlockCausal, frames: int, frame_tokens: int, device: torch.device) -> Tensor:
-    """Boolean [L, L], True where the row's token attends to the column's; tokens in (frame, row, column) order."""
-    seen = torch.zeros(frames, frames, dtype=torch.bool)
-    for start, end in plan.blocks(frames):
-        sink, first = plan.visible_frames(end)
-        seen[start:end, :sink] = True
-        seen[start:end, first:end] = True
-    seen |= torch.eye(frames, dtype=torch.bool)  # a window shorter than a block still leaves a frame itself
-    return seen.repeat_interleave(frame_tokens, 0).repeat_interleave(frame_tokens, 1).to(device)
+    def seen(self, frames: int) -> Tensor:
+        """Boolean [frames, frames], True where the row's frame sees the column's."""
+        seen = torch.zeros(frames, frames, dtype=torch.bool)
+        for start, end in self.blocks(frames):
+            sink, first = self.visible_frames(end)
+            seen[start:end, :sink] = True
+            seen[start:end, first:end] = True
+        return seen | torch.eye(frames, dtype=torch.bool)  # a window shorter than a block leaves a frame itself
+
+    def seen_teacher_forcing(self, frames: int) -> Tensor:
+        """Boolean [2 * frames, 2 * frames] over clean frames, then the same frames noisy.
+
+        Clean frames see clean ones, block-causally. A noisy block sees itself, and of the blocks before it the clean
+        ones: what the cache of a stream holds when it comes to that block.
+        """
+        clean = self.seen(frames)
+        own = torch.zeros(frames, frames, dtype=torch.bool)
+        for start, end in self.blocks(frames):
+            own[start:end, start:end] = True
+        return torch.cat([torch.cat([clean, torch.zeros_like(own)], 1), torch.cat([clean & ~own, own], 1)])
+
+
+class FrameMask:
+    """A table of who sees whom, frame by frame, for tokens in (frame, row, column) order."""
+
+    def __init__(self, seen: Tensor, frame_tokens: int, device: torch.device) -> None:
+        """seen: boolean [F, F]; every frame must see one at least."""
+        self.seen = seen.to(device)
+        self.frame_tokens = frame_tokens
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """Boolean [L, L]."""
+        return self.seen.repeat_interleave(self.frame_tokens, 0).repeat_interleave(self.frame_tokens, 1)
+
+    @cached_property
+    def blocks(self) -> Any:
+        """FlexAttention's BlockMask."""
+        from torch.nn.attention.flex_attention import create_block_mask  # imports the compiler: a second
+
+        def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return self.seen[query // self.frame_tokens, key // self.frame_tokens]
+
+        length = len(self.seen) * self.frame_tokens
+        return create_block_mask(sees, None, None, length, length, device=str(self.seen.device))
 
 
 @lru_cache(maxsize=64)
-def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; angles in float64.
-
-    The pairs of a head are split c - 2*(c//3), c//3, c//3 over time, height and width (Wan2.1, `rope_params`).
-    """
-    pairs = head_dim // 2
-    split = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
-    positions = (torch.arange(first_frame, first_frame + frames), torch.arange(height), torch.arange(width))
-    axes = []
-    for axis, (size, position) in enumerate(zip(split, positions, strict=True)):
-        frequency = ROPE_THETA ** (-torch.arange(size, dtype=torch.float64) / max(size, 1))
-        shape = [1, 1, 1, size]
-        shape[axis] = len(position)
-        angle = torch.outer(position.double(), frequency).view(shape)
-        axes.append(angle.expand(frames, height, width, size))
-    angles = torch.cat(axes, dim=-1).reshape(-1, 1, pairs)
-    return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
+def frame_mask(
+    plan: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
+) -> FrameMask:
+    """The plan's mask over a whole sequence, made once a shape."""
+    seen = plan.seen_teacher_forcing(frames) if teacher_forcing else plan.seen(frames)
+    return FrameMask(seen, frame_tokens, device)
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotary embedding of adjacent pairs as complex numbers: x [B, L, heads, head_dim] (RoFormer, arXiv:2104.09864)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Tensor:
+    """Attention of [B, L, heads, head_dim] thrice, to [B, L, heads * head_dim]."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    if mask is None:
+        out = F.scaled_dot_product_attention(q, k, v)
+    elif q.is_cuda:
+        out = _flex_attention()(q, k, v, block_mask=mask.blocks)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)
+    return out.transpose(1, 2).flatten(2)
+
+
+@lru_cache(maxsize=1)
+def _flex_attention() -> Callable[..., Tensor]:
+    """Compiled: uncompiled it would hold every score in memory."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)  # type: ignore[no-any-return]

@@ -1,21 +1,27 @@
 """VideoDiT: Wan2.1's video transformer at any size, one class.
 
-Notable: parameter names are the released checkpoints'; bidirectional, block-causal and KV-cached attention
-are arguments of `forward`; timesteps may differ from frame to frame; rotary tables and masks are made once a
-shape; the prompt's keys and values are made once (`read_text`) and serve every step of a sampler or rollout.
+Notable: parameter names are the released checkpoints'; bidirectional, block-causal, teacher-forcing and KV-cached
+attention are arguments of `forward`; timesteps may differ from frame to frame; rotary tables and masks are made once
+a shape; the prompt's keys and values are made once (`read_text`) and serve every step of a sampler or rollout;
+`precision` is what matrix products are computed in, while timesteps, norms and the sum of residuals stay float32.
 
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from filmstill.models.attention import BlockCausal, block_causal_mask, rope_table, rotate
+from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.rope import rope_table, rotate
 
 PATCH = 2  # latents a token, each way; one frame in time
 EPS = 1e-6
@@ -46,19 +52,21 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
 
     def forward(
-        self, x: Tensor, rope: Tensor, mask: Tensor | None, context: tuple[Tensor, Tensor] | None
+        self, x: Tensor, rope: Tensor, mask: FrameMask | None, context: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
         q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
         k, v = keys, values = self.read(x, rope)
+        q = q.to(v.dtype)
         if context is not None:
             keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
-        return self.o(_attend(q, keys, values, mask)), (k, v)
+        return self.o(attend(q, keys, values, mask)), (k, v)
 
     def read(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, L, heads, head_dim] of x [B, L, dim]."""
-        heads = (self.num_heads, -1)
-        return rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope), self.v(x).unflatten(-1, heads)
+        heads, values = (self.num_heads, -1), self.v(x)
+        keys = rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope)
+        return keys.to(values.dtype), values.unflatten(-1, heads)
 
 
 class CrossAttention(nn.Module):
@@ -77,7 +85,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
         q = self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1))
-        return self.o(_attend(q, *text, None))
+        return self.o(attend(q, *text))
 
 
 class Block(nn.Module):
@@ -99,7 +107,7 @@ class Block(nn.Module):
         modulation: Tensor,
         text: tuple[Tensor, Tensor],
         rope: Tensor,
-        mask: Tensor | None,
+        mask: FrameMask | None,
         context: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's own keys and values)."""
@@ -129,12 +137,37 @@ class Head(nn.Module):
         return self.head(_modulate(x, shift, scale))
 
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _in_precision(
+    method: "Callable[Concatenate[VideoDiT, Tensor, Arguments], Result]",
+) -> "Callable[Concatenate[VideoDiT, Tensor, Arguments], Result]":
+    """Run a method of VideoDiT under autocast when the network has a `precision` below float32."""
+
+    @wraps(method)
+    def run(self: "VideoDiT", x: Tensor, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if self.precision == torch.float32:
+            return method(self, x, *args, **kwargs)
+        with torch.autocast(x.device.type, self.precision):
+            return method(self, x, *args, **kwargs)
+
+    return run
+
+
 class VideoDiT(nn.Module):
-    """Predicts the velocity (noise - x0) of noisy latents."""
+    """Predicts the velocity (noise - x0) of noisy latents.
+
+    `precision`: dtype of matrix products and attention. `checkpointing`: a layer's activations are computed again in
+    the backward pass instead of kept.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.precision = torch.float32
+        self.checkpointing = False
         dim = config.dim
         self.patch_embedding = nn.Conv3d(config.in_channels, dim, (1, PATCH, PATCH), (1, PATCH, PATCH))
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
@@ -148,11 +181,13 @@ class VideoDiT(nn.Module):
         """The blocks, typed."""
         return list(self.blocks)  # type: ignore[arg-type]
 
+    @_in_precision
     def read_text(self, text: Tensor) -> TextKV:
         """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows count too (Wan2.1)."""
         embedded = self.text_embedding(text)
         return [block.cross_attn.read(embedded) for block in self.layers]
 
+    @_in_precision
     def forward(
         self,
         x: Tensor,
@@ -160,22 +195,48 @@ class VideoDiT(nn.Module):
         text: TextKV,
         plan: BlockCausal | None = None,
         cache: KVCache | None = None,
+        clean: Tensor | None = None,
+        clean_t: Tensor | None = None,
     ) -> Tensor:
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
         plan: block-causal over this whole sequence; None: every frame sees every frame.
         cache: the sequence continues the cache's, which is only read.
+        clean: teacher forcing under `plan`: the same frames as x, finished [B, F, C, H, W]; a block of x sees the
+        blocks before it there. clean_t [B, F]: the timesteps of their noise, if they have some.
         """
         frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
         tokens, time, modulation, rope = self._embed(x, t, cache)
-        mask = block_causal_mask(plan, frames, rows * columns, x.device) if plan else None
+        if clean is not None:
+            clean_t = torch.zeros(clean.shape[:2], device=x.device) if clean_t is None else clean_t
+            clean_tokens, _, clean_modulation, _ = self._embed(clean, clean_t, None)
+            tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
+            modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
+        mask = frame_mask(plan, frames, rows * columns, clean is not None, x.device) if plan else None
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
-            tokens, _ = block(tokens, modulation, layer_text, rope, mask, context)
-        patches = self.head(tokens, time)
+            tokens, _ = self._through(block, tokens, modulation, layer_text, rope, mask, context)
+        patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
-        return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape)
+        return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)
 
+    def _through(
+        self,
+        block: Block,
+        tokens: Tensor,
+        modulation: Tensor,
+        text: tuple[Tensor, Tensor],
+        rope: Tensor,
+        mask: FrameMask | None,
+        context: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if self.checkpointing and torch.is_grad_enabled():
+            # No layer draws random numbers, so their state need not be kept.
+            run = (block, tokens, modulation, text, rope, mask, context)
+            return checkpoint(*run, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+        return block(tokens, modulation, text, rope, mask, context)  # type: ignore[no-any-return]
+
+    @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
         """Put latents x at timesteps t (as in `forward`) into the cache: all but the last layer, and its keys."""
         frames = x.shape[1]
@@ -200,10 +261,11 @@ class VideoDiT(nn.Module):
         return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
     def _embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim])."""
+        """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim]), float32 in any precision."""
         waves = sinusoid(t if t.ndim == 2 else t[:, None], self.config.freq_dim)
-        time = self.time_embedding(waves.to(self.patch_embedding.weight.dtype))
-        return time, self.time_projection(time).unflatten(-1, (6, -1))
+        with torch.autocast(t.device.type, enabled=False):
+            time = self.time_embedding(waves.to(self.time_embedding[0].weight.dtype))
+            return time, self.time_projection(time).unflatten(-1, (6, -1))
 
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -212,12 +274,6 @@ def sinusoid(t: Tensor, dim: int) -> Tensor:
     frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
     angle = t.double()[..., None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """[B, L, heads, head_dim] thrice to [B, L, dim]."""
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
