@@ -15,17 +15,26 @@ from filmstill.runtime.stage import Stage, run
 
 def main(stage: Stage) -> None:
     params, setup = section(Distill, "distill"), Setup.read()
+    prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
+    setup.encoder.prepare([*prompts, setup.text.negative])
     probe = Probe.of(setup, params.gate, "distill")
-    teacher = setup.network(TEACHER)
-    critic = setup.network(TEACHER).requires_grad_(True)
-    generator = setup.network(INIT).requires_grad_(True)
-    objective = Dmd(teacher, critic, setup.schedule, params.guidance, setup.encoder.encode([""]))
-    texts = setup.encoder.encode(load_prompts(TRAIN_PROMPTS)["text"].tolist())
-    self_forcing = SelfForcing(params, generator, objective, setup.plan, texts, setup.latent_shape, setup.seed)
+    critic, generator = setup.trained(TEACHER), setup.trained(INIT)
+    objective = Dmd(setup.teacher(), critic, setup.schedule, params.guidance, setup.no_text())
+    self_forcing = SelfForcing(
+        params,
+        generator,
+        objective,
+        setup.plan,
+        setup.encoder,
+        prompts,
+        setup.latent_shape,
+        setup.seed,
+        setup.compute.micro_batch,
+    )
     losses = train_self_forcing(stage.work, self_forcing, lambda path: probe.save_sheet(generator, path))
     out = stage.out / "distill"
     with self_forcing.ema.swapped_into(generator):
-        metrics = {"all_attributes": probe.score(generator), "loss_ratio": loss_ratio(losses)}
+        metrics = {**probe.score(generator), "loss_ratio": loss_ratio(losses)}
     write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())
     stage.keep_curves()

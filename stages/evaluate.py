@@ -1,25 +1,24 @@
-"""Score every arm (digits-bench) and draw the report."""
+"""Score every arm and draw the report: digits-bench in the embedded world, statistics of pixels in the open one."""
 
 from filmstill.artifacts import CODEC, SAMPLES
 from filmstill.evaluate.closing import drift_line, headline
 from filmstill.evaluate.evaluate import evaluate
+from filmstill.evaluate.open_bench import evaluate_open
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import read_seed, section
-from filmstill.params.shared import Compute, World
+from filmstill.params.shared import DIGITS, Compute, World
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
     prepare(section(Compute, "compute"))
-    metrics = evaluate(
-        SAMPLES,
-        CODEC,
-        section(World, "world"),
-        section(Evaluate, "evaluate"),
-        read_seed(),
-        stage.out / "evaluate",
-    )
+    world, params, seed = section(World, "world"), section(Evaluate, "evaluate"), read_seed()
+    out = stage.out / "evaluate"
+    if world.name == DIGITS:
+        metrics = evaluate(SAMPLES, CODEC, world, params, seed, out)
+    else:
+        metrics = evaluate_open(SAMPLES, world, params, seed, out)
     print(headline(metrics), drift_line(metrics), "the whole table: python -m filmstill results", sep="\n")
 
 

@@ -16,7 +16,8 @@ def main(stage: Stage) -> None:
     params, setup = section(OdeInit, "ode_init"), Setup.read()
     pairs = Pairs.load(PAIRS)
     probe = Probe.of(setup, params.gate, "ode_init")
-    model = setup.network(TEACHER).requires_grad_(True)
+    setup.encoder.prepare(pairs.prompts)
+    model = setup.trained(TEACHER)
     losses = train_ode_init(
         stage.work,
         params,
@@ -27,10 +28,11 @@ def main(stage: Stage) -> None:
         model,
         setup.encoder,
         setup.seed,
+        setup.compute.micro_batch,
         lambda path: probe.save_sheet(model, path),
     )
     out = stage.out / "ode_init"
-    metrics = {"all_attributes": probe.score(model), "loss_ratio": loss_ratio(losses)}
+    metrics = {**probe.score(model), "loss_ratio": loss_ratio(losses)}
     write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "init.safetensors", model.state_dict(), setup.config, setup.facts())
     stage.keep_curves()

@@ -1,9 +1,9 @@
 """Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then their mp4s."""
 
 from filmstill.distill.setup import Setup
-from filmstill.evaluate.arms import long_plan, requests
+from filmstill.evaluate.arms import long_plan, prepare_prompts, requests
 from filmstill.evaluate.clips import write_samples
-from filmstill.evaluate.names import EVERY_ARM
+from filmstill.evaluate.names import every_arm
 from filmstill.params.load import section
 from filmstill.params.samples import Samples
 from filmstill.runtime.fanout import fan_out
@@ -13,9 +13,11 @@ from filmstill.runtime.stage import Stage, run
 def main(stage: Stage) -> None:
     params, setup = section(Samples, "samples"), Setup.read()
     long_plan(params, setup)  # refuse bad parameters before the first arm is made
-    clips = sum(len(requests(params, arm)) for arm in EVERY_ARM)
-    shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in EVERY_ARM], clips, "clip")
-    write_samples(params, setup.codec(), dict(zip(EVERY_ARM, shards, strict=True)), stage.out / "samples")
+    prepare_prompts(params, setup)
+    arms, codec = every_arm(setup.world), setup.codec(params.fast_decoder)
+    clips = sum(len(requests(params, arm)) for arm in arms)
+    shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in arms], clips, "clip")
+    write_samples(params, codec, setup.world.fps, dict(zip(arms, shards, strict=True)), stage.out / "samples")
 
 
 if __name__ == "__main__":

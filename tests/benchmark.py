@@ -21,19 +21,18 @@ from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.teacher import new_model
 from filmstill.models.attention import BlockCausal
-from filmstill.models.rope import rope_table, rotate
 from filmstill.models.codec import CHANNELS
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.rope import rope_table, rotate
 from filmstill.models.weights import config_of
 from filmstill.params.samples import Samples
-from filmstill.params.shared import Compute, Model, World
+from filmstill.params.shared import DIGITS, FPS, Compute, Model, World
 from filmstill.runtime.compute import prepare
-from filmstill.runtime.video import FPS, save_video
-from filmstill.worlds.digits import latent_shape
+from filmstill.runtime.video import save_video
 
 BATCH = Samples().batch
 SIZES, WORLD, SCHEDULE = Model(), World(), FlowSchedule(3.0)
-SHAPE = latent_shape(WORLD)
+SHAPE = WORLD.latent_shape(SIZES.in_channels)
 
 
 def seconds(*actions: Callable[[], object], rounds: int = 7) -> list[float]:
@@ -68,8 +67,8 @@ def mp4() -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         ours, plugin = Path(folder) / "a.mp4", Path(folder) / "b.mp4"
         return seconds(
-            lambda: iio.imwrite(plugin, frames, plugin="pyav", codec="libx264", fps=FPS),
-            lambda: save_video(video, ours),
+            lambda: iio.imwrite(plugin, frames, plugin="pyav", codec="libx264", fps=FPS[DIGITS]),
+            lambda: save_video(video, ours, FPS[DIGITS]),
         )
 
 

@@ -13,30 +13,24 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards run through Snakemake
 # What a stage reads besides code: artifacts of earlier stages and raw files.
+CODEC, TEXT, TEACHER = "data/teacher/codec.safetensors", "data/teacher/text", "data/teacher/teacher.safetensors"
+SCORE = "data/teacher/real_score"
 DATA = {
     "prompts": ["${prompts.extension}", "${prompts.raw}", "${prompts.unsafe_words}"],
-    "teacher": [],
-    "ode_pairs": ["data/prompts/train.parquet", "data/teacher/teacher.safetensors"],
-    "ode_init": [
-        "data/ode_pairs",
-        "data/prompts/train.parquet",
-        "data/teacher/codec.safetensors",
-        "data/teacher/teacher.safetensors",
-    ],
-    "distill": [
-        "data/ode_init/init.safetensors",
-        "data/prompts/train.parquet",
-        "data/teacher/codec.safetensors",
-        "data/teacher/teacher.safetensors",
-    ],
+    "teacher": ["${teacher.real_score}", "${teacher.released}"],
+    "ode_pairs": ["data/prompts/train.parquet", TEACHER, TEXT],
+    "ode_init": ["data/ode_pairs", "data/prompts/train.parquet", CODEC, TEACHER, TEXT],
+    "distill": ["data/ode_init/init.safetensors", "data/prompts/train.parquet", CODEC, SCORE, TEACHER, TEXT],
     "samples": [
         "data/distill/student.safetensors",
         "data/ode_init/init.safetensors",
         "data/prompts/eval.parquet",
-        "data/teacher/codec.safetensors",
-        "data/teacher/teacher.safetensors",
+        CODEC,
+        SCORE,
+        TEACHER,
+        TEXT,
     ],
-    "evaluate": ["data/samples", "data/teacher/codec.safetensors"],
+    "evaluate": ["data/samples", CODEC],
 }
 
 

@@ -69,7 +69,7 @@ def test_pictures_stay_between_black_and_white():
 
 def test_a_codec_comes_back_from_its_file_and_from_no_other(tmp_path: Path):
     codec, path = fitted(), tmp_path / "codec.safetensors"
-    save_tensors(path, codec.tensors())
+    codec.save(path)
     assert torch.equal(DctCodec.load(path).encode(clips(3)), codec.encode(clips(3)))
     for wrong in ({"latents": codec.mean}, {"mean": codec.mean[:3], "deviation": codec.deviation}):
         save_tensors(path, wrong)

@@ -28,16 +28,21 @@ by_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 
 
 def randomised(config: DiTConfig) -> VideoDiT:
-    """A network whose every parameter is random, cut from one table of numbers (1.4 billion draws would take long)."""
+    """A network whose every parameter is random; matrices are cuts of one table: 1.4 billion draws take long."""
     with torch.device("meta"):
         model = VideoDiT(config)
-    table = torch.randn(2**22, generator=torch.Generator().manual_seed(0))
-    tensors, start = {}, 0
-    for name, shape in ((n, p.shape) for n, p in model.state_dict().items()):
-        count = shape.numel()
-        cut = table.roll(start).repeat(count // len(table) + 1)[:count].view(shape)
-        scale = 0.3 if len(shape) == 1 or "modulation" in name else shape[1:].numel() ** -0.5
-        tensors[name], start = (cut * scale + (1.0 if "norm" in name and name.endswith("weight") else 0.0)), start + 7919
+    dice = torch.Generator().manual_seed(0)
+    sizes = {name: p.shape for name, p in model.state_dict().items()}
+    table = torch.randn(max(map(torch.Size.numel, sizes.values())) + 100_003, generator=dice) * config.dim**-0.5
+    tensors = {}
+    for number, (name, shape) in enumerate(sizes.items()):
+        start = 7919 * number % 100_003
+        drawn = table[start : start + shape.numel()].view(shape)
+        if name.endswith("weight") and "norm" in name:
+            drawn = 1 + 0.3 * torch.randn(shape, generator=dice)
+        elif len(shape) == 1 or "modulation" in name:
+            drawn = 0.3 * torch.randn(shape, generator=dice)
+        tensors[name] = drawn
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False)
 
@@ -134,6 +139,7 @@ def test_a_stream_of_its_own_frames_is_the_masked_sequence(plan):
     assert_close(torch.cat(pieces, 1), masked, SAME)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @by_plan
 @pytest.mark.parametrize("frame_tokens", [6, 128])  # the second makes whole blocks of FlexAttention's 128 (defect 7)
 @pytest.mark.parametrize("teacher_forcing", [False, True])

@@ -187,6 +187,6 @@ def test_average_over_five_updates(decay):
     ema = Ema(model, decay)
     for step in range(1, 6):
         set_parameters(step)
-        ema.update(model)
+        ema.update(model, 0)
         for name, average in ema.tensors().items():
             assert_close(average, g[f"decay{decay}.ema_{name}.step{step}"], SCHEDULE)

@@ -14,7 +14,7 @@ def test_swapping_the_average_in_and_out_restores_to_the_bit():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    ema.update(model)
+    ema.update(model, 0)
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     average = {name: t.clone() for name, t in ema.tensors().items()}
     with pytest.raises(ZeroDivisionError), ema.swapped_into(model):
@@ -36,12 +36,12 @@ def test_learning_rate_rises_stays_and_falls_to_nothing():
 def test_the_learning_rate_is_a_function_of_the_step_and_not_of_the_steps_before():
     optimizers = muon_and_adamw(nn.ModuleDict({"blocks": nn.Linear(4, 4), "head": nn.Linear(4, 2)}), 1e-2, 1e-3, 0.1)
     for factor in (0.5, 0.1, 1.0, 0.25):
-        set_learning_rate(optimizers, factor)
+        set_learning_rate(optimizers.values(), factor)
     assert [group["lr"] for o in optimizers for group in o.param_groups] == [2.5e-3, 2.5e-4]
 
 
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
     model = nn.ModuleDict({"blocks": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
-    muon, adamw = (o.param_groups[0]["params"] for o in muon_and_adamw(model, 1e-2, 1e-3, 0.1))
+    muon, adamw = (o.param_groups[0]["params"] for o in muon_and_adamw(model, 1e-2, 1e-3, 0.1).values())
     assert [id(p) for p in muon] == [id(model["blocks"].weight)]
     assert {id(p) for p in adamw} == {id(p) for p in model.parameters()} - {id(model["blocks"].weight)}

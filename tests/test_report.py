@@ -86,7 +86,7 @@ def text_of(metrics: dict[str, Any], width: int = 120) -> str:
 
 def test_sheet_loops_at_its_pace_and_is_small(tmp_path: Path) -> None:
     videos, prompts = comparison(6)
-    comparison_sheet(videos, prompts, tmp_path / "sheet.gif", tmp_path / "sheet.png")
+    comparison_sheet(videos, prompts, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.gif").stat().st_size < 1.5e6
     with Image.open(tmp_path / "sheet.gif") as gif:
         durations = []
@@ -103,15 +103,15 @@ def test_sheet_takes_broken_clips_and_long_prompts(tmp_path: Path) -> None:
     videos["student"] = torch.full_like(videos["student"], float("nan"))
     videos["student"][0] = 7.0
     wordy = [prompts[0] * 20, "x" * 500]
-    comparison_sheet(videos, wordy, tmp_path / "sheet.gif", tmp_path / "sheet.png")
-    comparison_sheet(videos, wordy, tmp_path / "again.gif", tmp_path / "again.png")
+    comparison_sheet(videos, wordy, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
+    comparison_sheet(videos, wordy, 8, tmp_path / "again.gif", tmp_path / "again.png")
     assert (tmp_path / "sheet.gif").read_bytes() == (tmp_path / "again.gif").read_bytes()
     assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "again.png").read_bytes()
 
 
 def test_report_is_one_page_that_opens_offline(tmp_path: Path) -> None:
     videos, prompts = comparison(2)
-    comparison_sheet(videos, prompts, tmp_path / "sheet.gif", tmp_path / "sheet.png")
+    comparison_sheet(videos, prompts, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
     write_report(metrics_like_a_run(), tmp_path)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"scores.png", "drift.png", "speed.png"}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -8,8 +8,9 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import PATCH, TextKV, VideoDiT
+from filmstill.models.dit import TextKV, VideoDiT
 from filmstill.models.kv_cache import KVCache
+from filmstill.params.shared import PATCH
 from goldens import TINY, tiny
 
 PROMPTS, FRAMES = ["a red seven", "a blue nine sways", ""], 9

@@ -44,8 +44,7 @@ class Toy(nn.Module):
 
 def toy_state() -> TrainState:
     model = Toy()
-    muon, adamw = muon_and_adamw(model, 1e-2, 1e-2, weight_decay=0.1)
-    return TrainState({"toy": model}, {"muon": muon, "adamw": adamw}, {"toy": Ema(model, 0.9)})
+    return TrainState({"toy": model}, muon_and_adamw(model, 1e-2, 1e-2, weight_decay=0.1), {"toy": Ema(model, 0.9)})
 
 
 def run(
@@ -67,7 +66,7 @@ def run(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        state.emas["toy"].update(model)
+        state.emas["toy"].update(model, index)
         scalars = {"loss": loss.item(), "other": float(index)}
         hook(index, scalars)
         return scalars

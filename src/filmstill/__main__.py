@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from filmstill.artifacts import CODEC, STUDENT
+from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.runtime.exit import exit_code
 
 EPILOG = """examples:
@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--student", type=Path, default=STUDENT)
     generate.add_argument("--codec", type=Path, default=CODEC)
+    generate.add_argument("--text", type=Path, default=TEXT, help=f"the text encoder's folder (default {TEXT})")
+    generate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda computes in bfloat16")
+    generate.add_argument("--fast", action="store_true", help="decode by the release's small decoder (TAEHV)")
     generate.set_defaults(run=_generate)
 
     results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
@@ -73,16 +76,17 @@ def _check(_arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from filmstill.serve.generate import generate
+    from filmstill.serve.generate import Files, generate
 
     generate(
         arguments.prompts,
         arguments.seed,
         arguments.out,
-        arguments.student,
-        arguments.codec,
+        Files(arguments.student, arguments.codec, arguments.text),
         arguments.frames,
         arguments.window,
+        arguments.device,
+        arguments.fast,
     )
 
 

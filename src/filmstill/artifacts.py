@@ -5,9 +5,13 @@ from pathlib import Path
 TRAIN_PROMPTS = Path("data/prompts/train.parquet")
 EVAL_PROMPTS = Path("data/prompts/eval.parquet")
 TEACHER = Path("data/teacher/teacher.safetensors")
+REAL_SCORE = Path("data/teacher/real_score")
 CODEC = Path("data/teacher/codec.safetensors")
+TEXT = Path("data/teacher/text")
 PAIRS = Path("data/ode_pairs")
 INIT = Path("data/ode_init/init.safetensors")
 STUDENT = Path("data/distill/student.safetensors")
 SAMPLES = Path("data/samples")
 RESULTS = Path("data/evaluate")
+
+PROMPT_CACHE = Path(".cache/prompts")  # encoded prompts: no artifact, each can be encoded again

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, euler_step
-from filmstill.models.dit import VideoDiT
+from filmstill.models.experts import Denoiser
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, F, C, H, W], sigma [B]) -> velocity
 
 
-def guided(model: VideoDiT, text: Tensor, no_text: Tensor, weight: float) -> Velocity:
+def guided(model: Denoiser, text: Tensor, no_text: Tensor, weight: float) -> Velocity:
     """The velocity uncond + weight*(cond - uncond) (arXiv:2207.12598), both branches in one batch.
 
     text [B, text_len, text_dim]; no_text [1 or B, text_len, text_dim].

@@ -14,6 +14,7 @@ from filmstill.diffusion.losses import flow_loss
 from filmstill.diffusion.sample import guided
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.dit import VideoDiT
+from filmstill.models.experts import Denoiser
 
 SIGMA_RANGE = (0.02, 0.98)  # noise levels at which the scores are compared
 
@@ -47,7 +48,7 @@ class Draw:
 class Dmd:
     """The objective: a frozen teacher (real score), a trained critic (fake score), and how they are compared."""
 
-    teacher: VideoDiT
+    teacher: Denoiser
     critic: VideoDiT
     schedule: FlowSchedule
     guidance: float

@@ -8,16 +8,22 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """`shadow = decay*shadow + (1 - decay)*parameter`, from a copy of the parameters; no bias correction."""
+    """`shadow = decay*shadow + (1 - decay)*parameter`, from a copy of the parameters; no bias correction.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    Before update `start` the average is the parameters themselves.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, start: int = 0) -> None:
         self.decay = decay
+        self.start = start
         self.shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, index: int) -> None:
+        """Take in the parameters after update `index`, counted from 0."""
         parameters = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(list(self.shadow.values()), parameters, 1 - self.decay)
+        share = 1 - self.decay if index >= self.start else 1.0
+        torch._foreach_lerp_(list(self.shadow.values()), parameters, share)
 
     @contextmanager
     def swapped_into(self, model: nn.Module) -> Iterator[None]:

@@ -13,43 +13,42 @@ import torch
 from filmstill.artifacts import TEACHER, TRAIN_PROMPTS
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.sample import guided, sample
-from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.models.text import HashedWords
-from filmstill.models.weights import config_of, load_model
-from filmstill.params.load import read_seed, section
+from filmstill.distill.setup import Setup
+from filmstill.models.load import DTYPES
+from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
-from filmstill.params.shared import Compute, Model, Schedule, World
 from filmstill.prompts.store import load_prompts
-from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
 from filmstill.runtime.files import load_tensors, save_tensors, write_table
-from filmstill.worlds.digits import latent_shape
-
-BATCH = 8  # trajectories integrated together: what a core's cache holds
 
 
 def shard_names(params: OdePairs) -> list[str]:
     return [f"pairs-{number:04d}" for number in range(params.shards)]
 
 
+def prepare_prompts(params: OdePairs) -> None:
+    """Encode every prompt once, before shards run side by side."""
+    setup = Setup.read()
+    setup.encoder.prepare([*_prompts(params)["text"].tolist(), setup.text.negative])
+
+
 def make_shard(number: int, out: Path) -> None:
     """Write shard `number`: latents [n, nodes + 1, F, C, H, W] of its prompts, noisy to clean."""
-    params, sizes, world = section(OdePairs, "ode_pairs"), section(Model, "model"), section(World, "world")
-    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), read_seed()
-    prepare(Compute(threads=1))  # shards run side by side
-    shape = latent_shape(world)
-    model, _ = load_model(TEACHER, config_of(sizes, shape[1]))
-    encoder = HashedWords(sizes.text_len, sizes.text_dim)
+    params, setup = section(OdePairs, "ode_pairs"), Setup.read()
+    torch.set_num_threads(1)  # shards run side by side
+    model, no_text = setup.frozen(TEACHER), setup.no_text()
     mine = _prompts(params).iloc[number :: params.shards]
     keep = [params.steps // params.nodes * node for node in range(params.nodes)]
     parts = []
-    for start in range(0, len(mine), BATCH):
-        rows = mine.iloc[start : start + BATCH]
-        noise = clip_noise(rows["prompt"].tolist(), [seed] * len(rows), 1, shape)[:, 0]
-        velocity = guided(model, encoder.encode(rows["text"].tolist()), encoder.encode([""]), params.guidance)
-        parts.append(sample(velocity, noise, schedule, params.steps, keep))
+    for start in range(0, len(mine), params.batch):
+        rows = mine.iloc[start : start + params.batch]
+        noise = clip_noise(rows["prompt"].tolist(), [setup.seed] * len(rows), 1, setup.latent_shape)[:, 0]
+        text = setup.encoder.encode(rows["text"].tolist()).to(setup.device)
+        velocity = guided(model, text, no_text, params.guidance)
+        latents = sample(velocity, noise.to(setup.device), setup.schedule, params.steps, keep)
+        parts.append(latents.to("cpu", DTYPES[setup.compute.precision]))
         report_done(out, start + len(rows))
-    sigmas = [*schedule.nodes(params.nodes).tolist(), 0.0]
+    sigmas = [*setup.schedule.nodes(params.nodes).tolist(), 0.0]
     facts = {"ids": json.dumps(mine["id"].tolist()), "sigmas": json.dumps(sigmas)}
     save_tensors(out, {"latents": torch.cat(parts)}, facts)
 

@@ -11,20 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
 
 from filmstill.diffusion.losses import x0_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
 from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.pairs import Pairs
-from filmstill.distill.training import Rhythm, TrainState, train
+from filmstill.distill.training import Rhythm, TrainState, micro_batches, train
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
-from filmstill.models.text import HashedWords
+from filmstill.models.text import TextEncoder
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import randomness
-
-MAX_GRAD_NORM = 1.0
 
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
@@ -43,34 +42,50 @@ def train_ode_init(
     student_steps: int,
     schedule: FlowSchedule,
     model: VideoDiT,
-    encoder: HashedWords,
+    encoder: TextEncoder,
     seed: int,
+    micro_batch: int | None,
     draw_sheet: Callable[[Path], None],
 ) -> list[float]:
     """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss."""
-    kept = torch.tensor(pairs.node_indices(schedule, student_steps))
+    kept = pairs.node_indices(schedule, student_steps)
     sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
-    texts = encoder.encode(pairs.prompts)
-    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr, weight_decay=0.0)
-    state = TrainState({"student": model}, {"muon": muon, "adamw": adamw})
-    frames = pairs.latents.shape[2]
+    optimizers = _optimizers(model, params)
+    frames, device = pairs.shape[0], model.device
+
+    def regress(samples: range, chosen: list[int], node: Tensor, noisy_in_batch: Tensor) -> Tensor:
+        """This micro-batch's share of the loss, its gradients added to the others'."""
+        node = node[samples.start : samples.stop]
+        mine = chosen[samples.start : samples.stop]
+        trajectory = pairs.trajectories(mine, kept).float()  # [b, S, F, C, H, W]
+        rows, columns = torch.arange(len(mine))[:, None], torch.arange(frames)
+        xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
+        sigma, noisy = sigmas[node], (node < student_steps).to(device)
+        text = encoder.encode([pairs.prompts[i] for i in mine]).to(device)
+        velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), plan=attention)
+        loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
+        loss.backward()
+        return loss.detach()
 
     def step(index: int) -> dict[str, float]:
-        set_learning_rate([muon, adamw], warmup_then_decay(index, params.steps, params.warmup, params.decay_share))
-        chosen = torch.tensor(batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch))
+        factor = warmup_then_decay(index, params.steps, params.warmup, params.decay_share)
+        set_learning_rate(optimizers.values(), factor)
+        chosen = batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch)
         node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
-        trajectory = pairs.latents[chosen][:, kept]  # [B, S, F, C, H, W]
-        rows, columns = torch.arange(params.batch)[:, None], torch.arange(frames)
-        xt, x0, sigma = trajectory[rows, node, columns], trajectory[:, -1], sigmas[node]
-        velocity = model(xt, sigma * TIMESTEPS, model.read_text(texts[chosen]), plan=attention)
-        noisy = node < student_steps
-        loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy])
-        loss.backward()
-        norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        for optimizer in (muon, adamw):
+        noisy = (node < student_steps).sum().to(device)
+        parts = [regress(part, chosen, node, noisy) for part in micro_batches(params.batch, micro_batch)]
+        norm = clip_grad_norm_(model.parameters(), params.max_grad_norm)
+        for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        return {"loss": loss.item(), "gradient_norm": norm.item()}
+        return {"loss": sum(part.item() for part in parts), "gradient_norm": norm.item()}
 
     rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
-    return train("ode_init", folder, rhythm, state, step, draw_sheet)
+    return train("ode_init", folder, rhythm, TrainState({"student": model}, optimizers), step, draw_sheet)
+
+
+def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:
+    if params.muon_lr is not None:
+        return muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
+    betas = (params.beta1, params.beta2)
+    return {"adamw": AdamW(model.parameters(), lr=params.adamw_lr, betas=betas, weight_decay=params.weight_decay)}

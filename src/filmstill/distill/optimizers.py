@@ -1,5 +1,7 @@
 """Learning-rate curve and the split of parameters between Muon and AdamW."""
 
+from collections.abc import Iterable
+
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -11,7 +13,7 @@ def warmup_then_decay(step: int, steps: int, warmup: int, decay_share: float) ->
     return min(1.0, rising, falling)
 
 
-def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float, weight_decay: float) -> list[Optimizer]:
+def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float, weight_decay: float) -> dict[str, Optimizer]:
     """Muon (Jordan 2024; steps of AdamW's size, arXiv:2502.16982) for the blocks' matrices, AdamW for the rest.
 
     `weight_decay` is the matrices'; biases, norms, embeddings and the head have none.
@@ -20,10 +22,10 @@ def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float, weight_dec
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-    return [muon, AdamW(others, lr=adamw_lr, weight_decay=0.0)]
+    return {"muon": muon, "adamw": AdamW(others, lr=adamw_lr, weight_decay=0.0)}
 
 
-def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:
+def set_learning_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
     """Scale every group's first learning rate; the rate is a function of the step, never state."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

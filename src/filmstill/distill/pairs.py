@@ -1,10 +1,16 @@
-"""ODE pairs on disk: shards of trajectories at the schedule's nodes, and the manifest that binds them."""
+"""ODE pairs on disk: shards of trajectories at the schedule's nodes, and the manifest that binds them.
+
+Notable: trajectories are read from their shard when a batch asks for them: Wan's 16,000 pairs are 670 GB.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from filmstill.diffusion.schedule import FlowSchedule
@@ -16,34 +22,40 @@ TOLERANCE = 1e-6  # between two sigmas that are the same node
 
 @dataclass(frozen=True)
 class Pairs:
-    """`latents` [N, S, F, C, H, W], noisy to clean; `sigmas` [S] of them (the last is 0); one prompt each."""
+    """N trajectories: `sigmas` [S] of their latents (the last is 0), one of `prompts` each, `shape` (F, C, H, W).
 
-    latents: Tensor
+    `places` says in which file and row each one is.
+    """
+
     sigmas: Tensor
     prompts: list[str]
+    shape: tuple[int, int, int, int]
+    places: list[tuple[Any, int]]
 
     @classmethod
     def load(cls, folder: Path) -> "Pairs":
-        """Read a finished pairs folder; refuses damaged shards and shards of another schedule."""
+        """Open a finished pairs folder; refuses damaged shards and shards of another schedule or size."""
         manifest = read_table(folder / "manifest.parquet")
-        parts: list[Tensor] = []
-        sigmas: Tensor | None = None
+        if manifest.empty:
+            raise FilmstillError(f"{folder}: its manifest names no pairs; remove it and run `dvc repro ode_pairs`")
+        found: tuple[list[float], tuple[int, ...]] | None = None
+        places: list[tuple[Any, int]] = []
         for name, rows in manifest.groupby("shard", sort=False):
             shard = folder / str(name)
-            tensors, facts = load_tensors(shard)
-            if not {"ids", "sigmas"} <= set(facts) or "latents" not in tensors:
-                raise FilmstillError(f"{shard}: is not a shard of pairs; remove {folder} and run `dvc repro ode_pairs`")
-            if json.loads(facts["ids"]) != rows["id"].tolist():
-                raise FilmstillError(f"{shard}: holds other pairs than the manifest says; remake it")
-            nodes = torch.tensor(json.loads(facts["sigmas"]), dtype=torch.float64)
-            if sigmas is not None and not torch.equal(nodes, sigmas):
-                raise FilmstillError(f"{shard}: made on another schedule than the shards before it; remake it")
-            sigmas = nodes
-            parts.append(tensors["latents"])
-        latents = torch.cat(parts)
-        if sigmas is None or len(latents) != len(manifest):
-            raise FilmstillError(f"{folder}: {len(manifest)} pairs in the manifest, {len(latents)} in the shards")
-        return cls(latents, sigmas, manifest["text"].tolist())
+            facts = _checked(shard, rows)
+            if found is not None and facts != found:
+                raise FilmstillError(f"{shard}: of another schedule or size than the shards before it; remake it")
+            found = facts
+            latents = safe_open(shard, framework="pt").get_slice("latents")
+            places += [(latents, row) for row in range(len(rows))]
+        assert found is not None  # the manifest has rows
+        sigmas, (frames, channels, height, width) = found
+        shape = (frames, channels, height, width)
+        return cls(torch.tensor(sigmas, dtype=torch.float64), manifest["text"].tolist(), shape, places)
+
+    def trajectories(self, rows: list[int], nodes: list[int]) -> Tensor:
+        """Latents [len(rows), len(nodes), F, C, H, W] of these pairs at these of the stored nodes."""
+        return torch.stack([latents[row : row + 1][0, nodes] for latents, row in (self.places[i] for i in rows)])
 
     def node_indices(self, schedule: FlowSchedule, steps: int) -> list[int]:
         """Where the student's nodes, then the clean end, stand among the stored ones. One schedule a pipeline."""
@@ -59,3 +71,13 @@ class Pairs:
                 )
             indices.append(int(distance.argmin()))
         return indices
+
+
+def _checked(shard: Path, rows: pd.DataFrame) -> tuple[list[float], tuple[int, ...]]:
+    """(sigmas, size of a clip's latents) of a whole shard that holds what the manifest says."""
+    tensors, facts = load_tensors(shard)
+    if not {"ids", "sigmas"} <= set(facts) or "latents" not in tensors:
+        raise FilmstillError(f"{shard}: is not a shard of pairs; remove its folder and run `dvc repro ode_pairs`")
+    if json.loads(facts["ids"]) != rows["id"].tolist() or len(tensors["latents"]) != len(rows):
+        raise FilmstillError(f"{shard}: holds other pairs than the manifest says; remake it")
+    return json.loads(facts["sigmas"]), tuple(tensors["latents"].shape[2:])

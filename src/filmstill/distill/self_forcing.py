@@ -17,12 +17,11 @@ from filmstill.distill.dmd import Dmd, Draw
 from filmstill.distill.ema import Ema
 from filmstill.distill.optimizers import set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
-from filmstill.distill.training import Rhythm, TrainState, train
+from filmstill.distill.training import Rhythm, TrainState, micro_batches, train
 from filmstill.models.dit import VideoDiT
+from filmstill.models.text import TextEncoder
 from filmstill.params.distill import Distill
 from filmstill.runtime import randomness
-
-MAX_GRAD_NORM = 10.0
 
 
 class SelfForcing:
@@ -34,19 +33,23 @@ class SelfForcing:
         generator: VideoDiT,
         objective: Dmd,
         plan: RolloutPlan,
-        texts: Tensor,
+        encoder: TextEncoder,
+        prompts: list[str],
         latent_shape: tuple[int, int, int, int],
         seed: int,
+        micro_batch: int | None,
     ) -> None:
-        """texts [N, text_len, text_dim] of the train prompts; latent_shape (F, C, H, W)."""
+        """latent_shape: (F, C, H, W). micro_batch: samples a pass; None: the whole batch."""
         self.params = params
         self.generator = generator
         self.objective = objective
         self.plan = plan
-        self.texts = texts
+        self.encoder = encoder
+        self.prompts = prompts
         self.latent_shape = latent_shape
         self.seed = seed
-        self.ema = Ema(generator, params.ema)
+        self.parts = micro_batches(params.batch, micro_batch)
+        self.ema = Ema(generator, params.ema, params.ema_start)
         self.generator_optimizer = self._adamw(generator, params.lr)
         self.critic_optimizer = self._adamw(objective.critic, params.critic_lr)
 
@@ -68,44 +71,54 @@ class SelfForcing:
         for update in range(self.params.critic_updates):
             critic_loss = self._update_critic(index, f"critic{update}")
         loss, norm = self._update_generator(index)
-        self.ema.update(self.generator)
+        self.ema.update(self.generator, index)
         return {"loss": loss, "critic_loss": critic_loss, "gradient_norm": norm}
 
     def _update_critic(self, index: int, update: str) -> float:
-        with torch.no_grad():
-            video, text = self._generate(index, update)
-        loss = self.objective.critic_loss(video, text, self._draw(index, update))
-        loss.backward()
-        clip_grad_norm_(self.objective.critic.parameters(), MAX_GRAD_NORM)
+        losses = []
+        for samples in self.parts:
+            with torch.no_grad():
+                video, text = self._generate(index, update, samples)
+            loss = self.objective.critic_loss(video, text, self._draw(index, update, samples))
+            losses.append(self._backward(loss, samples))
+        clip_grad_norm_(self.objective.critic.parameters(), self.params.max_grad_norm)
         self.critic_optimizer.step()
         self.critic_optimizer.zero_grad()
-        return loss.item()
+        return sum(losses)
 
     def _update_generator(self, index: int) -> tuple[float, float]:
-        video, text = self._generate(index, "generator")
-        loss = self.objective.generator_loss(video, text, self._draw(index, "generator"))
-        loss.backward()
-        norm = clip_grad_norm_(self.generator.parameters(), MAX_GRAD_NORM)
+        losses = []
+        for samples in self.parts:
+            video, text = self._generate(index, "generator", samples)
+            loss = self.objective.generator_loss(video, text, self._draw(index, "generator", samples))
+            losses.append(self._backward(loss, samples))
+        norm = clip_grad_norm_(self.generator.parameters(), self.params.max_grad_norm)
         self.generator_optimizer.step()
         self.generator_optimizer.zero_grad()
-        return loss.item(), norm.item()
+        return sum(losses), norm.item()
 
-    def _generate(self, index: int, update: str) -> tuple[Tensor, Tensor]:
+    def _backward(self, loss: Tensor, samples: range) -> float:
+        """Add the gradients of a micro-batch's mean loss; returns its share of the batch's."""
+        share = loss * (len(samples) / self.params.batch)
+        share.backward()
+        return share.item()
+
+    def _generate(self, index: int, update: str, samples: range) -> tuple[Tensor, Tensor]:
         """A rollout of the generator as it is now: (latents [B, F, C, H, W], text [B, text_len, text_dim])."""
-        batch, purpose = self.params.batch, f"distill/{update}"
-        chosen = batch_indices(len(self.texts), self.seed, f"{purpose}/prompts", index, batch)
-        text = self.texts[chosen]
+        purpose, device = f"distill/{update}", self.generator.device
+        chosen = batch_indices(len(self.prompts), self.seed, f"{purpose}/prompts", index, self.params.batch)
+        text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
         shape = (self.plan.noises, *self.latent_shape)
-        noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, range(batch))
+        noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
         exit_step = int(randomness.integers(len(self.plan.sigmas), (), self.seed, f"{purpose}/exit", index, [0]))
         blocks = rollout(self.generator, self.generator.read_text(text), noise, self.plan, exit_step)
         return torch.cat(list(blocks), dim=1), text
 
-    def _draw(self, index: int, update: str) -> Draw:
-        samples = range(self.params.batch)
+    def _draw(self, index: int, update: str, samples: range) -> Draw:
+        device, purpose = self.generator.device, f"distill/{update}"
         return Draw(
-            randomness.uniform(self.seed, f"distill/{update}/time", index, samples),
-            randomness.normal(self.latent_shape, self.seed, f"distill/{update}/noise", index, samples),
+            randomness.uniform(self.seed, f"{purpose}/time", index, samples).to(device),
+            randomness.normal(self.latent_shape, self.seed, f"{purpose}/noise", index, samples).to(device),
         )
 
 

@@ -1,56 +1,92 @@
 """What the stages of the student share: read once from params.yaml, taken apart where it is used."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from filmstill.artifacts import CODEC
+import torch
+from torch import Tensor
+
+from filmstill.artifacts import REAL_SCORE, TEACHER
 from filmstill.diffusion.rollout import RolloutPlan
-from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule
 from filmstill.models.attention import BlockCausal
-from filmstill.models.codec import CHANNELS, DctCodec
+from filmstill.models.codec import Codec
 from filmstill.models.dit import DiTConfig, VideoDiT
-from filmstill.models.text import HashedWords
+from filmstill.models.experts import Denoiser, Experts
+from filmstill.models.load import DTYPES, load_codec, load_encoder
+from filmstill.models.released import read_json
+from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.load import read_seed, section
-from filmstill.params.shared import Compute, Model, Schedule, Student, World
+from filmstill.params.shared import Compute, Model, Schedule, Student, Text, World
 from filmstill.runtime.compute import prepare
-from filmstill.worlds.digits import latent_shape
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The shared sections, checked against one another, and what follows from them."""
+    """The shared sections and what follows from them. `student` and `plan` are read when a stage asks for them: a stage
+    that does not is not made again when they change."""
 
     seed: int
     world: World
-    student: Student
+    text: Text
+    compute: Compute
     schedule: FlowSchedule
-    plan: RolloutPlan
     config: DiTConfig
-    encoder: HashedWords
 
     @classmethod
     def read(cls) -> "Setup":
-        prepare(section(Compute, "compute"))
-        world, sizes, student = section(World, "world"), section(Model, "model"), section(Student, "student")
-        student.check_frames(world.frames, "world.frames")
+        compute, world, text = section(Compute, "compute"), section(World, "world"), section(Text, "text")
+        prepare(compute)
         schedule = FlowSchedule(section(Schedule, "schedule").shift)
+        return cls(read_seed(), world, text, compute, schedule, config_of(section(Model, "model")))
+
+    @cached_property
+    def student(self) -> Student:
+        student = section(Student, "student")
+        student.check_frames(self.world.frames, "world.frames")
+        return student
+
+    @cached_property
+    def plan(self) -> RolloutPlan:
+        student = self.student
         attention = BlockCausal(student.block_frames, student.window_frames, student.sink_frames)
-        plan = RolloutPlan.of(schedule, student.steps, attention, student.context_noise)
-        encoder = HashedWords(sizes.text_len, sizes.text_dim)
-        return cls(read_seed(), world, student, schedule, plan, config_of(sizes, CHANNELS), encoder)
+        return RolloutPlan.of(self.schedule, student.steps, attention, student.context_noise)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        return load_encoder(self.text, self.compute)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.compute.device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(F, C, H, W) of a clip."""
-        return latent_shape(self.world)
+        return self.world.latent_shape(self.config.in_channels)
 
-    def codec(self) -> DctCodec:
-        return DctCodec.load(CODEC)
+    def codec(self, fast: bool = False) -> Codec:
+        return load_codec(self.compute, fast=fast)
 
-    def network(self, path: Path) -> VideoDiT:
-        """The network in a stage's file, refused if it is of other sizes than params.yaml's."""
-        return load_model(path, self.config)[0]
+    def no_text(self) -> Tensor:
+        """[1, text_len, text_dim] of the prompt of guidance's other branch, on the device."""
+        return self.encoder.encode([self.text.negative]).to(self.device)
+
+    def frozen(self, path: Path) -> VideoDiT:
+        """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
+        return frozen(load_model(path, self.config)[0], self.compute)
+
+    def trained(self, path: Path) -> VideoDiT:
+        """The same, to train: its weights stay float32."""
+        model = load_model(path, self.config)[0].float().to(self.device).requires_grad_(True)
+        model.precision, model.checkpointing = DTYPES[self.compute.precision], self.compute.checkpointing
+        return model
+
+    def teacher(self) -> Denoiser:
+        """Whose score the student follows: the released real score where there is one, else the pairs' teacher."""
+        return real_score(REAL_SCORE, self.compute) or self.frozen(TEACHER)
 
     def facts(self) -> dict[str, object]:
         """What a student's file says of how to run it."""
@@ -63,5 +99,24 @@ class Setup:
             "sink_frames": student.sink_frames,
             "context_noise": student.context_noise,
             "latent_shape": list(self.latent_shape),
-            "text_len": self.encoder.text_len,
+            "fps": self.world.fps,
         }
+
+
+def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
+    """A network without gradients, where and in what the machine computes."""
+    model.precision = DTYPES[compute.precision]
+    model.freeze()
+    return model.to(compute.device)
+
+
+def real_score(folder: Path, compute: Compute) -> Denoiser | None:
+    """The network, or the two experts, of a real_score folder; None where it names none."""
+    facts = read_json(folder / "experts.json")
+    models = [load_model(folder / name)[0] for name in facts["files"]]
+    if len(models) < 2:
+        return frozen(models[0], compute) if models else None
+    for model in models:
+        model.precision = DTYPES[compute.precision]
+        model.freeze()
+    return Experts(models[0], models[1], facts["boundary"] * TIMESTEPS, torch.device(compute.device))

@@ -4,18 +4,26 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from filmstill.runtime.files import replacing
 
 ENLARGE = 2
+COLUMNS = 12  # frames shown of a longer clip, evenly spaced
+HEIGHT = 128  # screen pixels of a larger one
 
 
 def save_sheet(video: Tensor, path: Path) -> None:
     """Write video [B, F, 3, H, W] in [0, 1] as a PNG: a clip a row, a frame a column."""
-    with_gaps = torch.nn.functional.pad(video, (1, 1, 1, 1), value=0.25)
+    video = video[:, torch.linspace(0, video.shape[1] - 1, min(COLUMNS, video.shape[1])).round().long()]
+    if (height := video.shape[-2]) > HEIGHT:
+        size = (HEIGHT, round(video.shape[-1] * HEIGHT / height))
+        video = F.interpolate(video.flatten(0, 1), size, mode="area").unflatten(0, video.shape[:2])
+    with_gaps = F.pad(video, (1, 1, 1, 1), value=0.25)
     picture = rearrange(with_gaps, "b f c h w -> (b h) (f w) c").mul(255).round().byte()
-    large = picture.repeat_interleave(ENLARGE, 0).repeat_interleave(ENLARGE, 1)
+    times = ENLARGE if height <= HEIGHT // ENLARGE else 1
+    large = picture.repeat_interleave(times, 0).repeat_interleave(times, 1)
     with replacing(path) as temporary:
         iio.imwrite(temporary, large.numpy(), extension=".png")

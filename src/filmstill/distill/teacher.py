@@ -58,12 +58,13 @@ def train_teacher(
 ) -> Ema:
     """Train `model` in `folder` (resuming what is there); returns its average, the teacher."""
     ema = Ema(model, params.ema)
-    muon, adamw = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
-    state = TrainState({"teacher": model}, {"muon": muon, "adamw": adamw}, {"teacher": ema})
+    optimizers = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
+    state = TrainState({"teacher": model}, optimizers, {"teacher": ema})
     samples = range(params.batch)
 
     def step(index: int) -> dict[str, float]:
-        set_learning_rate([muon, adamw], warmup_then_decay(index, params.steps, params.warmup, params.decay_share))
+        factor = warmup_then_decay(index, params.steps, params.warmup, params.decay_share)
+        set_learning_rate(optimizers.values(), factor)
         clips = digits.draw(world, seed, "teacher/clips", index, samples)
         dropped = randomness.uniform(seed, "teacher/drop", index, samples) < params.drop_prompt
         text = encoder.encode(["" if drop else p for p, drop in zip(clips.prompts, dropped, strict=True)])
@@ -74,10 +75,10 @@ def train_teacher(
         loss = flow_loss(x0, noise, velocity)
         loss.backward()
         norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        for optimizer in (muon, adamw):
+        for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        ema.update(model)
+        ema.update(model, index)
         return {"loss": loss.item(), "gradient_norm": norm.item()}
 
     def sheet_of_average(path: Path) -> None:

@@ -72,6 +72,12 @@ class Rhythm:
     sheet_every: int
 
 
+def micro_batches(batch: int, size: int | None) -> list[range]:
+    """The samples of a batch in parts of `size` (None: in one), whose gradients are added up."""
+    size = size or batch
+    return [range(start, min(start + size, batch)) for start in range(0, batch, size)]
+
+
 def train(
     label: str,
     folder: Path,

@@ -19,6 +19,7 @@ from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
 from filmstill.distill.setup import Setup
 from filmstill.evaluate.names import LONG_ARM
+from filmstill.models.codec import Codec
 from filmstill.params.load import require, section
 from filmstill.params.samples import Samples
 from filmstill.prompts.store import load_prompts
@@ -51,6 +52,12 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
     return prompts.merge(seeds, how="cross")
 
 
+def prepare_prompts(params: Samples, setup: Setup) -> None:
+    """Encode every prompt once, before the arms are timed."""
+    texts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")["text"].tolist()
+    setup.encoder.prepare([*texts, setup.text.negative])
+
+
 def make_arm(arm: str, out: Path) -> None:
     """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run).
 
@@ -58,37 +65,70 @@ def make_arm(arm: str, out: Path) -> None:
     does the first of several batches (None): it is the one that finds the process without its memory.
     """
     params, setup = section(Samples, "samples"), Setup.read()
-    made_by, codec, table = build(arm, params, setup), setup.codec(), requests(params, arm)
+    made_by, codec, table = build(arm, params, setup), setup.codec(params.fast_decoder), requests(params, arm)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 
-    @torch.inference_mode()
-    def run(rows: slice) -> tuple[Tensor, float, float]:
-        """(latents, seconds to the first decoded block, seconds in all)."""
-        start = time.perf_counter()
-        blocks, first = [], None
-        for block in made_by.stream(*(column[rows] for column in columns)):
-            codec.decode(block)
-            first = first or time.perf_counter() - start
-            blocks.append(block)
-        return torch.cat(blocks, dim=1), first or 0.0, time.perf_counter() - start
+    def run(rows: slice) -> Timed:
+        return timed(lambda: made_by.stream(*(column[rows] for column in columns)), codec)
 
     run(slice(0, 1))  # warm up
-    first_block = min(run(slice(0, 1))[1] for _ in range(2))  # one clip alone: what a viewer waits for
+    first_block = min(run(slice(0, 1)).first_block for _ in range(2))  # one clip alone: what a viewer waits for
     parts: list[Tensor] = []
-    seconds: list[float | None] = []
+    seconds: dict[str, list[float | None]] = {"seconds": [], "network_seconds": []}
     for begin in range(0, len(table), params.batch):
-        latents, _, elapsed = run(slice(begin, begin + params.batch))
-        parts.append(latents)
-        warm = begin > 0 or len(table) <= params.batch
-        seconds += [elapsed / len(latents) if warm else None] * len(latents)
-        report_done(out, min(begin + params.batch, len(table)))
-    timing = {
-        "seconds": seconds,
-        "first_block_seconds": first_block,
-        "evaluations_per_clip": made_by.evaluations,
-    }
-    write_json(out.with_suffix(".json"), timing)
+        made = run(slice(begin, begin + params.batch))
+        clips, warm = len(made.latents), begin > 0 or len(table) <= params.batch
+        parts.append(made.latents.cpu())
+        for name, of_batch in (("seconds", made.seconds), ("network_seconds", made.network_seconds)):
+            seconds[name] += [of_batch / clips if warm else None] * clips
+        report_done(out, begin + clips)
+    write_json(
+        out.with_suffix(".json"),
+        {**seconds, "first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations},
+    )
     save_tensors(out, {"latents": torch.cat(parts)})
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A batch of clips: seconds until its first block was decoded, in all, and without the decoder's."""
+
+    latents: Tensor
+    first_block: float
+    seconds: float
+    network_seconds: float
+
+
+@torch.inference_mode()
+def timed(make: Callable[[], Iterator[Tensor]], codec: Codec) -> Timed:
+    """Make a batch of clips block by block, decoding each block as it comes."""
+    blocks: list[Tensor] = []
+    in_network = 0.0
+
+    def watched() -> Iterator[Tensor]:
+        nonlocal in_network
+        stream = make()
+        while True:
+            began = _clock()
+            block = next(stream, None)
+            in_network += _clock() - began
+            if block is None:
+                return
+            blocks.append(block)
+            yield block
+
+    start, first = _clock(), None
+    for _ in codec.decode_stream(watched()):
+        first = first or _clock() - start
+    seconds = _clock() - start
+    return Timed(torch.cat(blocks, dim=1), first or 0.0, seconds, in_network)
+
+
+def _clock() -> float:
+    """Seconds, when all that was asked of the GPU has been done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def build(arm: str, params: Samples, setup: Setup) -> Arm:
@@ -122,22 +162,23 @@ def _real(setup: Setup) -> Stream:
 
 
 def _teacher(params: Samples, setup: Setup) -> Stream:
-    model, encoder = setup.network(TEACHER), setup.encoder
+    model, no_text = setup.teacher(), setup.no_text()
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0]
-        velocity = guided(model, encoder.encode(texts), encoder.encode([""]), params.guidance)
+        noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0].to(setup.device)
+        text = setup.encoder.encode(texts).to(setup.device)
+        velocity = guided(model, text, no_text, params.guidance)
         yield sample(velocity, noise, setup.schedule, params.teacher_steps, keep=[])[:, -1]
 
     return stream
 
 
 def _student(setup: Setup, weights: Path, plan: RolloutPlan, frames: int) -> Stream:
-    model, encoder = setup.network(weights), setup.encoder
+    model = setup.frozen(weights)
     shape = (frames, *setup.latent_shape[1:])
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        noise = clip_noise(prompts, seeds, plan.noises, shape)
-        yield from rollout(model, model.read_text(encoder.encode(texts)), noise, plan)
+        noise = clip_noise(prompts, seeds, plan.noises, shape).to(setup.device)
+        yield from rollout(model, model.read_text(setup.encoder.encode(texts).to(setup.device)), noise, plan)
 
     return stream

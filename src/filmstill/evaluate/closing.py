@@ -15,6 +15,7 @@ from rich.table import Table
 
 from filmstill.artifacts import RESULTS
 from filmstill.errors import FilmstillError
+from filmstill.params.shared import OPEN
 
 # What the arms are called on sheets and plots, and, spelled out, in tables; in the order they are shown.
 TITLES = {
@@ -25,7 +26,8 @@ TITLES = {
     "student": "student",
 }
 LONG_TITLES = {**TITLES, "undistilled": "teacher's weights, causal, not distilled"}
-COLUMNS = {  # the table's heading: (key of an arm's metrics, digits after the point)
+Columns = dict[str, tuple[str, int]]  # the table's heading: (key of an arm's metrics, digits after the point)
+COLUMNS: Columns = {
     "all right": ("all_attributes", 3),
     "digit": ("object", 3),
     "colour": ("colour", 3),
@@ -33,6 +35,17 @@ COLUMNS = {  # the table's heading: (key of an arm's metrics, digits after the p
     "total": ("total", 3),
     "network evaluations a clip": ("evaluations_per_clip", 2),
     "seconds a clip": ("seconds_per_clip", 3),
+    "first block s": ("first_block_seconds", 3),
+}
+OPEN_COLUMNS: Columns = {
+    "steadiness": ("temporal_flickering", 3),
+    "motion": ("motion", 4),
+    "sharpness": ("sharpness", 4),
+    "contrast": ("contrast", 3),
+    "network evaluations a clip": ("evaluations_per_clip", 2),
+    "seconds a clip": ("seconds_per_clip", 3),
+    "without decoder": ("network_seconds_per_clip", 3),
+    "frames a second": ("frames_per_second", 2),
     "first block s": ("first_block_seconds", 3),
 }
 ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics: what it is here
@@ -51,26 +64,41 @@ def number(value: object, digits: int = 3) -> str:
     return NOTHING if shown is None else f"{shown:.{digits}f}"
 
 
+def is_open(metrics: dict[str, Any]) -> bool:
+    """Whether the clips are of the open world, where nothing says what is right."""
+    return metrics.get("bench") == OPEN
+
+
+def columns(metrics: dict[str, Any]) -> Columns:
+    return OPEN_COLUMNS if is_open(metrics) else COLUMNS
+
+
+def titles(metrics: dict[str, Any]) -> dict[str, str]:
+    """The arms of this evaluation, spelled out: nobody draws real clips of the open world."""
+    return {arm: title for arm, title in LONG_TITLES.items() if arm != "real" or not is_open(metrics)}
+
+
 def closing_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """A row an arm: its name, then COLUMNS as text. Real clips are drawn, not generated: they have no cost."""
+    """A row an arm: its name, then its columns as text. Real clips are drawn, not generated: they have no cost."""
     rows = []
-    for arm, title in LONG_TITLES.items():
+    for arm, title in titles(metrics).items():
         values = metrics.get(arm, {})
         shown = {**values, **dict.fromkeys(COSTS)} if arm == "real" else values
-        rows.append([title, *(number(shown.get(key), digits) for key, digits in COLUMNS.values())])
+        rows.append([title, *(number(shown.get(key), digits) for key, digits in columns(metrics).values())])
     return rows
 
 
 def closing_table(metrics: dict[str, Any]) -> Table:
     """The table a run ends with."""
     clips = finite(metrics.get("clips"))
-    title = "digits-bench" + (f", {clips:.0f} clips an arm" if clips else "")
+    bench = "pixel statistics" if is_open(metrics) else "digits-bench"
+    title = bench + (f", {clips:.0f} clips an arm" if clips else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
-    for heading in COLUMNS:
+    for heading in columns(metrics):
         longest = max(map(len, heading.split()))  # a heading breaks between words, never inside one
         table.add_column(heading, justify="right", vertical="bottom", min_width=longest, max_width=max(longest, 6))
-    for arm, row in zip(LONG_TITLES, closing_rows(metrics), strict=True):
+    for arm, row in zip(titles(metrics), closing_rows(metrics), strict=True):
         table.add_row(*row, style="bold" if arm == "student" else None)
     return table
 
@@ -80,6 +108,12 @@ def headline(metrics: dict[str, Any]) -> str:
     against = metrics.get("student_vs_teacher", {})
     first = finite(metrics.get("student", {}).get("first_block_seconds"))
     wait = NOTHING if first is None else f"{first * 1000:.0f}"
+    if is_open(metrics):
+        speed = number(metrics.get("student", {}).get("frames_per_second"), 1)
+        return (
+            f"student: {number(against.get('speedup'), 1)} times faster than its teacher, {speed} frames a second, "
+            f"first block {wait} ms"
+        )
     return (
         f"student: {number(against.get('all_attributes_ratio'))} of the teacher's score, "
         f"{number(against.get('speedup'), 1)} times faster, first block {wait} ms"
@@ -89,6 +123,10 @@ def headline(metrics: dict[str, Any]) -> str:
 def drift_line(metrics: dict[str, Any]) -> str:
     """The long stream's all-right score, a number a window, and what is left of each attribute in the last."""
     student = metrics.get("student", {})
+    if is_open(metrics):
+        of = student.get("drift_of", {})
+        shown = "; ".join(f"{name} {'  '.join(number(x) for x in values)}" for name, values in of.items())
+        return f"drift per window of {metrics.get('window_frames')} latent frames of a long stream: {shown or NOTHING}"
     scores = "  ".join(number(score, 2) for score in student.get("drift") or [None])
     line = f"drift: all right per window of {metrics.get('window_frames', 12)} frames of a long stream: {scores}"
     of = student.get("drift_of", {})

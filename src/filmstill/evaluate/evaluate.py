@@ -16,14 +16,14 @@ from torch import Tensor
 from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.evaluate import faults
 from filmstill.evaluate.dimensions import NAMES, SEMANTIC, Clips, scores, sharpness
-from filmstill.evaluate.names import ARMS, EVERY_ARM, LONG_ARM
+from filmstill.evaluate.names import ARMS, LONG_ARM
 from filmstill.evaluate.report import write_report
 from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_difference
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import require
-from filmstill.params.shared import World
+from filmstill.params.shared import DIGITS, FPS, World
 from filmstill.runtime import randomness
 from filmstill.runtime.files import load_tensors, read_table, write_json, write_table, write_text
 from filmstill.runtime.progress import progress
@@ -39,8 +39,8 @@ def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, se
     """Read the samples artifact, write everything data/evaluate holds into `out`, return all that was measured."""
     codec = DctCodec.load(codec_file)
     manifest = read_table(samples / "manifest.parquet")
-    by_arm = {arm: manifest[manifest["arm"] == arm] for arm in EVERY_ARM}
-    videos = {arm: load_videos(samples, by_arm[arm], codec) for arm in EVERY_ARM}
+    by_arm = {arm: manifest[manifest["arm"] == arm] for arm in (*ARMS, LONG_ARM)}
+    videos = {arm: load_videos(samples, rows, codec) for arm, rows in by_arm.items()}
     failed = read_table(samples / "failed.parquet")
     with progress("evaluate", len(ARMS) + 2, unit="part") as bar:
         bounds, scored = Bounds.measure(codec, world, params.references, seed), []
@@ -54,6 +54,7 @@ def evaluate(samples: Path, codec_file: Path, world: World, params: Evaluate, se
         drifts = drift(by_arm[LONG_ARM], videos[LONG_ARM], world, params)
         metrics["student"]["drift"] = drifts["all_attributes"].tolist()
         metrics["student"]["drift_of"] = {name: drifts[name].tolist() for name in RIGHT}
+        metrics["bench"] = DIGITS
         metrics["world"] = {"floor": bounds.floor, "ceiling": bounds.ceiling}
         metrics["window_frames"] = params.window_frames
         metrics["clips"] = len(by_arm["student"])
@@ -206,7 +207,7 @@ def draw(rows: pd.DataFrame, videos: dict[str, Tensor], metrics: dict[str, Any],
     rows = rows.reset_index(drop=True)
     shown = rows.drop_duplicates("prompt_id").head(params.sheet_prompts).index.tolist()
     sheet = {arm: videos[arm][shown] for arm in ARMS}
-    comparison_sheet(sheet, rows.loc[shown, "prompt"].tolist(), out / "sheet.gif", out / "sheet.png")
+    comparison_sheet(sheet, rows.loc[shown, "prompt"].tolist(), FPS[DIGITS], out / "sheet.gif", out / "sheet.png")
     write_report(metrics, out)
 
 

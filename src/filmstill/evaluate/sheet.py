@@ -4,6 +4,7 @@ Notable: one palette for the whole GIF and no dithering, so that what does not m
 background is dark because the clips are, and sits as a card on a light page as well as on a dark one.
 """
 
+import math
 import textwrap
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from filmstill.evaluate.closing import TITLES
 from filmstill.runtime.files import replacing
-from filmstill.runtime.video import FPS
 
-GIF_ENLARGE = 3  # screen pixels a pixel
+GIF_ENLARGE = 3  # screen pixels a pixel of a small clip
 STRIP_ENLARGE = 2
+SMALL = 64  # pixels a side
 STRIP_PROMPTS = 3
-STRIP_EVERY = 2  # frames from one picture of the strip to the next
+STRIP_EVERY, STRIP_PICTURES = 2, 6  # frames from one picture of the strip to the next; more where there are many
 COLOURS = 192  # of the GIF's palette
 
 BACKGROUND = "#161a21"
@@ -31,14 +32,14 @@ ARM_WIDTH = 92  # the strip's column of arm names
 TITLE_HEIGHT = 24
 
 
-def comparison_sheet(videos: dict[str, Tensor], prompts: list[str], gif: Path, png: Path) -> None:
+def comparison_sheet(videos: dict[str, Tensor], prompts: list[str], fps: int, gif: Path, png: Path) -> None:
     """Write clips of the same prompts as a looping GIF (a prompt a row, an arm a column) and as a film strip.
 
     `videos` maps an arm to [N, F, 3, H, W] in [0, 1], clip i of every arm showing prompts[i].
     """
     pictures = {TITLES.get(arm, arm): as_bytes(video) for arm, video in videos.items()}
     frames = min(video.shape[1] for video in pictures.values())
-    _save_gif([sheet_frame(pictures, prompts, frame) for frame in range(frames)], gif)
+    _save_gif([sheet_frame(pictures, prompts, frame) for frame in range(frames)], fps, gif)
     with replacing(png) as temporary:
         film_strip(pictures, prompts, frames).save(temporary, format="PNG", optimize=True)
 
@@ -50,7 +51,7 @@ def as_bytes(video: Tensor) -> Tensor:
 
 def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> Image.Image:
     """One frame of the GIF: prompts down, arms across."""
-    height, width = (side * GIF_ENLARGE for side in next(iter(pictures.values())).shape[2:4])
+    height, width, times = _size(pictures, GIF_ENLARGE)
     left, top = MARGIN + LABEL_WIDTH, MARGIN + TITLE_HEIGHT
     canvas = Image.new(
         "RGB",
@@ -62,7 +63,7 @@ def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> 
         x = left + column * (width + GAP)
         pen.text((x + width / 2, MARGIN + 6), title, BRIGHT, _font(13, bold=True), anchor="mm")
         for row, clip in enumerate(clips):
-            canvas.paste(_enlarged(clip[frame], GIF_ENLARGE), (x, top + row * (height + GAP)))
+            canvas.paste(_enlarged(clip[frame], times), (x, top + row * (height + GAP)))
     for row, prompt in enumerate(prompts):
         label = textwrap.wrap(prompt, LABEL_CHARACTERS, max_lines=LABEL_LINES, placeholder="…")
         middle = top + row * (height + GAP) + height / 2
@@ -71,9 +72,10 @@ def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> 
 
 
 def film_strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> Image.Image:
-    """A few prompts side by side; under each, an arm a row and every STRIP_EVERY-th frame a column."""
-    height, width = (side * STRIP_ENLARGE for side in next(iter(pictures.values())).shape[2:4])
-    shown, prompts = range(0, frames, STRIP_EVERY), prompts[:STRIP_PROMPTS]
+    """A few prompts side by side; under each, an arm a row and every few frames one a column."""
+    height, width, times = _size(pictures, STRIP_ENLARGE)
+    every = max(STRIP_EVERY, math.ceil(frames / STRIP_PICTURES))
+    shown, prompts = range(0, frames, every), prompts[:STRIP_PROMPTS]
     block = len(shown) * (width + 2) - 2
     left, top = MARGIN + ARM_WIDTH, MARGIN + 2 * TITLE_HEIGHT
     size = (
@@ -88,7 +90,7 @@ def film_strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> 
         for group in range(len(prompts)):
             for column, frame in enumerate(shown):
                 x = left + group * (block + 2 * GAP) + column * (width + 2)
-                canvas.paste(_enlarged(clips[group, frame], STRIP_ENLARGE), (x, y))
+                canvas.paste(_enlarged(clips[group, frame], times), (x, y))
     for group, prompt in enumerate(prompts):
         x = left + group * (block + 2 * GAP)
         pen.text((x, MARGIN + 6), _fitted(prompt, block, _font(13)), BRIGHT, _font(13), anchor="lm")
@@ -96,6 +98,13 @@ def film_strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> 
             number = f"frame {frame}" if column == 0 else str(frame)
             pen.text((x + column * (width + 2), MARGIN + TITLE_HEIGHT + 6), number, DIM, _font(11), anchor="lm")
     return canvas
+
+
+def _size(pictures: dict[str, Tensor], enlarge: int) -> tuple[int, int, int]:
+    """(height, width) of a clip on the sheet, and screen pixels a pixel."""
+    height, width = next(iter(pictures.values())).shape[2:4]
+    times = enlarge if max(height, width) <= SMALL else 1
+    return height * times, width * times, times
 
 
 def _enlarged(picture: Tensor, times: int) -> Image.Image:
@@ -119,7 +128,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf" / name, size)
 
 
-def _save_gif(frames: list[Image.Image], path: Path) -> None:
+def _save_gif(frames: list[Image.Image], fps: int, path: Path) -> None:
     palette = _palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with replacing(path) as temporary:
@@ -128,16 +137,16 @@ def _save_gif(frames: list[Image.Image], path: Path) -> None:
             format="GIF",
             save_all=True,
             append_images=indexed[1:],
-            duration=[_until(frame + 1) - _until(frame) for frame in range(len(frames))],
+            duration=[_until(frame + 1, fps) - _until(frame, fps) for frame in range(len(frames))],
             loop=0,
             optimize=False,  # it would give every frame a palette of its own
             disposal=1,
         )
 
 
-def _until(frame: int) -> int:
+def _until(frame: int, fps: int) -> int:
     """Milliseconds before a frame, in the hundredths of a second that a GIF can tell."""
-    return round(100 * frame / FPS) * 10
+    return round(100 * frame / fps) * 10
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:

@@ -47,7 +47,6 @@ class BlockCausal:
             return 0, 0
         return self.sink_frames, end - (self.window_frames - self.sink_frames)
 
-
     def seen(self, frames: int) -> Tensor:
         """Boolean [frames, frames], True where the row's frame sees the column's."""
         seen = torch.zeros(frames, frames, dtype=torch.bool)
@@ -121,4 +120,4 @@ def _flex_attention() -> Callable[..., Tensor]:
     """Compiled: uncompiled it would hold every score in memory."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)  # type: ignore[no-any-return]
+    return torch.compile(flex_attention, dynamic=False)

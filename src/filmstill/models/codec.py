@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from einops import rearrange
@@ -18,11 +19,25 @@ from torch import Tensor
 
 from filmstill.artifacts import CODEC
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import load_tensors
+from filmstill.params.shared import DIGITS
+from filmstill.params.shared import STRIDE as STRIDES
+from filmstill.runtime.files import load_tensors, save_tensors
 
-STRIDE = 4  # pixels a latent, each way
+STRIDE = STRIDES[DIGITS]  # pixels a latent, each way
 CHANNELS = 16
+DCT = "dct"  # its `kind` in a file's header
 _LUMA, _CHROMA = 10, 3  # lowest frequencies kept
+
+
+class Codec(Protocol):
+    """What a pipeline asks of a codec: video [B, F, 3, H, W] in [0, 1], latents [B, f, C, h, w], on its device."""
+
+    def encode(self, video: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+    def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Decode latent blocks as they come; the pieces are those of the whole decode."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +57,14 @@ class DctCodec:
 
     @classmethod
     def load(cls, path: Path) -> "DctCodec":
-        """The codec of a file that holds its `tensors()`."""
+        """The codec that `save` wrote."""
         tensors, _ = load_tensors(path)
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {"mean": (CHANNELS,), "deviation": ()}:
             raise FilmstillError(f"{path}: is not a codec (mean [{CHANNELS}] and one deviation); give {CODEC}")
         return cls(tensors["mean"], tensors["deviation"])
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "deviation": self.deviation}
+    def save(self, path: Path) -> None:
+        save_tensors(path, {"mean": self.mean, "deviation": self.deviation}, {"kind": DCT})
 
     def encode(self, video: Tensor) -> Tensor:
         """Video [B, F, 3, H, W] in [0, 1] to latents [B, F, 16, H/4, W/4]."""
@@ -57,7 +72,7 @@ class DctCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, 16, h, w] to video [B, F, 3, 4h, 4w], clamped to [0, 1]."""
-        raw = latents * self.deviation + self.mean[:, None, None]
+        raw = latents.cpu() * self.deviation + self.mean[:, None, None]
         basis = _basis()
         blocks = torch.einsum("bfchw,cp->bfphw", raw, basis)
         pixels = rearrange(blocks, "b f (c p q) h w -> b f c (h p) (w q)", c=3, p=STRIDE, q=STRIDE)

@@ -3,7 +3,7 @@
 Notable: parameter names are the released checkpoints'; bidirectional, block-causal, teacher-forcing and KV-cached
 attention are arguments of `forward`; timesteps may differ from frame to frame; rotary tables and masks are made once
 a shape; the prompt's keys and values are made once (`read_text`) and serve every step of a sampler or rollout;
-`precision` is what matrix products are computed in, while timesteps, norms and the sum of residuals stay float32.
+`precision` is what matrix products are computed in; timesteps, the sum of residuals and the head stay float32.
 
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
@@ -22,9 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.rope import rope_table, rotate
+from filmstill.params.shared import PATCH
 
-PATCH = 2  # latents a token, each way; one frame in time
 EPS = 1e-6
+EXACT = ("time_", "head.")  # float32 in any precision
 
 TextKV = list[tuple[Tensor, Tensor]]  # a layer's keys and values of the prompt, [B, text_len, heads, head_dim]
 
@@ -42,6 +43,13 @@ class DiTConfig:
     in_channels: int
 
 
+class RMSNorm(nn.RMSNorm):
+    """In the dtype of what it norms (summed in float32), so that the fused kernel serves bfloat16, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SelfAttention(nn.Module):
     """Attention among video tokens, with rotary positions and RMS-normed queries and keys."""
 
@@ -49,7 +57,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
+        self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
     def forward(
         self, x: Tensor, rope: Tensor, mask: FrameMask | None, context: tuple[Tensor, Tensor] | None
@@ -57,16 +65,14 @@ class SelfAttention(nn.Module):
         """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
         q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
         k, v = keys, values = self.read(x, rope)
-        q = q.to(v.dtype)
         if context is not None:
             keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
         return self.o(attend(q, keys, values, mask)), (k, v)
 
     def read(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, L, heads, head_dim] of x [B, L, dim]."""
-        heads, values = (self.num_heads, -1), self.v(x)
-        keys = rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope)
-        return keys.to(values.dtype), values.unflatten(-1, heads)
+        heads = (self.num_heads, -1)
+        return rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope), self.v(x).unflatten(-1, heads)
 
 
 class CrossAttention(nn.Module):
@@ -76,7 +82,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(dim, EPS), nn.RMSNorm(dim, EPS)
+        self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
     def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
@@ -134,7 +140,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = (self.modulation + time[:, :, None]).unbind(2)
-        return self.head(_modulate(x, shift, scale))
+        with torch.autocast(x.device.type, enabled=False):  # what it says is the velocity itself
+            return self.head(_modulate(x.to(self.head.weight.dtype), shift, scale))
 
 
 Arguments = ParamSpec("Arguments")
@@ -175,6 +182,17 @@ class VideoDiT(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(dim, PATCH * PATCH * config.in_channels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.patch_embedding.weight.device
+
+    def freeze(self) -> None:
+        """No gradients, and matrices kept in `precision` itself instead of cast at every call."""
+        self.requires_grad_(False).eval()
+        for name, parameter in self.named_parameters():
+            if not name.startswith(EXACT) and "norm" not in name and "modulation" not in name:
+                parameter.data = parameter.data.to(self.precision)
 
     @property
     def layers(self) -> list[Block]:
@@ -233,8 +251,8 @@ class VideoDiT(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             # No layer draws random numbers, so their state need not be kept.
             run = (block, tokens, modulation, text, rope, mask, context)
-            return checkpoint(*run, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
-        return block(tokens, modulation, text, rope, mask, context)  # type: ignore[no-any-return]
+            return checkpoint(*run, use_reentrant=False, preserve_rng_state=False)
+        return block(tokens, modulation, text, rope, mask, context)
 
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
@@ -253,7 +271,7 @@ class VideoDiT(nn.Module):
         _, frames, _, height, width = x.shape
         head_dim, first = self.config.dim // self.config.num_heads, cache.frames if cache else 0
         rope = rope_table(head_dim, first, frames, height // PATCH, width // PATCH, x.device)
-        return self._patchify(x), *self._embed_time(t), rope
+        return self._patchify(x), *self._embed_time(t.to(x.device)), rope
 
     def _patchify(self, x: Tensor) -> Tensor:
         """The patch convolution as one matrix product: its stride is its kernel."""
@@ -264,7 +282,7 @@ class VideoDiT(nn.Module):
         """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim]), float32 in any precision."""
         waves = sinusoid(t if t.ndim == 2 else t[:, None], self.config.freq_dim)
         with torch.autocast(t.device.type, enabled=False):
-            time = self.time_embedding(waves.to(self.time_embedding[0].weight.dtype))
+            time = self.time_embedding(waves.to(self.head.head.weight.dtype))
             return time, self.time_projection(time).unflatten(-1, (6, -1))
 
 

@@ -47,6 +47,9 @@ class Weights(Mapping[str, Tensor]):
         file = self._open[self._where[name]]
         return tuple(file[name].shape if isinstance(file, dict) else file.get_slice(name).get_shape())
 
+    def dtype(self, name: str) -> torch.dtype:
+        return self[name].dtype  # mapped: its bytes are not read
+
 
 def open_weights(path: Path) -> Weights:
     """The weights of a file, or of a folder with one file or with an index (`*.index.json`) of its shards.
@@ -65,7 +68,7 @@ def open_weights(path: Path) -> Weights:
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLES))
     if len(found) != 1:
         held = ", ".join(p.name for p in found) or "none"
-        raise FilmstillError(f"{path}: holds {len(found)} files of weights ({held}), one or an index of shards is needed")
+        raise FilmstillError(f"{path}: holds {len(found)} files of weights ({held}), one or an index of shards is due")
     return Weights(found)
 
 
@@ -83,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_names(where: Path | str, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse weights whose names or shapes are not exactly the wanted ones: the first ten and the count of each kind."""
+    """Refuse weights whose names or shapes are not exactly the wanted ones: of each kind the first ten and how many."""
     faults = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unknown": sorted(found.keys() - wanted.keys()),
@@ -115,7 +118,9 @@ def _open(path: Path) -> Any:
         try:
             return safe_open(path, framework="pt")
         except SafetensorError as error:
-            raise FilmstillError(f"{path}: not a whole safetensors file, it is truncated or of another kind ({error})")
+            raise FilmstillError(
+                f"{path}: not a whole safetensors file, it is truncated or of another kind ({error})"
+            ) from None
     return _flat(_unpickled(path))
 
 
@@ -133,7 +138,9 @@ def _unpickled(path: Path) -> Any:
         raise FilmstillError(f"{refused} ({reason.strip()[:120]})" if reason else refused) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FilmstillError(f"{path}: not a whole file of torch.save, it is truncated or of another kind ({reason[:120]})")
+        raise FilmstillError(
+            f"{path}: not a whole file of torch.save, it is truncated or of another kind ({reason[:120]})"
+        ) from None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:

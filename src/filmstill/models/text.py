@@ -7,11 +7,26 @@ Wan2.1's released weights were trained.
 
 import re
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from filmstill.runtime.randomness import generator
+
+HASHED_WORDS = "hashed_words"  # its `kind` in encoder.json
+
+
+class TextEncoder(Protocol):
+    """What a pipeline asks of an encoder."""
+
+    text_len: int
+
+    def prepare(self, prompts: list[str]) -> None:
+        """See to it that `encode` has these prompts at hand without any weights in memory."""
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Token vectors [B, text_len, text_dim], zero past the last token."""
 
 
 class HashedWords:
@@ -20,6 +35,9 @@ class HashedWords:
     def __init__(self, text_len: int, text_dim: int) -> None:
         self.text_len = text_len
         self.text_dim = text_dim
+
+    def prepare(self, prompts: list[str]) -> None:
+        """Nothing to do: there are no weights."""
 
     def encode(self, prompts: list[str]) -> Tensor:
         """Token vectors, zero past the last word; words past `text_len` are dropped. An empty prompt is all zero."""

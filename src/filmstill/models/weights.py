@@ -1,7 +1,7 @@
 """Networks on disk: safetensors with the sizes in the header, so that a file says what it is."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -13,10 +13,9 @@ from filmstill.params.shared import Model
 from filmstill.runtime.files import load_tensors, save_tensors
 
 
-def config_of(model: Model, in_channels: int) -> DiTConfig:
-    """The network that the `model` section describes, for a codec of `in_channels`."""
-    names = ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim")
-    return DiTConfig(**{name: getattr(model, name) for name in names}, in_channels=in_channels)
+def config_of(model: Model) -> DiTConfig:
+    """The network that the `model` section describes."""
+    return DiTConfig(**{field.name: getattr(model, field.name) for field in fields(DiTConfig)})
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts: dict[str, object]) -> None:

@@ -19,7 +19,9 @@ class Distill:
     beta1: float = 0.0
     beta2: float = 0.99
     weight_decay: float = 0.01
+    max_grad_norm: float = 10.0
     ema: float = 0.97
+    ema_start: int = 0  # updates before the average begins: until then it is the generator itself
     guidance: float = 3.0  # of the real score, uncond + w*(cond - uncond)
     checkpoint_every: int = 5
     sheet_every: int = 20
@@ -28,9 +30,10 @@ class Distill:
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "critic_updates", "checkpoint_every", "sheet_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
-        for name in ("lr", "critic_lr"):
+        for name in ("lr", "critic_lr", "max_grad_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("beta1", "beta2", "ema"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
         require(0 <= self.decay_share < 1, "decay_share", self.decay_share, "a share in [0, 1)")
+        require(self.ema_start >= 0, "ema_start", self.ema_start, "0 or more updates")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")

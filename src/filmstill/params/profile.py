@@ -1,4 +1,4 @@
-"""Profiles: schema ← overlay ← overrides, written whole to params.yaml."""
+"""Profiles: schema ← overlay ← overrides, written whole to params.yaml. An overlay may name another as its `base`."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -24,9 +24,7 @@ def names() -> list[str]:
 
 def compose(name: str, overrides: list[str]) -> Params:
     """The checked parameters of a profile with `key=value` overrides."""
-    if name not in names():
-        raise FilmstillError(f"profile '{name}': unknown, there are: {', '.join(names())}")
-    overlay = DictConfig({}) if name == EMBEDDED else read_yaml(FOLDER / f"{name}.yaml")
+    overlay = _overlay(name, "profile")
     for override in overrides:
         if "=" not in override:
             raise FilmstillError(f"override '{override}': must be key=value, for instance distill.lr=2e-6")
@@ -36,6 +34,21 @@ def compose(name: str, overrides: list[str]) -> Params:
         raise FilmstillError(f"overrides {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     where = f"profile {name}"
     return checked(Params, to_plain(OmegaConf.merge(overlay, dotted), where), where)
+
+
+def _overlay(name: str, key: str) -> DictConfig:
+    """What a profile says over the schema's defaults, its base's say included; `key` is where its name was given."""
+    if name not in names():
+        raise FilmstillError(f"{key} '{name}': unknown, there are: {', '.join(names())}")
+    if name == EMBEDDED:
+        return DictConfig({})
+    overlay = read_yaml(FOLDER / f"{name}.yaml")
+    base = overlay.pop("base", None)
+    if base == name:
+        raise FilmstillError(f"{FOLDER / f'{name}.yaml'}: base: is the profile itself")
+    merged = OmegaConf.merge(_overlay(base, f"{FOLDER / f'{name}.yaml'}: base") if base else {}, overlay)
+    assert isinstance(merged, DictConfig)  # of two mappings
+    return merged
 
 
 def check(path: Path = Path("params.yaml")) -> None:

@@ -14,6 +14,7 @@ class Samples:
     teacher_steps: int = 48  # Euler steps
     guidance: float = 3.0
     batch: int = 64  # clips made together
+    fast_decoder: bool = False  # decode by the release's small decoder (TAEHV) instead of its VAE
     long_prompts: int = 24  # prompts of the long stream
     long_frames: int = 60
     long_window_frames: int = 9  # local attention window of the long stream

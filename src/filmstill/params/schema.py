@@ -9,8 +9,9 @@ from filmstill.params.ode_init import OdeInit
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.prompts import Prompts
 from filmstill.params.samples import Samples
-from filmstill.params.shared import Compute, Model, Schedule, Student, World
-from filmstill.params.teacher import Teacher
+from filmstill.params.shared import DIGITS, OPEN, Compute, Model, Schedule, Student, Text, World
+from filmstill.params.teacher import NOTHING, Teacher
+from filmstill.worlds.grammar import MAX_WORDS
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Params:
     compute: Compute = field(default_factory=Compute)
     world: World = field(default_factory=World)
     model: Model = field(default_factory=Model)
+    text: Text = field(default_factory=Text)
     schedule: Schedule = field(default_factory=Schedule)
     student: Student = field(default_factory=Student)
     prompts: Prompts = field(default_factory=Prompts)
@@ -37,7 +39,26 @@ class Params:
         require(window <= long, "evaluate.window_frames", window, f"at most samples.long_frames ({long})")
         least, local = self.student.sink_frames + self.student.block_frames, self.samples.long_window_frames
         require(local >= least, "samples.long_window_frames", local, f"at least student's sink + block = {least}")
+        self._check_world()
         self.student.check_frames(self.world.frames, "world.frames")
         self.student.check_frames(self.samples.long_frames, "samples.long_frames")
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(self.ode_pairs.nodes % self.student.steps == 0, "student.steps", self.student.steps, allowed)
+
+    def _check_world(self) -> None:
+        """What only one of the worlds can do."""
+        name, released = self.world.name, self.teacher.released
+        if name == DIGITS:
+            allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
+            require(self.model.text_len >= MAX_WORDS, "model.text_len", self.model.text_len, allowed)
+            require(self.model.in_channels == 16, "model.in_channels", self.model.in_channels, "16, the codec's")
+            require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
+            score = self.teacher.real_score
+            require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
+            return
+        require(released != NOTHING, "teacher.released", released, "the folder of a released model: nothing trains one")
+        require(self.prompts.world is None, "prompts.world", self.prompts.world, f"null where world.name is {OPEN}")
+        for stage in ("ode_init", "distill"):
+            asked = getattr(self, stage).gate.min_all_attributes
+            allowed = f"null: nobody judges clips where world.name is {OPEN}"
+            require(asked is None, f"{stage}.gate.min_all_attributes", asked, allowed)

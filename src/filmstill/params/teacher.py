@@ -4,11 +4,16 @@ from dataclasses import dataclass
 
 from filmstill.params.load import require
 
+NOTHING = "data/released/none"  # a folder that holds no model
+
 
 @dataclass
 class Teacher:
-    """Flow-matching training of the embedded world's bidirectional teacher."""
+    """Where the teacher comes from: an imported release, or (from `steps` on) the embedded world's training."""
 
+    released: str = NOTHING  # folder of a released model: what makes the pairs, and what student and critic start from
+    real_score: str = NOTHING  # folder of a larger one, or of two experts, whose score the student follows instead
+    boundary: float = 0.875  # sigma from which on the expert for high noise answers (Wan2.2 T2V A14B's)
     steps: int = 800
     batch: int = 24
     muon_lr: float = 2e-2  # matrices inside the blocks
@@ -30,4 +35,5 @@ class Teacher:
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")
         require(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")
+        require(0 < self.boundary < 1, "boundary", self.boundary, "a sigma in (0, 1)")
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import torch
 
+from filmstill.errors import FilmstillError
 from filmstill.params.shared import Compute
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -12,13 +13,22 @@ LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt takes no more
 
 
 def prepare(compute: Compute) -> None:
-    """Set the number of threads, ask for deterministic kernels, keep freed memory."""
+    """Set the number of threads, ask for deterministic kernels on the CPU, keep freed memory."""
+    check_device(compute.device, "compute.device")
     torch.set_num_threads(compute.threads)
+    if compute.device == "cuda":
+        return
     # The same switch as use_deterministic_algorithms(True), which would import the compiler too: a second a process.
     torch.set_deterministic_debug_mode("error")
     # Filling fresh memory with NaN helps to find operators that read it, and writes every byte twice; none here does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
+
+
+def check_device(device: str, key: str) -> None:
+    """Refuse a GPU where torch sees none; `key` is where it was asked for."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FilmstillError(f"{key}: is 'cuda', but torch sees no CUDA device here; use a machine with a GPU, or cpu")
 
 
 def _keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -98,20 +99,37 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises FilmstillError for a missing, truncated or altered file and for anything that is not safetensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
+    with opened(path) as file:
+        metadata = _metadata(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     expected = metadata.pop(DIGEST, None)
     if expected is None:
         raise FilmstillError(f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged")
     if expected != digest_of(tensors, metadata):
         raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
     return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file of `save_tensors`, without its tensors: nothing here proves that it is whole."""
+    with opened(path) as file:
+        return _metadata(file)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, its tensors read as they are asked for. Raises FilmstillError as `load_tensors` does."""
+    if not path.is_file():
+        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
+
+
+def _metadata(file: Any) -> dict[str, str]:
+    return json.loads((file.metadata() or {}).get(HEADER, "{}"))
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:

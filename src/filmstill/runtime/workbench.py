@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,20 @@ def _without_gate(value: Any) -> Any:
 
 
 def _md5(path: Path) -> str:
-    """A source's hash as DVC computes it."""
+    """A source's hash as DVC computes it; a folder's is that of the list of its files."""
     try:
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if not path.is_dir():
+            status = path.stat()
+            return _md5_of_file(path, status.st_size, status.st_mtime_ns)
+        files = sorted(found for found in path.rglob("*") if found.is_file())
+        listed = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+        return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
     except OSError as error:
         raise FilmstillError(f"{path}: dvc.yaml depends on it, but it cannot be read ({error.strerror})") from None
+
+
+@lru_cache(maxsize=4096)
+def _md5_of_file(path: Path, _size: int, _changed: int) -> str:
+    """Released weights are tens of gigabytes: once a process, as long as size and time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstill.models.codec import CHANNELS, STRIDE
 from filmstill.params.shared import World
 from filmstill.runtime import randomness
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
@@ -38,11 +37,6 @@ class Clips:
     video: Tensor
     prompts: list[str]
     attributes: list[Attributes]
-
-
-def latent_shape(world: World) -> tuple[int, int, int, int]:
-    """(F, C, H, W) of a clip's latents."""
-    return world.frames, CHANNELS, SIZE // STRIDE, SIZE // STRIDE
 
 
 @cache

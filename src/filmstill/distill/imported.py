@@ -1,0 +1,77 @@
+"""A released teacher: check its files, convert them, write what later stages read.
+
+Notable: every file is recorded by size and SHA-256 in the teacher's header; networks of other sizes than params.yaml's
+are refused before anything is written; a second release may give the real score (a larger network, or two experts).
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from filmstill.errors import FilmstillError
+from filmstill.models.dit import DiTConfig
+from filmstill.models.layouts import Network, read_network
+from filmstill.models.release import Release, find_networks, identities
+from filmstill.models.umt5 import import_umt5
+from filmstill.models.wan_vae import import_vae
+from filmstill.models.weights import config_of
+from filmstill.params.load import section
+from filmstill.params.shared import Model, Schedule
+from filmstill.params.teacher import NOTHING, Teacher
+from filmstill.runtime.files import write_json
+from filmstill.runtime.tensor_stream import stream_tensors
+
+EXPERTS = ("high.safetensors", "low.safetensors")
+ALONE = ("all.safetensors",)
+
+
+def import_teacher(out: Path) -> None:
+    """Write everything that data/teacher holds, from the releases that params.yaml names."""
+    params, sizes, shift = section(Teacher, "teacher"), section(Model, "model"), section(Schedule, "schedule").shift
+    release = Release.find(Path(params.released))
+    if len(release.networks) > 1:
+        raise FilmstillError(
+            f"teacher.released: {release.folder} holds two experts, but student and critic start from one network; "
+            "give the experts as teacher.real_score"
+        )
+    network = read_network(release.networks[0])
+    expected = config_of(sizes)
+    _check_sizes(release.folder, network.config, expected)
+    scores = _real_scores(params, expected)
+    found = identities(release.folder, release.files())
+    import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
+    import_umt5(release.text_encoder, release.tokenizer, out / "text", sizes.text_len)
+    names = EXPERTS if len(scores) == 2 else ALONE[: len(scores)]
+    for name, score in zip(names, scores, strict=True):
+        _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
+    write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
+    _write(out / "teacher.safetensors", network, {"shift": shift, "released": found})
+    for nothing in ("sheets", "curves"):  # of a training
+        (out / nothing).mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, network: Network, facts: dict[str, object]) -> None:
+    header = {"config": json.dumps(asdict(network.config)), "facts": json.dumps(facts, sort_keys=True)}
+    stream_tensors(path, network.weights, header, lambda _bytes: None)
+
+
+def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:
+    """The networks that give the real score; [] where the teacher itself does."""
+    if params.real_score == NOTHING:
+        return []
+    networks = [read_network(path) for path in find_networks(Path(params.real_score))]
+    for network in networks:
+        config = network.config
+        if (config.in_channels, config.text_dim) != (expected.in_channels, expected.text_dim):
+            raise FilmstillError(
+                f"teacher.real_score: {params.real_score} takes {config.in_channels} latent channels and text of "
+                f"{config.text_dim}, the student {expected.in_channels} and {expected.text_dim}: they must be the same"
+            )
+    return networks
+
+
+def _check_sizes(folder: Path, found: DiTConfig, expected: DiTConfig) -> None:
+    theirs, ours = asdict(found), asdict(expected)
+    differing = [f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise FilmstillError(f"{folder}: a network of other sizes: {', '.join(differing)}; set model.* to match")

@@ -1,0 +1,181 @@
+"""Wan2.1's video VAE behind the codec's interface, and the file it lives in.
+
+Notable: diffusers' `AutoencoderKLWan` does the arithmetic; latents are normalised by Wan's mean and deviation of each
+channel; the first latent frame is one pixel frame, every later one four; what the decoder's causal convolutions
+remember belongs to a stream, not to the network, so streams may interleave and a clip decoded block by block is the
+clip decoded whole, bit for bit; TAEHV (taehv.py) decodes in its place when asked.
+
+Source: Wan2.1 technical report (arXiv:2503.20314), its `wan/modules/vae.py`, and diffusers.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from filmstill.errors import FilmstillError
+from filmstill.models import vae_names
+from filmstill.models.released import check_names, open_weights, read_json
+from filmstill.models.taehv import Taehv, make_taehv, read_taehv
+from filmstill.runtime.files import load_tensors, save_tensors
+
+KIND = "wan_vae"
+TIME_STRIDE, SPACE_STRIDE = 4, 8  # pixels a latent; the first frame alone
+STATISTICS = ("latents_mean", "latents_std")
+# What of diffusers' config.json defines the network, as spelled there.
+CONFIG = ("base_dim", "z_dim", "dim_mult", "num_res_blocks", "attn_scales", "temperal_downsample", *STATISTICS)
+
+
+class WanVae:
+    """A codec: `vae`, an AutoencoderKLWan in evaluation mode, encodes, and decodes unless `fast` does."""
+
+    def __init__(self, vae: Any, fast: Taehv | None = None) -> None:
+        self.vae = vae
+        self.fast = fast
+        self.channels: int = vae.config.z_dim
+        self.mean = torch.tensor(vae.config.latents_mean)[:, None, None]
+        self.deviation = torch.tensor(vae.config.latents_std)[:, None, None]
+
+    @classmethod
+    def load(cls, path: Path, fast: bool = False) -> "WanVae":
+        """The codec of a file of `import_vae`, float32 on the CPU; `fast` decodes with the file's TAEHV.
+
+        Raises FilmstillError for any other file, and for `fast` where the file has none.
+        """
+        tensors, header = load_tensors(path)
+        if header.get("kind") != KIND:
+            raise FilmstillError(f"{path}: is not Wan's VAE (kind {header.get('kind')}, {KIND} is needed)")
+        vae = _on_meta(json.loads(header["config"]))
+        vae.load_state_dict({name: tensor.float() for name, tensor in _under("vae.", tensors).items()}, assign=True)
+        if not fast:
+            return cls(vae)
+        if not (small := _under("fast.", tensors)):
+            raise FilmstillError(f"{path}: has no fast decoder; import it with TAEHV's weights (taew2_1.pth)")
+        return cls(vae, make_taehv(small, vae.config.z_dim))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "WanVae":
+        """Move and convert the networks, in place; pixels and latents come out float32 all the same."""
+        for network in (self.vae, self.fast):
+            if network is not None:
+                nn.Module.to(network, device, dtype)  # diffusers' own warns of half precision, whatever the network
+        self.mean, self.deviation = self.mean.to(device), self.deviation.to(device)
+        return self
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(f, C, h, w) of the latents of so many pixels. Raises FilmstillError for sizes that do not divide."""
+        if frames < 1 or (frames - 1) % TIME_STRIDE:
+            raise FilmstillError(f"frames: {frames}; Wan's VAE takes 1 + {TIME_STRIDE}k of them (1, 5, 9, …, 81)")
+        for name, size in (("height", height), ("width", width)):
+            if size < 1 or size % SPACE_STRIDE:
+                raise FilmstillError(f"{name}: {size}; Wan's VAE takes multiples of {SPACE_STRIDE} pixels")
+        return 1 + (frames - 1) // TIME_STRIDE, self.channels, height // SPACE_STRIDE, width // SPACE_STRIDE
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames of so many latent frames, at least one."""
+        return 1 + TIME_STRIDE * (latent_frames - 1)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Video [B, F, 3, H, W] in [0, 1] to latents [B, f, C, h, w], the posterior's mode, normalised.
+
+        Raises FilmstillError for sizes that `latent_shape` refuses.
+        """
+        frames, _, height, width = video.shape[1:]
+        self.latent_shape(frames, height, width)
+        pixels = (video.to(self.mean) * 2 - 1).to(self.vae.dtype)
+        latents = self.vae.encode(pixels.transpose(1, 2)).latent_dist.mode().transpose(1, 2)
+        return (latents.float() - self.mean) / self.deviation
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, f, C, h, w] to video [B, 1 + 4(f - 1), 3, 8h, 8w], clamped to [0, 1], float32."""
+        return next(self.decode_stream(iter([latents])))
+
+    @torch.no_grad()
+    def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Decode latent blocks as they come, each to the frames it adds; together those of the whole decode."""
+        if self.fast is not None:
+            yield from self.fast.decode_stream(blocks)
+            return
+        features: dict[int, Any] = defaultdict(lambda: None)  # by causal convolution: its last input frames
+        for block in blocks:
+            latents = (block.to(self.mean) * self.deviation + self.mean).to(self.vae.dtype).transpose(1, 2)
+            pieces = [
+                self.vae.decoder(self.vae.post_quant_conv(frame), feat_cache=features, feat_idx=[0])
+                for frame in latents.split(1, dim=2)
+            ]
+            yield ((torch.cat(pieces, 2).transpose(1, 2).float() + 1) / 2).clamp(0, 1)
+
+
+def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None) -> None:
+    """Write the codec's file from Wan2.1_VAE.pth (its own names, or diffusers' in its folder) and TAEHV's weights.
+
+    Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
+    """
+    weights = open_weights(source)
+    shapes = {name: weights.shape(name) for name in weights}
+    wan = {"encoder.conv1.weight", "conv2.weight"} <= shapes.keys()
+    if not wan and "encoder.conv_in.weight" not in shapes:
+        raise FilmstillError(
+            f"{source}: not a VAE of Wan: it has neither encoder.conv1 and conv2, as Wan2.1_VAE.pth, nor "
+            "encoder.conv_in, as diffusers' vae folder"
+        )
+    folder = source if source.is_dir() else source.parent
+    vae = _network(source, vae_names.sizes(shapes) if wan else _config(folder / "config.json"), z_dim)
+    names = {name: name for name in vae.state_dict()}  # in the file, by diffusers'
+    if wan:
+        modules = vae_names.modules(vae.config.num_res_blocks, len(vae.config.dim_mult))
+        inverse = {theirs: ours for ours, theirs in modules.items()}
+        names = {name: vae_names.rename(name, inverse) for name in names}
+    check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
+    tensors = {f"vae.{name}": weights[names[name]] for name in names}
+    if fast is not None:
+        tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
+    config = {name: vae.config[name] for name in CONFIG}
+    save_tensors(target, tensors, {"kind": KIND, "config": json.dumps(config, sort_keys=True)})
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """`CONFIG` of diffusers' config.json."""
+    found = read_json(path)
+    if absent := [name for name in CONFIG if name not in found]:
+        raise FilmstillError(f"{path}: not the config of an AutoencoderKLWan: has no {', '.join(absent)}")
+    return {name: found[name] for name in CONFIG}
+
+
+def _network(source: Path, config: dict[str, Any], z_dim: int) -> Any:
+    """The network of a config, without weights, if it is one of Wan2.1's kind with latents of `z_dim`."""
+    if config["z_dim"] != z_dim:
+        found = config["z_dim"]
+        raise FilmstillError(f"{source}: a VAE of z_dim {found}; the transformer's latents have {z_dim} channels")
+    try:
+        vae = _on_meta(config)
+        strides = 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
+        statistics = [tuple(torch.tensor(vae.config[name]).shape) for name in STATISTICS]
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FilmstillError(f"{source}: its config does not describe an AutoencoderKLWan ({reason})") from None
+    if strides != (TIME_STRIDE, SPACE_STRIDE):
+        wanted = f"{TIME_STRIDE} and {SPACE_STRIDE}"
+        raise FilmstillError(f"{source}: strides {strides[0]} in time and {strides[1]} in space; Wan2.1's are {wanted}")
+    if statistics != [(z_dim,), (z_dim,)]:
+        raise FilmstillError(
+            f"{source}: has not {z_dim} latents_mean and {z_dim} latents_std; diffusers' config.json holds them, "
+            "for Wan's own file only the 16 of Wan2.1 are known"
+        )
+    return vae
+
+
+def _on_meta(config: dict[str, Any]) -> Any:
+    from diffusers import AutoencoderKLWan  # takes seconds
+
+    with torch.device("meta"):
+        vae: Any = AutoencoderKLWan(**config)
+    return vae.requires_grad_(False).eval()
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
