@@ -34,6 +34,9 @@ readme: .venv/ready  ## rewrite README's table of results from data/evaluate/met
 kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
 	python tests/kill_test.py
 
+mini: .venv/ready  ## write data/released/wan-mini, a miniature Wan that the profile wan-mini runs on
+	PYTHONPATH=src:tests python tests/mini_wan.py data/released/wan-mini
+
 bench: .venv/ready  ## what speed costs and gains, as ratios of one run (docs/benchmarks.md)
 	python tests/benchmark.py
 
@@ -44,4 +47,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test lint deps readme kill-test bench clean help
+.PHONY: repro test lint deps readme kill-test mini bench clean help

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder, write_toke
 CPU = torch.device("cpu")
 TEXT_LEN, FORWARD = 48, 2e-5
 PROMPTS = ["a red three bobs up and down", "", "blue 7", "a " * 30 + "zebra", "digits & Zürich"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A second one only waits, for matrices as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +252,7 @@ def test_two_processes_may_write_the_same_prompts_at_once(tmp_path: Path):
 
     script = (
         "import sys, torch; from pathlib import Path; from filmstill.models.prompt_cache import PromptCache\n"
-        "for i in range(100): PromptCache(Path(sys.argv[1]), 'x').put(f'prompt {i % 4}', torch.full((3, 5), i % 4.0))"
+        "for i in range(40): PromptCache(Path(sys.argv[1]), 'x').put(f'prompt {i % 4}', torch.full((3, 5), i % 4.0))"
     )
     cache, prompts, rounds = PromptCache(tmp_path, "x"), [f"prompt {i}" for i in range(4)], 0
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])

@@ -17,6 +17,20 @@ The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metr
 `dvc plots show` read its results, `dvc exp run -S distill.lr=5e-5` tries a change."""
 
 
+CONVERT = """Write the transformer of a checkpoint in another layout, bit for bit.
+
+The layout of SOURCE is recognised:
+  wan            Wan-AI/Wan2.1-T2V-1.3B: a folder with config.json and safetensors, or a file alone
+  diffusers      a folder for WanTransformer3DModel.from_pretrained, or a pipeline with transformer/ inside
+  self-forcing   a .pt of Self-Forcing or CausVid, with generator and perhaps generator_ema
+  filmstill      a .safetensors of this pipeline, such as data/distill/student.safetensors
+
+examples:
+  python -m filmstill convert data/distill/student.safetensors export --to diffusers
+  python -m filmstill convert self_forcing_dmd.pt student.safetensors --to filmstill
+  python -m filmstill convert Wan2.1-T2V-1.3B wan.pt --to self-forcing"""
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m filmstill",
@@ -53,6 +67,25 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--fast", action="store_true", help="decode by the release's small decoder (TAEHV)")
     generate.set_defaults(run=_generate)
 
+    convert = commands.add_parser(
+        "convert",
+        help="write a transformer's checkpoint in another layout: wan, diffusers, self-forcing, filmstill",
+        description=CONVERT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("source", type=Path, help="file or folder of any of these layouts")
+    convert.add_argument(
+        "target", type=Path, help="what to write, which must not exist: a folder (wan, diffusers), .pt or .safetensors"
+    )
+    convert.add_argument(
+        "--to", required=True, choices=["wan", "diffusers", "self-forcing", "filmstill"], help="layout of the target"
+    )
+    convert.add_argument("--part", help="which network of a .pt (default: generator_ema if it has one, else generator)")
+    convert.add_argument(
+        "--heads", type=int, metavar="N", help="attention heads, for files that do not say (a .pt of no size of Wan2.1)"
+    )
+    convert.set_defaults(run=_convert)
+
     results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
     results.set_defaults(run=_results)
 
@@ -87,6 +120,17 @@ def _generate(arguments: argparse.Namespace) -> None:
         arguments.window,
         arguments.device,
         arguments.fast,
+    )
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from filmstill.models.convert import convert
+
+    network = convert(arguments.source, arguments.target, arguments.to, arguments.part, arguments.heads)
+    config = network.config
+    print(
+        f"{arguments.target}: {arguments.to}, from {network.format}; dim {config.dim}, {config.num_layers} layers, "
+        f"{config.num_heads} heads, {len(network.weights)} tensors"
     )
 
 

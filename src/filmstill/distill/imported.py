@@ -4,7 +4,6 @@ Notable: every file is recorded by size and SHA-256 in the teacher's header; net
 are refused before anything is written; a second release may give the real score (a larger network, or two experts).
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,13 +11,15 @@ from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig
 from filmstill.models.layouts import Network, read_network
 from filmstill.models.release import Release, find_networks, identities
+from filmstill.models.released import read_json
 from filmstill.models.umt5 import import_umt5
 from filmstill.models.wan_vae import import_vae
-from filmstill.models.weights import config_of
+from filmstill.models.weights import config_of, header_of
 from filmstill.params.load import section
 from filmstill.params.shared import Model, Schedule
 from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.runtime.files import write_json
+from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import stream_tensors
 
 EXPERTS = ("high.safetensors", "low.safetensors")
@@ -41,6 +42,10 @@ def import_teacher(out: Path) -> None:
     found = identities(release.folder, release.files())
     import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
     import_umt5(release.text_encoder, release.tokenizer, out / "text", sizes.text_len)
+    if (dim := read_json(out / "text" / "encoder.json")["config"]["d_model"]) != sizes.text_dim:
+        raise FilmstillError(
+            f"{release.text_encoder}: encodes to {dim} channels, the network takes model.text_dim {sizes.text_dim}"
+        )
     names = EXPERTS if len(scores) == 2 else ALONE[: len(scores)]
     for name, score in zip(names, scores, strict=True):
         _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
@@ -51,8 +56,9 @@ def import_teacher(out: Path) -> None:
 
 
 def _write(path: Path, network: Network, facts: dict[str, object]) -> None:
-    header = {"config": json.dumps(asdict(network.config)), "facts": json.dumps(facts, sort_keys=True)}
-    stream_tensors(path, network.weights, header, lambda _bytes: None)
+    with progress("import", sum(tensor.nbytes for tensor in network.weights.values()), unit="B") as bar:
+        bar.unit_scale = True
+        stream_tensors(path, network.weights, header_of(network.config, facts), bar.update)
 
 
 def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:

@@ -4,7 +4,6 @@ Notable: everything is checked before a byte is written; tensors pass through on
 file or folder, is either whole or absent, and nothing is overwritten.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from filmstill.models.dit import EPS
 from filmstill.models.layouts import DIFFUSERS_KEYS, STEM, WAN_KEYS, Network, Renamed, read_network
 from filmstill.models.names import to_diffusers
 from filmstill.models.released import PICKLES
+from filmstill.models.weights import header_of
 from filmstill.runtime.files import replacing, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import Written, replacing_folder, stream_tensors, write_tensors
@@ -49,8 +49,7 @@ def convert(
             bar.update(min(count, total - bar.n))  # a pickle writes more than its tensors
 
         if to == "filmstill":
-            header = {"config": json.dumps(asdict(network.config)), "facts": json.dumps(network.facts, sort_keys=True)}
-            stream_tensors(target, network.weights, header, written)
+            stream_tensors(target, network.weights, header_of(network.config, network.facts), written)
         elif to == "self-forcing":
             _write_pickle(target, network, written)
         else:

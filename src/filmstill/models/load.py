@@ -26,7 +26,7 @@ def load_encoder(text: Text, compute: Compute, folder: Path = TEXT) -> TextEncod
     facts = read_json(folder / "encoder.json")
     if facts.get("kind") == HASHED_WORDS:
         return HashedWords(facts["text_len"], facts["text_dim"])
-    from filmstill.models.umt5 import Umt5  # with transformers: seconds to import
+    from filmstill.models.umt5 import Umt5  # with tokenizers: the embedded world needs none
 
     device = torch.device(compute.device)
     return Umt5.load(folder, PROMPT_CACHE, text.placement, device, DTYPES[compute.precision])

@@ -60,8 +60,11 @@ def open_weights(path: Path) -> Weights:
         return Weights([path])
     if not path.is_dir():
         raise FilmstillError(f"{path}: no such file or folder")
-    if indices := sorted(path.glob("*.index.json")):
-        names = sorted(set(read_json(indices[0]).get("weight_map", {}).values()))
+    if indices := sorted(path.glob("*.index.json"), key=lambda index: ".safetensors" not in index.name):
+        listed = read_json(indices[0]).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise FilmstillError(f"{indices[0]}: lists no shards: its weight_map is {str(listed)[:80]}")
+        names = sorted(set(map(str, listed.values())))
         if absent := [name for name in names if not (path / name).is_file()]:
             raise FilmstillError(f"{path / absent[0]}: missing; {indices[0].name} lists {len(names)} shards")
         return Weights([path / name for name in names])

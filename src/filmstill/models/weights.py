@@ -18,9 +18,14 @@ def config_of(model: Model) -> DiTConfig:
     return DiTConfig(**{field.name: getattr(model, field.name) for field in fields(DiTConfig)})
 
 
+def header_of(config: DiTConfig, facts: dict[str, object]) -> dict[str, str]:
+    """What a network's file says of itself."""
+    return {"config": json.dumps(asdict(config)), "facts": json.dumps(facts, sort_keys=True)}
+
+
 def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts: dict[str, object]) -> None:
     """Write weights with their config and `facts` (JSON values: schedule, rollout, …) in the header."""
-    save_tensors(path, tensors, {"config": json.dumps(asdict(config)), "facts": json.dumps(facts, sort_keys=True)})
+    save_tensors(path, tensors, header_of(config, facts))
 
 
 def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT, dict]:
