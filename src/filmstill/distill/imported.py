@@ -7,21 +7,30 @@ are refused before anything is written; a second release may give the real score
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import Tensor
+
+from filmstill.diffusion.sample import guided, sample
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.distill.setup import frozen
+from filmstill.distill.sheet import save_sheet
 from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig
 from filmstill.models.layouts import Network, read_network
+from filmstill.models.load import load_codec, load_encoder
 from filmstill.models.release import Release, find_networks, identities
 from filmstill.models.released import read_json
 from filmstill.models.umt5 import import_umt5
 from filmstill.models.wan_vae import import_vae
-from filmstill.models.weights import config_of, header_of
-from filmstill.params.load import section
-from filmstill.params.shared import Model, Schedule
+from filmstill.models.weights import config_of, header_of, load_model
+from filmstill.params.load import read_seed, section
+from filmstill.params.shared import Compute, Model, Schedule, Text, World
 from filmstill.params.teacher import NOTHING, Teacher
+from filmstill.runtime import randomness
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import stream_tensors
 
+SHOWN, STEPS, GUIDANCE = "A red balloon drifts over a field of sunflowers in the morning light.", 16, 5.0
 EXPERTS = ("high.safetensors", "low.safetensors")
 ALONE = ("all.safetensors",)
 
@@ -51,8 +60,21 @@ def import_teacher(out: Path) -> None:
         _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
     write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
     _write(out / "teacher.safetensors", network, {"shift": shift, "released": found})
-    for nothing in ("sheets", "curves"):  # of a training
-        (out / nothing).mkdir(parents=True, exist_ok=True)
+    (out / "curves").mkdir(exist_ok=True)  # of a training: there are none
+    save_sheet(_sample(out, network.config), out / "sheets" / "imported.png")
+
+
+def _sample(out: Path, config: DiTConfig) -> Tensor:
+    """A clip [1, F, 3, H, W] of what was just written: a look at whether the import is whole."""
+    compute, world, seed = section(Compute, "compute"), section(World, "world"), read_seed()
+    encoder = load_encoder(Text(placement="offload"), compute, out / "text")
+    encoder.prepare([SHOWN, ""])
+    model = frozen(load_model(out / "teacher.safetensors")[0], compute)
+    text, no_text = (encoder.encode([prompt]).to(model.device) for prompt in (SHOWN, ""))
+    noise = randomness.normal(world.latent_shape(config.in_channels), seed, "teacher/sheet/noise", 0, [0])
+    schedule, velocity = FlowSchedule(section(Schedule, "schedule").shift), guided(model, text, no_text, GUIDANCE)
+    latents = sample(velocity, noise.to(model.device), schedule, STEPS, keep=[])[:, -1]
+    return load_codec(compute, out / "codec.safetensors").decode(latents).cpu()
 
 
 def _write(path: Path, network: Network, facts: dict[str, object]) -> None:

@@ -38,14 +38,13 @@ COLUMNS: Columns = {
     "first block s": ("first_block_seconds", 3),
 }
 OPEN_COLUMNS: Columns = {
-    "steadiness": ("temporal_flickering", 3),
+    "steady": ("temporal_flickering", 3),
     "motion": ("motion", 4),
-    "sharpness": ("sharpness", 4),
-    "contrast": ("contrast", 3),
-    "network evaluations a clip": ("evaluations_per_clip", 2),
+    "sharp": ("sharpness", 4),
+    "passes a clip": ("evaluations_per_clip", 2),
     "seconds a clip": ("seconds_per_clip", 3),
-    "without decoder": ("network_seconds_per_clip", 3),
-    "frames a second": ("frames_per_second", 2),
+    "decoder aside": ("network_seconds_per_clip", 3),
+    "frames a second": ("frames_per_second", 1),
     "first block s": ("first_block_seconds", 3),
 }
 ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics: what it is here
@@ -94,7 +93,7 @@ def closing_table(metrics: dict[str, Any]) -> Table:
     bench = "pixel statistics" if is_open(metrics) else "digits-bench"
     title = bench + (f", {clips:.0f} clips an arm" if clips else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
+    table.add_column("", min_width=12)
     for heading in columns(metrics):
         longest = max(map(len, heading.split()))  # a heading breaks between words, never inside one
         table.add_column(heading, justify="right", vertical="bottom", min_width=longest, max_width=max(longest, 6))
