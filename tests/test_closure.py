@@ -24,7 +24,7 @@ def test_data_deps_are_made_earlier_or_committed(stage):
     }
     params = OmegaConf.load(ROOT / "params.yaml")
     paths = [OmegaConf.select(params, path[2:-1]) if path.startswith("${") else path for path in DATA[stage]]
-    assert all(path in made or (ROOT / path).is_file() for path in paths)
+    assert all(path in made or (ROOT / path).exists() for path in paths)
 
 
 def test_closure_sees_imports_inside_functions_and_packages(tmp_path):

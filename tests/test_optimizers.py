@@ -37,7 +37,7 @@ def test_the_learning_rate_is_a_function_of_the_step_and_not_of_the_steps_before
     optimizers = muon_and_adamw(nn.ModuleDict({"blocks": nn.Linear(4, 4), "head": nn.Linear(4, 2)}), 1e-2, 1e-3, 0.1)
     for factor in (0.5, 0.1, 1.0, 0.25):
         set_learning_rate(optimizers.values(), factor)
-    assert [group["lr"] for o in optimizers for group in o.param_groups] == [2.5e-3, 2.5e-4]
+    assert [group["lr"] for o in optimizers.values() for group in o.param_groups] == [2.5e-3, 2.5e-4]
 
 
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():

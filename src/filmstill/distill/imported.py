@@ -11,12 +11,11 @@ from torch import Tensor
 
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.distill.setup import frozen
 from filmstill.distill.sheet import save_sheet
 from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig
 from filmstill.models.layouts import Network, read_network
-from filmstill.models.load import load_codec, load_encoder
+from filmstill.models.load import frozen, load_codec, load_encoder
 from filmstill.models.release import Release, find_networks, identities
 from filmstill.models.released import read_json
 from filmstill.models.umt5 import import_umt5

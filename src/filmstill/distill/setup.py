@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmstill.artifacts import REAL_SCORE, TEACHER
+from filmstill.artifacts import TEACHER
 from filmstill.diffusion.rollout import RolloutPlan
-from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule
+from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.models.attention import BlockCausal
 from filmstill.models.codec import Codec
 from filmstill.models.dit import DiTConfig, VideoDiT
-from filmstill.models.experts import Denoiser, Experts
-from filmstill.models.load import DTYPES, load_codec, load_encoder
-from filmstill.models.released import read_json
+from filmstill.models.experts import Denoiser
+from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, real_score
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.load import read_seed, section
@@ -86,7 +85,7 @@ class Setup:
 
     def teacher(self) -> Denoiser:
         """Whose score the student follows: the released real score where there is one, else the pairs' teacher."""
-        return real_score(REAL_SCORE, self.compute) or self.frozen(TEACHER)
+        return real_score(self.compute) or self.frozen(TEACHER)
 
     def facts(self) -> dict[str, object]:
         """What a student's file says of how to run it."""
@@ -101,22 +100,3 @@ class Setup:
             "latent_shape": list(self.latent_shape),
             "fps": self.world.fps,
         }
-
-
-def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
-    """A network without gradients, where and in what the machine computes."""
-    model.precision = DTYPES[compute.precision]
-    model.freeze()
-    return model.to(compute.device)
-
-
-def real_score(folder: Path, compute: Compute) -> Denoiser | None:
-    """The network, or the two experts, of a real_score folder; None where it names none."""
-    facts = read_json(folder / "experts.json")
-    models = [load_model(folder / name)[0] for name in facts["files"]]
-    if len(models) < 2:
-        return frozen(models[0], compute) if models else None
-    for model in models:
-        model.precision = DTYPES[compute.precision]
-        model.freeze()
-    return Experts(models[0], models[1], facts["boundary"] * TIMESTEPS, torch.device(compute.device))

@@ -93,7 +93,7 @@ def closing_table(metrics: dict[str, Any]) -> Table:
     bench = "pixel statistics" if is_open(metrics) else "digits-bench"
     title = bench + (f", {clips:.0f} clips an arm" if clips else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", min_width=12)
+    table.add_column("", min_width=9)
     for heading in columns(metrics):
         longest = max(map(len, heading.split()))  # a heading breaks between words, never inside one
         table.add_column(heading, justify="right", vertical="bottom", min_width=longest, max_width=max(longest, 6))

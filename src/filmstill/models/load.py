@@ -1,14 +1,17 @@
-"""Codec and text encoder of a run, by what their own files say they are."""
+"""What a run computes with, by what its own files say it is: codec, text encoder, networks that are not trained."""
 
 from pathlib import Path
 
 import torch
 
-from filmstill.artifacts import CODEC, PROMPT_CACHE, TEXT
+from filmstill.artifacts import CODEC, PROMPT_CACHE, REAL_SCORE, TEXT
 from filmstill.errors import FilmstillError
 from filmstill.models.codec import DCT, Codec, DctCodec
+from filmstill.models.dit import VideoDiT
+from filmstill.models.experts import Denoiser, Experts
 from filmstill.models.released import read_json
 from filmstill.models.text import HASHED_WORDS, HashedWords, TextEncoder
+from filmstill.models.weights import load_model
 from filmstill.params.shared import Compute, Text
 from filmstill.runtime.files import read_metadata, write_json
 
@@ -41,3 +44,22 @@ def load_codec(compute: Compute, path: Path = CODEC, fast: bool = False) -> Code
     from filmstill.models.wan_vae import WanVae  # with diffusers: seconds to import
 
     return WanVae.load(path, fast).to(compute.device, DTYPES[compute.precision])
+
+
+def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
+    """A network without gradients, where and in what the machine computes."""
+    model.precision = DTYPES[compute.precision]
+    model.freeze()
+    return model.to(compute.device)
+
+
+def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
+    """The network, or the two experts, of a real_score folder; None where it names none."""
+    facts = read_json(folder / "experts.json")
+    models = [load_model(folder / name)[0] for name in facts["files"]]
+    if len(models) < 2:
+        return frozen(models[0], compute) if models else None
+    for model in models:
+        model.precision = DTYPES[compute.precision]
+        model.freeze()
+    return Experts(models[0], models[1], 1000 * facts["boundary"], torch.device(compute.device))

@@ -12,12 +12,11 @@ from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.distill.setup import frozen
 from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal
 from filmstill.models.codec import Codec
 from filmstill.models.dit import VideoDiT
-from filmstill.models.load import load_codec, load_encoder
+from filmstill.models.load import frozen, load_codec, load_encoder
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.load import require

@@ -1,0 +1,86 @@
+"""Floating-point operations of VideoDiT's passes: 2*m*n*k a matrix product; nothing else counts beside them.
+
+Notable: formulas of the config and a pass, term by term as the network computes; a backward pass costs twice the
+forward one, but once where nothing below learns; checkpointing computes the layers once more.
+"""
+
+from filmstill.models.dit import DiTConfig
+from filmstill.plan.network import patch_size
+from filmstill.plan.passes import Pass
+
+
+def text_flops(config: DiTConfig, batch: int, text_len: int) -> float:
+    """`read_text`: the embedding, and every layer's keys and values."""
+    dim = config.dim
+    return 2.0 * batch * text_len * (config.text_dim * dim + dim**2 + config.num_layers * 2 * dim**2)
+
+
+def text_backward_flops(config: DiTConfig, batch: int, text_len: int) -> float:
+    """Its backward pass; the text itself has no gradient."""
+    return 2 * text_flops(config, batch, text_len) - 2.0 * batch * text_len * config.text_dim * config.dim
+
+
+def forward_flops(config: DiTConfig, call: Pass) -> float:
+    """`forward`, the text's keys and values given."""
+    head = 2.0 * call.all_tokens * config.dim * patch_size(config)
+    return _embedding_flops(config, call) + config.num_layers * layer_flops(config, call) + head
+
+
+def layer_flops(config: DiTConfig, call: Pass) -> float:
+    """One layer: self-attention and its four projections, cross-attention and its two, the feed-forward."""
+    dim = config.dim
+    projections = 2.0 * call.tokens * (6 * dim**2 + 2 * dim * config.ffn_dim)
+    attention = 4.0 * dim * (call.pairs + call.tokens * call.text_len)
+    return call.batch * (projections + attention)
+
+
+def remember_flops(config: DiTConfig, call: Pass) -> float:
+    """`remember`: all layers but the last, of which only keys and values, and no head."""
+    keys_values = 2.0 * call.all_tokens * 2 * config.dim**2
+    return _embedding_flops(config, call) + (config.num_layers - 1) * layer_flops(config, call) + keys_values
+
+
+def backward_flops(config: DiTConfig, call: Pass, checkpointing: bool) -> float:
+    """The backward pass of `forward`."""
+    again = config.num_layers * layer_flops(config, call) if checkpointing else 0.0
+    return 2 * forward_flops(config, call) - _input_flops(config, call) + again
+
+
+def rollout_flops(config: DiTConfig, blocks: list[Pass], passes: float) -> float:
+    """A rollout of `blocks`, each denoised in `passes` passes; all but the last enter the cache. Text read once."""
+    batch, text_len = blocks[0].batch, blocks[0].text_len
+    denoising = sum(passes * forward_flops(config, block) for block in blocks)
+    context = sum(remember_flops(config, block) for block in blocks[:-1])
+    return text_flops(config, batch, text_len) + denoising + context
+
+
+def rollout_backward_flops(config: DiTConfig, blocks: list[Pass], checkpointing: bool) -> float:
+    """The backward pass of a rollout, which goes through one denoising pass a block."""
+    text = text_backward_flops(config, blocks[0].batch, blocks[0].text_len)
+    return text + sum(backward_flops(config, block, checkpointing) for block in blocks)
+
+
+def regression_flops(config: DiTConfig, call: Pass, checkpointing: bool) -> float:
+    """A forward and a backward pass, text included: an update of the critic, of ODE init, of the embedded teacher."""
+    text = text_flops(config, call.batch, call.text_len) + text_backward_flops(config, call.batch, call.text_len)
+    return text + forward_flops(config, call) + backward_flops(config, call, checkpointing)
+
+
+def reading_flops(config: DiTConfig, call: Pass) -> float:
+    """One pass of a network that has not read this text yet."""
+    return text_flops(config, call.batch, call.text_len) + forward_flops(config, call)
+
+
+def sampling_flops(config: DiTConfig, call: Pass, steps: int) -> float:
+    """`steps` passes of a sampler; `call` is one of them, guidance's other branch in its batch."""
+    return text_flops(config, call.batch, call.text_len) + steps * forward_flops(config, call)
+
+
+def _embedding_flops(config: DiTConfig, call: Pass) -> float:
+    """Patches to tokens, timesteps to modulation."""
+    return _input_flops(config, call) + 2.0 * call.batch * call.times * 7 * config.dim**2
+
+
+def _input_flops(config: DiTConfig, call: Pass) -> float:
+    """The products that read latents and waves of the timestep, which have no gradient."""
+    return 2.0 * config.dim * (call.all_tokens * patch_size(config) + call.batch * call.times * config.freq_dim)
