@@ -16,7 +16,7 @@ def main(stage: Stage) -> None:
     prepare_prompts(params, setup)
     arms, codec = every_arm(setup.world), setup.codec(params.fast_decoder)
     clips = sum(len(requests(params, arm)) for arm in arms)
-    shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in arms], clips, "clip")
+    shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in arms], clips, "clip", setup.compute.device)
     write_samples(params, codec, setup.world.fps, dict(zip(arms, shards, strict=True)), stage.out / "samples")
 
 

@@ -5,7 +5,8 @@ rule ode_pairs_shard:
         "logs/pairs-{shard}.log",
     conda:
         "../envs/filmstill.yaml"
-    threads: 1
+    # A GPU has memory for one.
+    threads: workflow.cores if config.get("device") == "cuda" else 1
     params:
         root=ROOT,
         out=lambda wildcards, output: Path(output[0]).resolve(),

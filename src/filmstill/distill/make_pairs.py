@@ -26,9 +26,8 @@ def shard_names(params: OdePairs) -> list[str]:
     return [f"pairs-{number:04d}" for number in range(params.shards)]
 
 
-def prepare_prompts(params: OdePairs) -> None:
+def prepare_prompts(params: OdePairs, setup: Setup) -> None:
     """Encode every prompt once, before shards run side by side."""
-    setup = Setup.read()
     setup.encoder.prepare([*_prompts(params)["text"].tolist(), setup.text.negative])
 
 

@@ -18,17 +18,17 @@ from filmstill.runtime.workbench import inputs, publish
 POLL_SECONDS = 0.3
 
 
-def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str) -> list[Path]:
+def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:
     """Make `work`/shards/<shard>.safetensors for every shard; returns their paths in order.
 
-    `items` is the work of all shards together, which they report with `report_done`.
+    `items` is the work of all shards together, which they report with `report_done`. `device` cuda: one at a time.
     Raises FilmstillError with the end of a failed shard's log, Interrupted when told to stop.
     """
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
     for path in filter(Path.exists, paths):
         _remove_if_damaged(path)
-    command = _command(work, shards)
+    command = _command(work, shards, device)
     with (work / "snakemake.log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, close_fds=False)
         with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
@@ -72,7 +72,7 @@ def report_done(shard: Path, count: int) -> None:
     shard.with_suffix(".progress").write_text(str(count))
 
 
-def _command(work: Path, shards: list[str]) -> list[str]:
+def _command(work: Path, shards: list[str], device: str) -> list[str]:
     root = Path.cwd()
     return [
         *(sys.executable, "-m", "snakemake"),
@@ -80,7 +80,7 @@ def _command(work: Path, shards: list[str]) -> list[str]:
         *("--workflow-profile", str(root / "workflow" / "profiles" / "default")),
         *("--directory", str(work)),
         "--nolock",  # the work folder's flock guards it; Snakemake's own lock would survive a kill
-        *("--config", f"root={root}", f"shards={','.join(shards)}"),
+        *("--config", f"root={root}", f"shards={','.join(shards)}", f"device={device}"),
     ]
 
 

@@ -1,0 +1,121 @@
+"""One training step taken other ways: in micro-batches, with checkpointing, in bfloat16; and what averages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.rollout import RolloutPlan
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.distill.dmd import Dmd
+from filmstill.distill.ema import Ema
+from filmstill.distill.ode_init import train_ode_init
+from filmstill.distill.pairs import Pairs
+from filmstill.distill.self_forcing import SelfForcing
+from filmstill.distill.training import micro_batches
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.params.distill import Distill
+from filmstill.params.ode_init import OdeInit
+from filmstill.runtime import randomness
+from goldens import TINY, tiny
+
+SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
+PLAN = RolloutPlan.of(SCHEDULE, 2, BlockCausal(3), 0.0)
+ENCODER = HashedWords(8, TINY.text_dim)
+PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
+
+
+def networks(
+    precision: torch.dtype = torch.float32, checkpointing: bool = False
+) -> tuple[VideoDiT, VideoDiT, VideoDiT]:
+    """Generator, critic and frozen teacher."""
+    models = tiny("causal"), tiny("bidir"), tiny("bidir")
+    for model in models:
+        model.precision, model.checkpointing = precision, checkpointing
+    models[2].freeze()
+    return models
+
+
+def self_forcing(models: tuple[VideoDiT, VideoDiT, VideoDiT], micro_batch: int | None, **changes) -> SelfForcing:
+    generator, critic, teacher = models
+    params = Distill(updates=4, batch=4, critic_updates=1, decay_share=0.0, **changes)
+    objective = Dmd(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
+    return SelfForcing(params, generator, objective, PLAN, ENCODER, PROMPTS, SHAPE, 0, micro_batch)
+
+
+def gradients(micro_batch: int | None, precision: torch.dtype = torch.float32, checkpointing: bool = False) -> Tensor:
+    """All gradients of one critic and one generator update of four samples, from the same weights."""
+    models = networks(precision, checkpointing)
+    run = self_forcing(models, micro_batch)
+    kept = []
+    for optimizer, model in ((run.critic_optimizer, models[1]), (run.generator_optimizer, models[0])):
+        optimizer.step = lambda model=model: kept.append(
+            torch.cat([p.grad.flatten().clone() for p in model.parameters()])
+        )
+    run.step(0)
+    return torch.cat(kept)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_micro_batches_add_up_to_the_batch(micro_batch: int):
+    whole, parts = gradients(None), gradients(micro_batch)
+    assert (whole - parts).norm() <= 1e-5 * whole.norm()
+
+
+def test_checkpointing_changes_no_gradient_of_an_update():
+    """Defect 1: the released rollout trains only with it, and otherwise than without."""
+    assert torch.equal(gradients(None), gradients(None, checkpointing=True))
+
+
+def test_an_update_in_bfloat16_points_where_float32_does():
+    exact, near = gradients(None), gradients(None, torch.bfloat16, checkpointing=True)
+    assert near.dtype == torch.float32 and not torch.equal(exact, near)
+    assert torch.cosine_similarity(exact, near, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_batch: int):
+    """Samples have unlike numbers of noisy frames: a mean of means would be another loss."""
+    trajectories = randomness.normal((3, *SHAPE), 0, "pairs", 0, range(5))
+    places = [(trajectories, row) for row in range(5)]
+    sigmas = torch.cat([SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
+    pairs, params = Pairs(sigmas, PROMPTS, SHAPE, places), OdeInit(steps=3, batch=4, muon_lr=None, adamw_lr=1e-3)
+    losses = {
+        size: train_ode_init(
+            tmp_path / str(size), params, pairs, PLAN.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0, size,
+            lambda path: None,
+        )
+        for size in (None, micro_batch)
+    }  # fmt: skip
+    assert losses[None] == pytest.approx(losses[micro_batch], rel=1e-5)
+    assert losses[None][0] != losses[None][1]
+
+
+def test_parts_cover_the_batch_once():
+    for batch, size in ((4, None), (4, 1), (5, 2), (3, 8)):
+        assert [i for part in micro_batches(batch, size) for i in part] == list(range(batch))
+
+
+def test_the_average_begins_at_its_start():
+    """Upstream makes its average at step 200; until then it is the generator itself."""
+    model = torch.nn.Linear(2, 2)
+    ema, seen = Ema(model, 0.5, start=2), []
+    for index in range(4):
+        with torch.no_grad():
+            model.weight.fill_(float(index + 1))
+        ema.update(model, index)
+        seen.append(ema.tensors()["weight"][0, 0].item())
+    assert seen == [1.0, 2.0, 2.5, 3.25]
+
+
+def test_frozen_weights_are_cast_once_and_what_must_be_exact_is_not():
+    model = tiny("bidir")
+    model.precision = torch.bfloat16
+    model.freeze()
+    kept = {name for name, p in model.named_parameters() if p.dtype == torch.float32}
+    assert "blocks.0.self_attn.q.weight" not in kept and "patch_embedding.weight" not in kept
+    assert {"time_embedding.0.weight", "time_projection.1.bias", "head.head.weight", "blocks.1.modulation"} <= kept
+    assert not any(p.requires_grad for p in model.parameters())
