@@ -21,7 +21,6 @@ from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.teacher import new_model
 from filmstill.models.attention import BlockCausal
-from filmstill.models.codec import CHANNELS
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.rope import rope_table, rotate
 from filmstill.models.weights import config_of
@@ -75,7 +74,7 @@ def mp4() -> list[float]:
 @torch.inference_mode()
 def clips() -> tuple[list[float], list[float]]:
     """Seconds of a block's context pass (whole, and to the last keys), and of a clip (teacher, student)."""
-    model = new_model(config_of(SIZES, CHANNELS), 0)
+    model = new_model(config_of(SIZES), 0)
     texts = torch.randn(BATCH, SIZES.text_len, SIZES.text_dim)
     text, noise = model.read_text(texts), torch.randn(BATCH, 4, *SHAPE)
     attention = BlockCausal(3)

@@ -178,6 +178,16 @@ def test_checkpointing_changes_no_gradient(teacher_forcing):
     assert all(torch.equal(gradients[0][n], gradients[1][n]) for n in gradients[0])
 
 
+def test_tables_made_while_sampling_serve_training():
+    """Tensors of inference mode cannot be saved for a backward pass: what is cached must not be one."""
+    model, x, plan = tiny("causal"), latents(TINY, 1, 5, 4, 10), BlockCausal(2)
+    words = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        model(x, torch.tensor([500.0]), model.read_text(words), plan=plan)
+    model(x, torch.tensor([500.0]), model.read_text(words), plan=plan).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 @torch.no_grad()
 def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
     """Matrix products in bfloat16; timesteps, modulation and latents stay float32, keys and values do not."""

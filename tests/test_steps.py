@@ -1,5 +1,6 @@
 """One training step taken other ways: in micro-batches, with checkpointing, in bfloat16; and what averages."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,10 @@ ENCODER = HashedWords(8, TINY.text_dim)
 PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
 
 
-def networks(
-    precision: torch.dtype = torch.float32, checkpointing: bool = False
-) -> tuple[VideoDiT, VideoDiT, VideoDiT]:
+Networks = tuple[VideoDiT, VideoDiT, VideoDiT]
+
+
+def networks(precision: torch.dtype = torch.float32, checkpointing: bool = False) -> Networks:
     """Generator, critic and frozen teacher."""
     models = tiny("causal"), tiny("bidir"), tiny("bidir")
     for model in models:
@@ -39,7 +41,7 @@ def networks(
     return models
 
 
-def self_forcing(models: tuple[VideoDiT, VideoDiT, VideoDiT], micro_batch: int | None, **changes) -> SelfForcing:
+def self_forcing(models: Networks, micro_batch: int | None, **changes) -> SelfForcing:
     generator, critic, teacher = models
     params = Distill(updates=4, batch=4, critic_updates=1, decay_share=0.0, **changes)
     objective = Dmd(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
@@ -50,11 +52,13 @@ def gradients(micro_batch: int | None, precision: torch.dtype = torch.float32, c
     """All gradients of one critic and one generator update of four samples, from the same weights."""
     models = networks(precision, checkpointing)
     run = self_forcing(models, micro_batch)
-    kept = []
+    kept: list[Tensor] = []
+
+    def keep(model: VideoDiT) -> None:
+        kept.append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+
     for optimizer, model in ((run.critic_optimizer, models[1]), (run.generator_optimizer, models[0])):
-        optimizer.step = lambda model=model: kept.append(
-            torch.cat([p.grad.flatten().clone() for p in model.parameters()])
-        )
+        optimizer.step = partial(keep, model)
     run.step(0)
     return torch.cat(kept)
 

@@ -78,11 +78,13 @@ class FrameMask:
         self.frame_tokens = frame_tokens
 
     @cached_property
+    @torch.inference_mode(False)
     def dense(self) -> Tensor:
         """Boolean [L, L]."""
         return self.seen.repeat_interleave(self.frame_tokens, 0).repeat_interleave(self.frame_tokens, 1)
 
     @cached_property
+    @torch.inference_mode(False)
     def blocks(self) -> Any:
         """FlexAttention's BlockMask."""
         from torch.nn.attention.flex_attention import create_block_mask  # imports the compiler: a second
@@ -95,6 +97,7 @@ class FrameMask:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a mask made while sampling serves training, too
 def frame_mask(
     plan: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
 ) -> FrameMask:

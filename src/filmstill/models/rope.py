@@ -9,6 +9,7 @@ ROPE_THETA = 10000.0
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a table made while sampling serves training, too
 def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
     """exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; angles in float64.
 
