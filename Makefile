@@ -40,6 +40,9 @@ mini: .venv/ready  ## write data/released/wan-mini, a miniature Wan that the pro
 bench: .venv/ready  ## what speed costs and gains, as ratios of one run (docs/benchmarks.md)
 	python tests/benchmark.py
 
+bench-gpu: .venv/ready  ## Wan's sizes on a GPU beside their floors (docs/benchmarks.md)
+	python tests/gpu_benchmark.py
+
 clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 	rm -rf .work .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -47,4 +50,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test lint deps readme kill-test mini bench clean help
+.PHONY: repro test lint deps readme kill-test mini bench bench-gpu clean help
