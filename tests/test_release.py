@@ -13,6 +13,8 @@ from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
 from filmstill.models.load import real_score
+from filmstill.models.release import KNOWN
+from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
 from filmstill.params.profile import compose
 from filmstill.params.shared import Compute
@@ -133,6 +135,19 @@ def test_a_truncated_file(at, name: str, said: str):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     line = refused(path)
     assert name in line and said in line
+
+
+def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.MonkeyPatch):
+    path = at() / "Wan2.1_VAE.pth"
+    size = path.stat().st_size
+    monkeypatch.setitem(KNOWN, (path.name, size), sha256_of(path))
+    import_teacher(Path("whole"))
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        byte = file.read(1)
+        file.seek(size // 2)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "Wan2.1_VAE.pth: damaged: SHA-256" in refused(path)
 
 
 class Evil:

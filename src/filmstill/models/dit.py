@@ -11,7 +11,7 @@ Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -231,28 +231,13 @@ class VideoDiT(nn.Module):
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(plan, frames, rows * columns, clean is not None, x.device) if plan else None
+        run = _again_in_backward if self.checkpointing and torch.is_grad_enabled() else _at_once
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
-            tokens, _ = self._through(block, tokens, modulation, layer_text, rope, mask, context)
+            tokens, _ = run(block, tokens, modulation, layer_text, rope, mask, context)
         patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)
-
-    def _through(
-        self,
-        block: Block,
-        tokens: Tensor,
-        modulation: Tensor,
-        text: tuple[Tensor, Tensor],
-        rope: Tensor,
-        mask: FrameMask | None,
-        context: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if self.checkpointing and torch.is_grad_enabled():
-            # No layer draws random numbers, so their state need not be kept.
-            run = (block, tokens, modulation, text, rope, mask, context)
-            return checkpoint(*run, use_reentrant=False, preserve_rng_state=False)
-        return block(tokens, modulation, text, rope, mask, context)
 
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
@@ -284,6 +269,15 @@ class VideoDiT(nn.Module):
         with torch.autocast(t.device.type, enabled=False):
             time = self.time_embedding(waves.to(self.head.head.weight.dtype))
             return time, self.time_projection(time).unflatten(-1, (6, -1))
+
+
+def _at_once(block: Block, *given: Any) -> Any:
+    return block(*given)
+
+
+def _again_in_backward(block: Block, *given: Any) -> Any:
+    """No layer draws random numbers, so their state need not be kept."""
+    return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
