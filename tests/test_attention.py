@@ -84,7 +84,7 @@ def test_cache_holds_no_more_than_the_window_needs(plan):
     for start, end in plan.blocks(60):
         keys = torch.arange(start, end).repeat_interleave(FRAME_TOKENS).view(1, -1, 1, 1)
         cache.commit([(keys, keys)], end - start)
-        stored = cache._layers[0][0].flatten()
+        stored = cache._rooms[0][0].flatten()
         assert stored.untyped_storage().nbytes() == stored.nbytes  # no view that keeps a larger tensor alive
         held.append(len(stored) // FRAME_TOKENS)
     # The next block is at least one frame of the window itself; a block just finished is kept whole.
@@ -111,3 +111,18 @@ def test_what_enters_the_cache_is_a_constant():
         keys = torch.ones(1, 1, 1, 1, requires_grad=True) * 2
         cache.commit([(keys, keys)], 1)
     assert not any(tensor.requires_grad for tensor in cache.context(0, 1))
+
+
+@by_plan
+def test_a_rollout_of_known_length_has_one_room(plan):
+    """What a block was shown stays as it was while later blocks are written, and all of it is one allocation."""
+    frames = 20
+    cache, shown = KVCache(plan, 1, expected_frames=frames), []
+    for start, end in plan.blocks(frames):
+        if (context := cache.context(0, end - start)) is not None:
+            shown.append((context[0], context[0].clone()))
+        keys = torch.arange(start, end).repeat_interleave(2).view(1, -1, 1, 1)
+        cache.commit([(keys, -keys)], end - start)
+    assert all(torch.equal(view, then) for view, then in shown)
+    if plan.window_frames is None:
+        assert len({view.untyped_storage().data_ptr() for view, _ in shown}) == 1

@@ -6,6 +6,7 @@ Runs of true sizes are fake ones (FakeTensorMode: shapes and dtypes, no numbers)
 import json
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ from filmstill.models.weights import config_of, save_model
 from filmstill.params.profile import compose, names
 from filmstill.plan import flops, memory, released
 from filmstill.plan.changes import Request, apply, cure
-from filmstill.plan.hardware import GIB, GPUS, Machine
+from filmstill.plan.hardware import GPUS, Machine
 from filmstill.plan.network import parameters
 from filmstill.plan.passes import Clip
-from filmstill.plan.report import duration, show_plan
+from filmstill.plan.report import PARTS, duration, show_plan
 from filmstill.plan.run import SIZES, Run
 from filmstill.plan.stages import Stage, critic_flops, generator_flops, ode_pairs, plan
 from filmstill.runtime import randomness
@@ -158,10 +159,8 @@ def test_operations_of_a_backward_pass_are_those_counted(checkpointing):
 
 
 @by_attention
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_operations_of_a_rollout_are_those_counted(attention, checkpointing):
-    model, frames, exit_step = tiny("causal"), 12, 2
-    model.checkpointing = checkpointing
+def test_operations_of_a_rollout_are_those_counted(attention):
+    model, frames, exit_step = tiny("causal"), 8, 1
     noise, text = torch.zeros(2, 4, frames, TINY.in_channels, 4, 6), torch.zeros(2, 7, TINY.text_dim)
     steps = RolloutPlan.of(FlowSchedule(5), 4, attention, 0.0)
     made: list[Tensor] = []
@@ -169,7 +168,7 @@ def test_operations_of_a_rollout_are_those_counted(attention, checkpointing):
     forward = counted(lambda: made.extend(rollout(model, model.read_text(text), noise, steps, exit_step)))
     assert flops.rollout_flops(TINY, blocks, exit_step + 1) == forward
     backward = counted(lambda: torch.cat(made, 1).sum().backward())
-    assert flops.rollout_backward_flops(TINY, blocks, checkpointing) == backward
+    assert flops.rollout_backward_flops(TINY, blocks, checkpointing=False) == backward
 
 
 @by_attention
@@ -190,7 +189,7 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
         assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[1])
         if end < 12:
             model.remember(x[:, start:end], t, read, cache)
-    held = sum(tensor.nbytes for layer in cache._layers for tensor in layer)
+    held = sum(tensor.nbytes for layer in cache._rooms for tensor in layer)
     assert held == memory.kv_cache_bytes(TINY, 2, clip.cached_tokens(attention), SIZES[precision])
     prompts = sum(tensor.nbytes for layer in read for tensor in layer)
     assert prompts == memory.kv_cache_bytes(TINY, 2, 7, SIZES[precision])
@@ -198,7 +197,7 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
 
 # Activations: Wan2.1's 1.3B, three of its thirty layers
 
-WIDE = DiTConfig(1536, 8960, 12, 3, 256, 4096, 16)
+WIDE = replace(released.WAN_1_3B, num_layers=3)
 
 
 def close(measured: float, planned: float, precision: str) -> None:
@@ -220,11 +219,26 @@ def test_activations_of_a_pass_are_those_alive(precision, checkpointing, fake):
         velocity = model(x, t, read)
         held, live.peak = live.now - before, live.now
         velocity.sum().backward()
-    planned, copies = memory.held_bytes(WIDE, call, size, checkpointing), memory.cast_bytes(WIDE, size)
-    close(held, planned + (0 if checkpointing else copies), precision)
-    working = planned + memory.backward_bytes(WIDE, call, size, checkpointing) + copies
-    gradients = memory.float32_bytes(WIDE)  # they come one by one while activations go
-    assert live.peak - before - gradients <= working <= 1.12 * (live.peak - before)
+    planned = memory.held_bytes(WIDE, call, size, checkpointing)
+    planned += 0 if checkpointing else memory.cast_bytes(WIDE, size)
+    close(held, planned, precision)
+    working = planned + memory.backward_bytes(WIDE, call, size, checkpointing)
+    assert working == pytest.approx(live.peak - before, rel=0.07)  # there are gradients in it, which are planned apart
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_of_a_pass_are_those_a_gpu_allocates(checkpointing):
+    model = VideoDiT(WIDE).cuda()
+    model.precision, model.checkpointing = torch.bfloat16, checkpointing
+    x, t, text = (tensor.cuda() for tensor in given(WIDE, 1, 6, 60, 104))
+    call, read = Clip(6, 1560, 7).whole(), model.read_text(text)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model(x, t, read).sum().backward()
+    working = memory.held_bytes(WIDE, call, 2, checkpointing) + memory.backward_bytes(WIDE, call, 2, checkpointing)
+    working += 0 if checkpointing else memory.cast_bytes(WIDE, 2)
+    assert working == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.15)
 
 
 @by_precision
@@ -243,17 +257,17 @@ def test_a_frozen_pass_works_in_what_is_planned(precision, fake):
 @by_precision
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_rollouts_graph_and_contexts_are_those_alive(precision, checkpointing, fake):
-    """With checkpointing the context of every block stays alive, which a growing cache makes a sum of squares."""
+    """With checkpointing the context of every block stays alive: views of the rollout's one room."""
     model, size, live, attention = VideoDiT(WIDE), SIZES[precision], Live(), BlockCausal(3)
     model.precision, model.checkpointing = DTYPES[precision], checkpointing
     steps = RolloutPlan((1.0, 0.9, 0.8, 0.6), attention)
     with live:
         read = model.read_text(torch.zeros(1, 7, WIDE.text_dim))
         before = live.now
-        video = torch.cat(list(rollout(model, read, torch.zeros(1, 4, 12, 16, 60, 104), steps, 1)), 1)
-    blocks = Clip(12, 1560, 7).blocks(attention)
+        video = torch.cat(list(rollout(model, read, torch.zeros(1, 4, 9, 16, 60, 104), steps, 1)), 1)
+    blocks = Clip(9, 1560, 7).blocks(attention)
     graph = sum(memory.held_bytes(WIDE, block, size, checkpointing) for block in blocks)
-    contexts = memory.kv_cache_bytes(WIDE, 1, sum(block.keys - block.tokens for block in blocks), size)
+    contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention), size)
     copies = len(blocks) * memory.cast_bytes(WIDE, size)
     close(live.now - before, graph + (contexts if checkpointing else copies), precision)
     assert video.requires_grad
@@ -264,12 +278,17 @@ def test_a_rollouts_graph_and_contexts_are_those_alive(precision, checkpointing,
 
 def one_step(checkpointing: bool) -> tuple[Run, SelfForcing]:
     """Self-Forcing of the smoke profile's network, two clips an update, real score of its own size."""
-    overrides = ["distill.batch=2", f"compute.checkpointing={str(checkpointing).lower()}", "model.text_len=12"]
+    overrides = [
+        "distill.batch=2",
+        "distill.critic_updates=1",
+        "world.frames=6",
+        f"compute.checkpointing={str(checkpointing).lower()}",
+    ]
     run = Run(compose("smoke", overrides), H100)
     torch.manual_seed(0)
     generator, critic, score = (VideoDiT(run.config) for _ in range(3))
     generator.checkpointing = critic.checkpointing = checkpointing
-    encoder = HashedWords(12, run.config.text_dim)
+    encoder = HashedWords(run.params.model.text_len, run.config.text_dim)
     objective = Dmd(score.requires_grad_(False), critic, FlowSchedule(3), 3.0, encoder.encode([""]))
     steps = RolloutPlan.of(FlowSchedule(3), 4, run.attention, 0.0)
     prompts = ["a red three bobs", "a blue seven"]
@@ -411,10 +430,11 @@ def test_distillation_takes_about_as_long_as_published():
     ("profile", "overrides", "machine", "words"),
     [
         ("wan-1.3b", ["compute.checkpointing=false"], Machine("h200-141gb"), ["compute.checkpointing=true"]),
-        ("wan-1.3b", ["compute.micro_batch=2"], Machine("h200-141gb"), None),
-        ("wan-1.3b", ["compute.micro_batch=4"], Machine("h200-141gb"), ["compute.micro_batch=1"]),
-        ("wan-1.3b", [], Machine("h100-80gb", 8), ["--sharding full"]),
-        ("wan-1.3b", [], Machine("h100-80gb"), ["--gpus 2 --sharding full"]),
+        ("wan-1.3b", ["compute.micro_batch=4"], Machine("h200-141gb"), None),
+        ("wan-1.3b", ["compute.micro_batch=8"], Machine("h200-141gb"), ["compute.micro_batch=1"]),
+        ("wan-14b-teacher", [], Machine("h100-80gb", 8), ["--sharding full"]),
+        ("wan-14b-teacher", [], Machine("h100-80gb"), ["--offload"]),
+        ("wan-1.3b", [], Machine("a100-40gb"), ["--gpus 4 --sharding full"]),
         (
             "wan-14b-teacher",
             ["compute.checkpointing=false", "compute.micro_batch=2"],
@@ -424,20 +444,19 @@ def test_distillation_takes_about_as_long_as_published():
     ],
 )
 def test_the_change_that_is_named_makes_it_fit(profile, overrides, machine, words):
-    request = Request(profile, tuple(overrides), machine)
-    before = stages(request.run())["distill"]
+    request = Request.of(profile, overrides, machine)
+    before = stages(request.run)["distill"]
     assert before.fits(machine) == (words is None)
     if words is not None:
         found = cure(request, before)
         assert found is not None and found.fits and [change.words for change in found.changes] == words
-        changed = apply(request, found.changes)
-        assert stages(changed.run())["distill"].fits(changed.machine)
+        changed = apply(request, found.changes).run
+        assert stages(changed)["distill"].fits(changed.machine)
 
 
 def test_stages_that_train_nothing_have_changes_of_their_own():
-    small = Machine("rtx4090-24gb")
-    request = Request("wan-14b-teacher", ("ode_pairs.batch=8",), small)
-    words = {name: cure(request, stages(request.run())[name]).changes[0].words for name in ("ode_pairs", "samples")}
+    request = Request.of("wan-14b-teacher", ["ode_pairs.batch=8"], Machine("rtx4090-24gb"))
+    words = {name: cure(request, stages(request.run)[name]).changes[0].words for name in ("ode_pairs", "samples")}
     assert words == {"ode_pairs": "ode_pairs.batch=1", "samples": "--offload"}
 
 
@@ -454,15 +473,16 @@ def test_every_profile_has_a_plan(profile, capsys):
 
 
 def test_what_does_not_fit_is_said_with_what_is_left_of_it(capsys):
-    shown = show(capsys, "wan-1.3b", gpu="rtx4090-24gb")
+    shown = show(capsys, "wan-1.3b", "distill.batch=1", gpu="rtx4090-24gb")
     assert "ode_init does not fit: 34.5 GiB of 21.2 (update). With --gpus 4 --sharding full it does" in shown
-    assert "Nothing known here makes it fit." in shown and "most of it KV cache (16.9)" in shown
+    assert "Nothing known here makes it fit." in shown and "most of it optimizer (21.1)" in shown
 
 
 def test_json_says_the_same_numbers(capsys):
     data = json.loads(show(capsys, "wan-14b-teacher", gpus=64, as_json=True))
     distilled = stages(Run(compose("wan-14b-teacher", []), Machine("h100-80gb", 64, sharding="full")))["distill"]
     said = data["stages"]["distill"]
+    assert PARTS.keys() == said["moments"][said["peak"]].keys() - {"total"}
     assert (data["machine"]["sharding"], data["makes_it_fit"]) == ("full", {})
     assert said["flops"] == distilled.flops and said["moments"][said["peak"]]["total"] == distilled.memory.total
 

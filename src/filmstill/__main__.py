@@ -1,4 +1,4 @@
-"""The command line: `python -m filmstill profile | check | generate | results | prune`."""
+"""The command line: `python -m filmstill profile | check | plan | generate | convert | results | prune`."""
 
 import argparse
 import sys
@@ -50,6 +50,18 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="hold the whole of params.yaml against the schema, before a long run")
     check.set_defaults(run=_check)
 
+    plan = commands.add_parser("plan", help="memory, time and disk that a profile needs on given GPUs, before it runs")
+    plan.add_argument("profile", help="embedded, or the name of a file in params/")
+    plan.add_argument("overrides", nargs="*", metavar="key=value", help="for instance compute.micro_batch=1")
+    plan.add_argument("--gpu", default="h100-80gb", help="kind of GPU (default h100-80gb; a wrong one lists them)")
+    plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
+    plan.add_argument("--gpus-per-node", type=int, default=8, help="for --sharding hybrid (default 8)")
+    plan.add_argument("--sharding", help="none, hybrid or full (default: full on several GPUs)")
+    plan.add_argument("--offload", action="store_true", help="assume that frozen weights wait in the host's memory")
+    plan.add_argument("--efficiency", type=float, default=0.4, help="share of the GPU's speed reached (default 0.4)")
+    plan.add_argument("--json", action="store_true", dest="as_json", help="the same numbers, to compare plans")
+    plan.set_defaults(run=_plan)
+
     generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
     generate.add_argument("prompts", nargs="+", help="one or more prompts, each in quotes")
     generate.add_argument(
@@ -100,6 +112,22 @@ def _profile(arguments: argparse.Namespace) -> None:
 
     write(arguments.name, arguments.overrides)
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from filmstill.plan.report import show_plan
+
+    show_plan(
+        arguments.profile,
+        arguments.overrides,
+        arguments.gpu,
+        arguments.gpus,
+        arguments.gpus_per_node,
+        arguments.sharding,
+        arguments.offload,
+        arguments.efficiency,
+        arguments.as_json,
+    )
 
 
 def _check(_arguments: argparse.Namespace) -> None:

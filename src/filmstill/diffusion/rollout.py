@@ -52,10 +52,13 @@ def rollout(
     rollout itself draws nothing); a last one is for the context, where its noise level is not 0.
     exit_step: index of the step whose prediction is emitted, with a gradient where grad mode is on; None: the last.
     """
-    cache = KVCache(plan.attention, model.config.num_layers)
-    last = len(plan.sigmas) - 1 if exit_step is None else exit_step
     frames = noise.shape[2]
-    for start, end in plan.attention.blocks(frames):
+    blocks = plan.attention.blocks(frames)
+    cache = KVCache(
+        plan.attention, model.config.num_layers, expected_frames=blocks[-1][0]
+    )  # the last is nobody's context
+    last = len(plan.sigmas) - 1 if exit_step is None else exit_step
+    for start, end in blocks:
         block_noise = noise[:, :, start:end]
         with torch.no_grad():
             xt = block_noise[:, 0]

@@ -44,10 +44,11 @@ class DiTConfig:
 
 
 class RMSNorm(nn.RMSNorm):
-    """In the dtype of what it norms (summed in float32), so that the fused kernel serves bfloat16, too."""
+    """In the dtype of what it norms (summed in float32): queries and keys stay what the cache and attention hold."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        with torch.autocast(x.device.type, enabled=False):  # CUDA's would give float32
+            return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class SelfAttention(nn.Module):
@@ -234,7 +235,7 @@ class VideoDiT(nn.Module):
         run = _again_in_backward if self.checkpointing and torch.is_grad_enabled() else _at_once
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
-            tokens, _ = run(block, tokens, modulation, layer_text, rope, mask, context)
+            tokens = run(block, tokens, modulation, layer_text, rope, mask, context)[0]
         patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)

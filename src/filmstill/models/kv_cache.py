@@ -2,7 +2,8 @@
 
 Notable: keys are kept after rotary embedding at absolute frame positions; what is kept is detached, a
 constant for every later block; the window and the sink follow `BlockCausal.visible_frames`, the rule of
-the full-sequence mask, in training and in serving alike.
+the full-sequence mask, in training and in serving alike; a rollout of known length has one room a layer, so that
+what the graphs of its blocks hold on to are views of it. A room is only ever written past what it already holds.
 """
 
 import torch
@@ -10,37 +11,40 @@ from torch import Tensor
 
 from filmstill.models.attention import BlockCausal
 
+KeysValues = tuple[Tensor, Tensor]  # [B, tokens, heads, head_dim] both
+
 
 class KVCache:
     """The context of one rollout. `frames` have been committed; `plan` decides which are still visible."""
 
-    def __init__(self, plan: BlockCausal, num_layers: int) -> None:
+    def __init__(self, plan: BlockCausal, num_layers: int, expected_frames: int = 0) -> None:
+        """expected_frames: of the whole rollout, where they are known."""
         self.plan = plan
         self.frames = 0
+        self._frame_tokens = 0
+        self._room_frames = min(expected_frames, plan.window_frames or expected_frames)
         self._kept: list[int] = []  # frame number of every kept frame, oldest first
-        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+        self._rooms: list[KeysValues | None] = [None] * num_layers
 
-    def context(self, layer: int, new_frames: int) -> tuple[Tensor, Tensor] | None:
-        """Keys and values [B, tokens, heads, head_dim] that a block of `new_frames` sees besides its own."""
-        kept = self._layers[layer]
-        if kept is None:
-            return None
-        visible = self._visible(self.frames + new_frames)
-        if len(visible) == len(self._kept):
-            return kept
-        return self._pick(kept, visible)
+    def context(self, layer: int, new_frames: int) -> KeysValues | None:
+        """Keys and values that a block of `new_frames` sees besides its own."""
+        room = self._rooms[layer]
+        return None if room is None else self._pick(room, self._visible(self.frames + new_frames))
 
-    def commit(self, blocks: list[tuple[Tensor, Tensor]], new_frames: int) -> None:
+    def commit(self, blocks: list[KeysValues], new_frames: int) -> None:
         """Append a finished block's keys and values, one pair a layer, and let go of what no later block can see."""
         end = self.frames + new_frames
         # The next block is at least one frame long: what even that one cannot see is gone for good.
         visible = self._visible(end + 1)
-        for layer, (keys, values) in enumerate(blocks):
-            old = self._layers[layer]
-            if old is not None:
-                old_keys, old_values = old if len(visible) == len(self._kept) else self._pick(old, visible)
-                keys, values = torch.cat([old_keys, keys.detach()], 1), torch.cat([old_values, values.detach()], 1)
-            self._layers[layer] = (keys.detach(), values.detach())
+        self._frame_tokens = blocks[0][0].shape[1] // new_frames
+        used = len(visible) * self._frame_tokens
+        for layer, own in enumerate(blocks):
+            room, tokens = self._rooms[layer], own[0].shape[1]
+            if room is None or len(visible) < len(self._kept) or room[0].shape[1] < used + tokens:
+                room = self._new_room(room, visible, own, new_frames)
+            for kept, new in zip(room, own, strict=True):
+                kept[:, used : used + tokens] = new.detach()
+            self._rooms[layer] = room
         self._kept = [self._kept[i] for i in visible] + list(range(self.frames, end))
         self.frames = end
 
@@ -49,7 +53,21 @@ class KVCache:
         sink, first = self.plan.visible_frames(end)
         return [i for i, frame in enumerate(self._kept) if frame < sink or frame >= first]
 
-    def _pick(self, kept: tuple[Tensor, Tensor], visible: list[int]) -> tuple[Tensor, Tensor]:
-        keys, values = (t.unflatten(1, (len(self._kept), -1)) for t in kept)
+    def _new_room(self, old: KeysValues | None, visible: list[int], own: KeysValues, new_frames: int) -> KeysValues:
+        """Room for the visible frames, which are in it, and for the new ones at least."""
+        batch, _, *heads = own[0].shape
+        tokens = max(self._room_frames, len(visible) + new_frames) * self._frame_tokens
+        keys, values = (new.new_empty(batch, tokens, *heads) for new in own)
+        if old is not None:
+            for room, kept in zip((keys, values), self._pick(old, visible), strict=True):
+                room[:, : kept.shape[1]] = kept
+        return keys, values
+
+    def _pick(self, room: KeysValues, visible: list[int]) -> KeysValues:
+        """The visible ones of the kept frames: as views where they are all of them."""
+        keys, values = (t[:, : len(self._kept) * self._frame_tokens] for t in room)
+        if len(visible) == len(self._kept):
+            return keys, values
         index = torch.tensor(visible, dtype=torch.long, device=keys.device)
-        return keys[:, index].flatten(1, 2), values[:, index].flatten(1, 2)
+        frames = (len(self._kept), -1)
+        return keys.unflatten(1, frames)[:, index].flatten(1, 2), values.unflatten(1, frames)[:, index].flatten(1, 2)

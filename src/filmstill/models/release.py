@@ -13,14 +13,14 @@ from filmstill.models.released import sha256_of
 from filmstill.runtime.progress import progress
 
 HIGH, LOW = "high_noise_model", "low_noise_model"
-# SHA-256 of released files by name and size, as their pages on huggingface.co/Wan-AI give them.
-KNOWN = {
-    ("diffusion_pytorch_model.safetensors", 5676070424):  # Wan2.1-T2V-1.3B
-        "96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f",
-    ("models_t5_umt5-xxl-enc-bf16.pth", 11361920418): "7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d",
-    ("Wan2.1_VAE.pth", 507609880): "38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981",
-    ("tokenizer.json", 16837417): "6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b",
-}  # fmt: skip
+# SHA-256 of released files by name and size, as the pages of Wan-AI/Wan2.1-T2V-1.3B give them.
+_PUBLISHED = """
+96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f  5676070424 diffusion_pytorch_model.safetensors
+7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d 11361920418 models_t5_umt5-xxl-enc-bf16.pth
+38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981   507609880 Wan2.1_VAE.pth
+6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b    16837417 tokenizer.json
+"""
+KNOWN = {(name, int(size)): digest for digest, size, name in map(str.split, _PUBLISHED.strip().splitlines())}
 FAST = ("taew2_1.safetensors", "taew2_1.pth")
 
 

@@ -75,7 +75,7 @@ def kept_bytes(config: DiTConfig, call: Pass, size: int) -> float:
     """What one layer keeps for its backward pass."""
     exactly = 7  # in float32: input and norm of both modulated halves, input of norm3, updates of both gates
     inputs = 3 if size == FLOAT32 else 5  # of projections: autocast casts that of q, k and v thrice
-    others = 7  # q and k before and q after norm and rotation, cross-attention's q before and after, two outputs
+    others = 7  # q and k before their norms, q after, the output; cross-attention's q before and after, its output
     tokens = call.all_tokens * config.dim * (FLOAT32 * exactly + size * (inputs + others))
     return float(tokens + size * (2 * call.all_keys * config.dim + 2 * call.all_tokens * config.ffn_dim))
 
@@ -88,6 +88,6 @@ def backward_bytes(config: DiTConfig, call: Pass, size: int, checkpointing: bool
 
 def forward_bytes(config: DiTConfig, call: Pass, size: int) -> float:
     """What a pass without gradients works in at its fullest: in the feed-forward, or where the cache is joined."""
-    feed_forward = (3 * FLOAT32 + 5 * size) * config.dim + 2 * size * config.ffn_dim
-    attention = (2 * FLOAT32 + 6 * size + 2 * size * call.keys / call.tokens) * config.dim
+    feed_forward = (3 * FLOAT32 + 3 * size) * config.dim + 2 * size * config.ffn_dim
+    attention = (2 * FLOAT32 + 4 * size + 2 * size * call.keys / call.tokens) * config.dim
     return float(call.all_tokens * max(feed_forward, attention))

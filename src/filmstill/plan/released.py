@@ -1,7 +1,7 @@
 """What is known of the released models without their files: sizes of networks, encoder and codec.
 
-Notable: a release that lies on disk is asked itself; the VAE's figures were counted on diffusers' AutoencoderKLWan as it
-comes (FlopCounterMode; the peak of live tensors), which the tests do again.
+Notable: a release that lies on disk is asked itself; the VAE's figures were counted on diffusers' AutoencoderKLWan as
+it comes (FlopCounterMode; the peak of live tensors), which the tests do again.
 """
 
 from pathlib import Path

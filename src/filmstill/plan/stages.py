@@ -1,0 +1,237 @@
+"""The plan of a run, stage by stage: memory at every moment that may be the fullest, operations, GPUs and disk.
+
+Notable: the exit step of a training rollout is drawn evenly, so its passes are counted by their mean; looks at the
+student while it trains count for memory, not for time; a time is operations over speed: whatever disks and the network
+between GPUs cost is in the efficiency; the small decoder (samples.fast_decoder) counts as the VAE, of which it takes a
+fraction.
+"""
+
+from dataclasses import dataclass, replace
+from math import ceil, prod
+
+from filmstill.evaluate.names import LONG_ARM, every_arm
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import DiTConfig
+from filmstill.params.shared import Compute
+from filmstill.params.teacher import NOTHING
+from filmstill.plan.flops import reading_flops, regression_flops, rollout_backward_flops, rollout_flops, sampling_flops
+from filmstill.plan.hardware import USABLE, Machine
+from filmstill.plan.memory import (
+    FLOAT32,
+    Memory,
+    backward_bytes,
+    float32_bytes,
+    forward_bytes,
+    gathered_bytes,
+    held_bytes,
+    kv_cache_bytes,
+    optimizer_bytes,
+)
+from filmstill.plan.passes import Pass
+from filmstill.plan.released import UMT5_PARAMETERS, VAE_PARAMETERS
+from filmstill.plan.run import Run
+from filmstill.runtime.checkpoint import KEPT
+
+WARM_UPS = 3  # clips an arm makes before it is timed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`moments`: memory of one GPU by what it does; `flops` in all, on `gpus` GPUs; disk in bytes.
+
+    artifacts: what the stage leaves; work: its checkpoints while it runs.
+    """
+
+    name: str
+    moments: dict[str, Memory]
+    flops: float = 0.0
+    gpus: int = 0
+    artifacts: float = 0.0
+    work: float = 0.0
+
+    @property
+    def peak(self) -> str:
+        """The fullest moment."""
+        return max(self.moments, key=lambda moment: self.moments[moment].total)
+
+    @property
+    def memory(self) -> Memory:
+        """At the fullest moment."""
+        return self.moments[self.peak]
+
+    def fits(self, machine: Machine) -> bool:
+        return self.memory.total <= USABLE * machine.gpu.memory
+
+
+def plan(run: Run) -> list[Stage]:
+    """Every stage that takes a GPU or space to speak of: prompts and evaluate do not."""
+    return [stage(run) for stage in (encoding, teacher, ode_pairs, ode_init, distill, samples)]
+
+
+def encoding(run: Run) -> Stage:
+    """Prompts to token vectors, before the stages that need them; the encoder is gone when they begin."""
+    on_gpu = run.wan_encoder and run.params.text.placement != "cpu"
+    return Stage("encoding", {"encoding": Memory(text=run.size * UMT5_PARAMETERS if on_gpu else 0.0)})
+
+
+def teacher(run: Run) -> Stage:
+    """A release is imported, its networks in float32; the embedded world's is trained, on one GPU and in float32."""
+    if run.open:
+        networks = [run.config, *(run.scores if run.params.teacher.real_score != NOTHING else [])]
+        encoder = 2 * UMT5_PARAMETERS if run.wan_encoder else 0
+        disk = sum(map(float32_bytes, networks)) + FLOAT32 * VAE_PARAMETERS + encoder
+        return Stage("teacher", {"import": Memory()}, artifacts=disk)
+    alone = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
+    params, weights = run.params.teacher, float32_bytes(run.config)
+    whole = run.clip().whole(params.batch)
+    flops = params.steps * regression_flops(run.config, whole, checkpointing=False)
+    update = _regression(alone, alone.trained(1, averaged=True, muon=True), whole, [])
+    work = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
+    return Stage("teacher", {"update": update}, flops, 1, weights, work)
+
+
+def ode_pairs(run: Run) -> Stage:
+    """Guided sampling by the teacher, a GPU a shard."""
+    params, config = run.params.ode_pairs, run.config
+    flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.steps)
+    disk = params.prompts * (params.nodes + 1) * prod(run.latent_shape()) * run.size
+    together = min(params.batch, ceil(params.prompts / params.shards))
+    moments = {"sampling": _guided(run, [config], together)}
+    return Stage("ode_pairs", moments, flops, min(run.machine.gpus, params.shards), disk)
+
+
+def ode_init(run: Run) -> Stage:
+    """Regression of the teacher's trajectories, block-causally over whole clips."""
+    params, config = run.params.ode_init, run.config
+    micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
+    flops = params.steps * params.batch * regression_flops(config, run.clip().causal(run.attention), run.checkpointing)
+    state = run.trained(1, averaged=False, muon=muon)
+    update = _regression(run, state, run.clip().causal(run.attention, micro), [])
+    moments = {"update": update, **run.sheet(state, params.gate.prompts, [])}
+    work = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
+    return Stage("ode_init", moments, flops, run.machine.gpus, float32_bytes(config), work)
+
+
+def distill(run: Run) -> Stage:
+    """Self-Forcing: critic updates on rollouts without gradient, then one of the generator on a rollout with it."""
+    params, config = run.params.distill, run.config
+    passes = (run.params.student.steps + 1) / 2
+    critic, generator = critic_flops(run, passes), generator_flops(run, passes)
+    flops = params.updates * params.batch * (params.critic_updates * critic + generator)
+    micro = run.micro_batch("distill", params.batch)
+    state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.scores, run.machine.shards))
+    moments = {
+        "critic update": _regression(run, state, run.clip().whole(micro), run.scores),
+        **_generator_update(run, state, micro),
+        **run.sheet(state, params.gate.prompts, run.scores),
+    }
+    work = _checkpoints(3 * float32_bytes(config) + 2 * optimizer_bytes(config, muon=False))
+    return Stage("distill", moments, flops, run.machine.gpus, float32_bytes(config), work)
+
+
+def critic_flops(run: Run, passes: float) -> float:
+    """A critic update's operations a sample; `passes` of a rollout's blocks each, the one that exits included."""
+    rolled = rollout_flops(run.config, run.clip().blocks(run.attention), passes)
+    return rolled + regression_flops(run.config, run.clip().whole(), run.checkpointing)
+
+
+def generator_flops(run: Run, passes: float) -> float:
+    """A generator update's: the rollout with its backward pass, the guided real score, the critic's."""
+    blocks, clip = run.clip().blocks(run.attention), run.clip()
+    rolled = rollout_flops(run.config, blocks, passes)
+    backward = rollout_backward_flops(run.config, blocks, run.checkpointing)
+    return rolled + backward + reading_flops(run.scores[0], clip.whole(2)) + reading_flops(run.config, clip.whole())
+
+
+def samples(run: Run) -> Stage:
+    """Every arm's clips, one arm after the other on one GPU; each clip is decoded twice: timed, and for its mp4."""
+    params, config, steps = run.params.samples, run.config, run.params.student.steps
+    clips, streams = params.prompts * params.seeds, params.long_prompts
+    long = replace(run.attention, window_frames=params.long_window_frames)
+    of_arm = {"real": 0.0, "teacher": sampling_flops(run.scores[0], run.clip().whole(2), params.teacher_steps)}
+    student = rollout_flops(config, run.clip().blocks(run.attention), steps)
+    stream = rollout_flops(config, run.clip(params.long_frames).blocks(long), steps)
+    flops = disk = 0.0
+    for arm in every_arm(run.params.world):
+        count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
+        made = stream if arm == LONG_ARM else of_arm.get(arm, student)
+        flops += (count + WARM_UPS) * (made + run.decode_flops(frames)) + count * run.decode_flops(frames)
+        disk += count * prod(run.latent_shape(frames)) * FLOAT32
+    return Stage("samples", _sampling(run, long), flops, 1, disk)
+
+
+def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
+    """The teacher's clips, the student's, and its long stream, each while it is made and while it is decoded."""
+    params, codec = run.params.samples, run.codec_bytes
+    clips, streams = min(params.batch, params.prompts * params.seeds), min(params.batch, params.long_prompts)
+    streaming = replace(_alone(run, [run.config]), codec=codec)
+    made = {
+        "teacher": (replace(_guided(run, run.scores, clips), codec=codec), clips, None),
+        "student": (run.streaming(streaming, clips, run.attention), clips, None),
+        "long stream": (run.streaming(streaming, streams, long, params.long_frames), streams, params.long_frames),
+    }
+    moments = {}
+    for arm, (memory, batch, frames) in made.items():
+        decoding = codec + run.decode_bytes(batch, frames)
+        moments[arm] = memory
+        moments[f"{arm}, decoding"] = replace(memory, activations=0.0, codec=decoding)
+    return moments
+
+
+def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) -> Memory:
+    """A forward and a backward pass over whole clips of a network in training, beside `frozen` ones."""
+    config, size, checkpointing = run.config, run.size, run.checkpointing
+    # Without checkpointing what a forward pass works in is what it leaves.
+    forward = forward_bytes(config, call, size) if checkpointing else 0.0
+    working = max(forward, backward_bytes(config, call, size, checkpointing))
+    return replace(
+        state,
+        copies=run.copies(1, frozen),
+        activations=held_bytes(config, call, size, checkpointing) + working,
+        text=run.text_bytes(config, call.batch),
+    )
+
+
+def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
+    """The rollout's graph, while its backward pass runs and while the real score is asked before it.
+
+    With checkpointing every block's layers are computed again from their context, so contexts stay: views of one room, or,
+    where a window moves on, a room each.
+    """
+    config, size, clip, checkpointing = run.config, run.size, run.clip(), run.checkpointing
+    blocks = clip.blocks(run.attention, batch)
+    moving = run.attention.window_frames is not None and checkpointing
+    contexts = sum(block.keys - block.tokens for block in blocks) if moving else clip.cached_tokens(run.attention)
+    graph = sum(held_bytes(config, block, size, checkpointing) for block in blocks)
+    rolled = replace(
+        state,
+        copies=run.copies(len(blocks), run.scores),
+        activations=graph + backward_bytes(config, blocks[-1], size, checkpointing),
+        kv_cache=kv_cache_bytes(config, batch, contexts, size),
+        text=run.text_bytes(config, batch),
+    )
+    scored = replace(
+        rolled,
+        activations=graph + forward_bytes(run.scores[0], clip.whole(2 * batch), size),
+        kv_cache=rolled.kv_cache if checkpointing else 0.0,
+        text=rolled.text + run.text_bytes(run.scores[0], 2 * batch),
+    )
+    return {"generator update, backward": rolled, "generator update, real score": scored}
+
+
+def _guided(run: Run, networks: list[DiTConfig], batch: int) -> Memory:
+    """One of `networks` sampling, guidance's other branch in the batch."""
+    config, both = networks[0], run.clip().whole(2 * batch)
+    activations, text = forward_bytes(config, both, run.size), run.text_bytes(config, 2 * batch)
+    return replace(_alone(run, networks), activations=activations, text=text)
+
+
+def _alone(run: Run, networks: list[DiTConfig]) -> Memory:
+    """Weights of a process that trains nothing: no other GPU holds a share of them."""
+    gathered = gathered_bytes(networks[0], run.size) if run.machine.offload else 0.0
+    return Memory(weights=run.frozen(networks), copies=gathered)
+
+
+def _checkpoints(tensors: float) -> float:
+    """Those that are kept, and the next one being written."""
+    return (KEPT + 1) * tensors
