@@ -16,10 +16,9 @@ from filmstill.runtime.stage import Stage, run
 def main(stage: Stage) -> None:
     params, setup = section(Distill, "distill"), Setup.read()
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
-    setup.encoder.prepare([*prompts, setup.text.negative])
-    probe = Probe.of(setup, params.gate, "distill")
+    probe, no_text = Probe.of(setup, params.gate, "distill"), setup.no_text()
     critic, generator = setup.trained(TEACHER), setup.trained(INIT)
-    objective = Dmd(setup.teacher(), critic, setup.schedule, params.guidance, setup.no_text())
+    objective = Dmd(setup.teacher(), critic, setup.schedule, params.guidance, no_text)
     self_forcing = SelfForcing(
         params,
         generator,
@@ -31,6 +30,7 @@ def main(stage: Stage) -> None:
         setup.seed,
         setup.compute.micro_batch,
     )
+    self_forcing.prepare_text()
     losses = train_self_forcing(stage.work, self_forcing, lambda path: probe.save_sheet(generator, path))
     out = stage.out / "distill"
     with self_forcing.ema.swapped_into(generator):

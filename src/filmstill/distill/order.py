@@ -14,6 +14,6 @@ def batch_indices(count: int, seed: int, purpose: str, step: int, batch: int) ->
     return [int(_permutation(count, seed, purpose, p // count)[p % count]) for p in positions]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # one a purpose
 def _permutation(count: int, seed: int, purpose: str, epoch: int) -> Tensor:
     return torch.randperm(count, generator=randomness.generator(seed, purpose, epoch))

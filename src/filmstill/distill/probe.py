@@ -43,7 +43,7 @@ class Probe:
         """Samples of the first `gate.prompts` train prompts."""
         asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
         shown = parse_all(asked["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == DIGITS else None
-        texts = setup.encoder.encode(asked["text"].tolist()).to(setup.device)
+        texts = setup.encoded(asked["text"].tolist())
         return cls(shown, texts, setup.codec(), setup.world, setup.plan, setup.latent_shape, setup.seed)
 
     def save_sheet(self, model: VideoDiT, path: Path) -> None:

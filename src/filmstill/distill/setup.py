@@ -71,7 +71,12 @@ class Setup:
 
     def no_text(self) -> Tensor:
         """[1, text_len, text_dim] of the prompt of guidance's other branch, on the device."""
-        return self.encoder.encode([self.text.negative]).to(self.device)
+        return self.encoded([self.text.negative])
+
+    def encoded(self, prompts: list[str]) -> Tensor:
+        """[B, text_len, text_dim] on the device; no weights of the encoder's stay in memory."""
+        self.encoder.prepare(prompts)
+        return self.encoder.encode(prompts).to(self.device)
 
     def frozen(self, path: Path) -> VideoDiT:
         """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
