@@ -1,5 +1,7 @@
 """Score every arm and draw the report: digits-bench in the embedded world, statistics of pixels in the open one."""
 
+from dataclasses import replace
+
 from filmstill.artifacts import CODEC, SAMPLES
 from filmstill.evaluate.closing import drift_line, headline
 from filmstill.evaluate.evaluate import evaluate
@@ -12,7 +14,7 @@ from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    prepare(section(Compute, "compute"))
+    prepare(replace(section(Compute, "compute"), device="cpu"))  # nothing here needs a GPU
     world, params, seed = section(World, "world"), section(Evaluate, "evaluate"), read_seed()
     out = stage.out / "evaluate"
     if world.name == DIGITS:

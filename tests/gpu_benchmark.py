@@ -121,20 +121,16 @@ def stream(bench: Bench) -> tuple[list[float], float]:
 
 
 def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
-    """By name: (seconds, operations, peak bytes) of one update of micro-batch 1, checkpointing, exit at any step.
-
-    Operations are those of the mean exit step; four updates take the mean of theirs.
-    """
+    """By name: (seconds, operations, peak bytes) of one update of micro-batch 1, checkpointing; means of four."""
     generator, critic = (bench.network(bench.small, trained=True) for _ in range(2))
     objective = Dmd(bench.network(bench.small), critic, SCHEDULE, 4.0, bench.encode([""]).to(bench.device))
     params = Distill(updates=100, batch=1, critic_updates=1, lr=2e-6, critic_lr=4e-7)
     plan = RolloutPlan.of(SCHEDULE, STEPS, ATTENTION, 0.0)
     run = SelfForcing(params, generator, objective, plan, bench, ["a"] * 8, bench.latent_shape, 0, 1)
-    config, clip, blocks, passes = bench.small, bench.clip, bench.clip.blocks(ATTENTION), (STEPS + 1) / 2
-    rolled = rollout_flops(config, blocks, passes)
+    config, clip, blocks, counted = bench.small, bench.clip, bench.clip.blocks(ATTENTION), range(1, 5)
     operations = {
-        "critic": rolled + regression_flops(config, clip.whole(), True),
-        "generator": rolled + rollout_backward_flops(config, blocks, True)
+        "critic": regression_flops(config, clip.whole(), True),
+        "generator": rollout_backward_flops(config, blocks, True)
         + reading_flops(config, clip.whole(2)) + reading_flops(config, clip.whole()),
     }  # fmt: skip
     found = {}
@@ -143,10 +139,13 @@ def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
             torch.cuda.reset_peak_memory_stats()
         update(0)
         start = bench.clock()
-        for index in range(1, 5):
+        for index in counted:
             update(index)
+        seconds = (bench.clock() - start) / len(counted)
+        exits = [run.exit_step(index, name) for index in counted]
+        rolled = rollout_flops(config, blocks, sum(step + 1 for step in exits) / len(exits))
         peak = torch.cuda.max_memory_allocated() if bench.device == "cuda" else float("nan")
-        found[name] = ((bench.clock() - start) / 4, operations[name], peak)
+        found[name] = (seconds, rolled + operations[name], peak)
     return found
 
 

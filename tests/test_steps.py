@@ -123,3 +123,14 @@ def test_frozen_weights_are_cast_once_and_what_must_be_exact_is_not():
     assert "blocks.0.self_attn.q.weight" not in kept and "patch_embedding.weight" not in kept
     assert {"time_embedding.0.weight", "time_projection.1.bias", "head.head.weight", "blocks.1.modulation"} <= kept
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_network_released_in_bfloat16_is_exact_where_it_must_be():
+    model = tiny("bidir").bfloat16()
+    model.freeze()  # to compute in float32
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model = tiny("bidir").bfloat16()
+    model.precision = torch.bfloat16
+    model.freeze()
+    assert model.time_embedding[0].weight.dtype == model.head.modulation.dtype == torch.float32
+    assert model.blocks[0].ffn[0].weight.dtype == torch.bfloat16

@@ -27,7 +27,7 @@ The layout of SOURCE is recognised:
 
 examples:
   python -m filmstill convert data/distill/student.safetensors export --to diffusers
-  python -m filmstill convert self_forcing_dmd.pt student.safetensors --to filmstill
+  python -m filmstill convert self_forcing_dmd.pt student.safetensors --to filmstill --student
   python -m filmstill convert Wan2.1-T2V-1.3B wan.pt --to self-forcing"""
 
 
@@ -47,7 +47,10 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument("overrides", nargs="*", metavar="key=value", help="for instance distill.lr=5e-5")
     profile.set_defaults(run=_profile)
 
-    check = commands.add_parser("check", help="hold the whole of params.yaml against the schema, before a long run")
+    check = commands.add_parser(
+        "check",
+        help="before a long run: is params.yaml right, are weights and prompts there?",
+    )
     check.set_defaults(run=_check)
 
     plan = commands.add_parser("plan", help="memory, time and disk that a profile needs on given GPUs, before it runs")
@@ -96,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--heads", type=int, metavar="N", help="attention heads, for files that do not say (a .pt of no size of Wan2.1)"
     )
+    convert.add_argument(
+        "--student",
+        action="store_true",
+        help="with --to filmstill: it rolls out as params.yaml's student does, so that generate can run it",
+    )
     convert.set_defaults(run=_convert)
 
     results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
@@ -108,10 +116,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
+    from filmstill.errors import FilmstillError
+    from filmstill.params.given import check_given
     from filmstill.params.profile import write
 
-    write(arguments.name, arguments.overrides)
+    params = write(arguments.name, arguments.overrides)
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
+    try:
+        check_given(params)
+    except FilmstillError as missing:
+        print(f"before that: {missing}")
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -131,9 +145,10 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _check(_arguments: argparse.Namespace) -> None:
+    from filmstill.params.given import check_given
     from filmstill.params.profile import check
 
-    check()
+    check_given(check())
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -151,10 +166,19 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
 
 
+def _student_facts() -> dict[str, object]:
+    from filmstill.distill.setup import student_facts
+    from filmstill.params.profile import check
+
+    params = check()
+    return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
+
+
 def _convert(arguments: argparse.Namespace) -> None:
     from filmstill.models.convert import convert
 
-    network = convert(arguments.source, arguments.target, arguments.to, arguments.part, arguments.heads)
+    facts = _student_facts() if arguments.student else None
+    network = convert(arguments.source, arguments.target, arguments.to, arguments.part, arguments.heads, facts=facts)
     config = network.config
     print(
         f"{arguments.target}: {arguments.to}, from {network.format}; dim {config.dim}, {config.num_layers} layers, "

@@ -54,9 +54,8 @@ def rollout(
     """
     frames = noise.shape[2]
     blocks = plan.attention.blocks(frames)
-    cache = KVCache(
-        plan.attention, model.config.num_layers, expected_frames=blocks[-1][0]
-    )  # the last is nobody's context
+    kept = blocks[-1][0]  # the last block is nobody's context
+    cache = KVCache(plan.attention, model.config.num_layers, expected_frames=kept)
     last = len(plan.sigmas) - 1 if exit_step is None else exit_step
     for start, end in blocks:
         block_noise = noise[:, :, start:end]

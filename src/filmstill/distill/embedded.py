@@ -6,11 +6,11 @@ from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.sheet import save_sheet
 from filmstill.distill.teacher import fit_codec, new_model, train_teacher
-from filmstill.models.load import save_hashed_words
+from filmstill.models.load import DTYPES, save_hashed_words
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, save_model
 from filmstill.params.load import read_seed, section
-from filmstill.params.shared import Model, Schedule, World
+from filmstill.params.shared import Compute, Model, Schedule, World
 from filmstill.params.teacher import Teacher
 from filmstill.runtime import randomness
 from filmstill.runtime.files import write_json
@@ -28,7 +28,8 @@ def make_teacher(stage: Stage) -> None:
     encoder = HashedWords(sizes.text_len, sizes.text_dim)
     shown = digits.draw(world, seed, "teacher/sheet", 0, range(SHEET_CLIPS))
     shape, config = world.latent_shape(sizes.in_channels), config_of(sizes)
-    model = new_model(config, seed)
+    model, compute = new_model(config, seed), section(Compute, "compute")
+    model.precision, model.checkpointing = DTYPES[compute.precision], compute.checkpointing
 
     def draw_sheet(path: Path) -> None:
         velocity = guided(model, encoder.encode(shown.prompts), encoder.encode([""]), SHEET_GUIDANCE)

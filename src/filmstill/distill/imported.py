@@ -7,12 +7,14 @@ are refused before anything is written; a second release may give the real score
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.sheet import save_sheet
 from filmstill.errors import FilmstillError
+from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.models.layouts import Network, read_network
 from filmstill.models.load import frozen, load_codec, load_encoder
@@ -63,6 +65,7 @@ def import_teacher(out: Path) -> None:
     save_sheet(_sample(out, network.config), out / "sheets" / "imported.png")
 
 
+@torch.no_grad()
 def _sample(out: Path, config: DiTConfig) -> Tensor:
     """A clip [1, F, 3, H, W] of what was just written: a look at whether the import is whole."""
     compute, world, seed = section(Compute, "compute"), section(World, "world"), read_seed()
@@ -72,6 +75,8 @@ def _sample(out: Path, config: DiTConfig) -> Tensor:
     text, no_text = (encoder.encode([prompt]).to(model.device) for prompt in (SHOWN, ""))
     noise = randomness.normal(world.latent_shape(config.in_channels), seed, "teacher/sheet/noise", 0, [0])
     schedule, velocity = FlowSchedule(section(Schedule, "schedule").shift), guided(model, text, no_text, GUIDANCE)
+    # The student's kernels are compiled (FlexAttention): a machine that cannot should say so before days of pairs.
+    model(noise.to(model.device), torch.tensor([500.0]), model.read_text(text), plan=BlockCausal(1))
     latents = sample(velocity, noise.to(model.device), schedule, STEPS, keep=[])[:, -1]
     return load_codec(compute, out / "codec.safetensors").decode(latents).cpu()
 

@@ -1,6 +1,7 @@
 """ODE pairs on disk: shards of trajectories at the schedule's nodes, and the manifest that binds them.
 
-Notable: trajectories are read from their shard when a batch asks for them: Wan's 16,000 pairs are 670 GB.
+Notable: trajectories stay on disk until a batch asks for them (Wan's 16,000 pairs are 335 GB in bfloat16); `load` reads
+every shard once, to hold it against its digest.
 """
 
 import json

@@ -120,9 +120,14 @@ class SelfForcing:
         text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
         shape = (self.plan.noises, *self.latent_shape)
         noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
-        exit_step = int(randomness.integers(len(self.plan.sigmas), (), self.seed, f"{purpose}/exit", index, [0]))
-        blocks = rollout(self.generator, self.generator.read_text(text), noise, self.plan, exit_step)
+        text_kv, exit_step = self.generator.read_text(text), self.exit_step(index, update)
+        blocks = rollout(self.generator, text_kv, noise, self.plan, exit_step)
         return torch.cat(list(blocks), dim=1), text
+
+    def exit_step(self, index: int, update: str) -> int:
+        """At which denoising step a rollout ends, the same for every block and sample."""
+        drawn = randomness.integers(len(self.plan.sigmas), (), self.seed, f"distill/{update}/exit", index, [0])
+        return int(drawn)
 
     def _drawn(self, index: int, update: str) -> list[int]:
         """Which prompts a batch has."""

@@ -93,15 +93,18 @@ class Setup:
         return real_score(self.compute) or self.frozen(TEACHER)
 
     def facts(self) -> dict[str, object]:
-        """What a student's file says of how to run it."""
-        student = self.student
-        return {
-            "shift": self.schedule.shift,
-            "steps": student.steps,
-            "block_frames": student.block_frames,
-            "window_frames": student.window_frames,
-            "sink_frames": student.sink_frames,
-            "context_noise": student.context_noise,
-            "latent_shape": list(self.latent_shape),
-            "fps": self.world.fps,
-        }
+        return student_facts(self.schedule.shift, self.student, self.world, self.config.in_channels)
+
+
+def student_facts(shift: float, student: Student, world: World, channels: int) -> dict[str, object]:
+    """What a student's file says of how to run it."""
+    return {
+        "shift": shift,
+        "steps": student.steps,
+        "block_frames": student.block_frames,
+        "window_frames": student.window_frames,
+        "sink_frames": student.sink_frames,
+        "context_noise": student.context_noise,
+        "latent_shape": list(world.latent_shape(channels)),
+        "fps": world.fps,
+    }

@@ -195,6 +195,7 @@ def write_tables(table: pd.DataFrame, drifts: pd.DataFrame, metrics: dict[str, A
         for name, value in metrics[arm]["dimensions"].items()
     ]
     write_text(out / "scores.csv", pd.DataFrame(long).to_csv(index=False, float_format="%.6f"))
+    drifts = drifts.assign(score=drifts["all_attributes"])  # what DVC plots, in either world
     write_text(out / "drift.csv", drifts.to_csv(index=False, float_format="%.6f"))
 
 

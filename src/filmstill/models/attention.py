@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FLEX_LEAST = 16  # channels of a head that FlexAttention takes on CUDA
+
 
 @dataclass(frozen=True)
 class BlockCausal:
@@ -93,7 +95,8 @@ class FrameMask:
             return self.seen[query // self.frame_tokens, key // self.frame_tokens]
 
         length = len(self.seen) * self.frame_tokens
-        return create_block_mask(sees, None, None, length, length, device=str(self.seen.device))
+        compiled = self.seen.is_cuda  # uncompiled it holds a number for every pair of tokens
+        return create_block_mask(sees, None, None, length, length, device=str(self.seen.device), _compile=compiled)
 
 
 @lru_cache(maxsize=64)
@@ -111,7 +114,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Te
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if mask is None:
         out = F.scaled_dot_product_attention(q, k, v)
-    elif q.is_cuda:
+    elif q.is_cuda and q.shape[-1] >= FLEX_LEAST:
         out = _flex_attention()(q, k, v, block_mask=mask.blocks)
     else:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)

@@ -33,10 +33,12 @@ def convert(
     part: str | None = None,
     heads: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    facts: dict[str, object] | None = None,
 ) -> Network:
     """Write the network of `source` to `target` in the layout `to` (one of SUFFIXES); returns what was read.
 
     part, heads: as in `read_network`. shard_bytes: what a file of weights in a folder may hold.
+    facts: what a filmstill file says beside the sizes; None: what the source says.
     Raises FilmstillError for a source that cannot be read and for a target that exists, unless as an empty folder.
     """
     _check_target(target, to)
@@ -49,7 +51,9 @@ def convert(
             bar.update(min(count, total - bar.n))  # a pickle writes more than its tensors
 
         if to == "filmstill":
-            stream_tensors(target, network.weights, header_of(network.config, network.facts), written)
+            stream_tensors(
+                target, network.weights, header_of(network.config, network.facts if facts is None else facts), written
+            )
         elif to == "self-forcing":
             _write_pickle(target, network, written)
         else:

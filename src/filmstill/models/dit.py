@@ -189,11 +189,12 @@ class VideoDiT(nn.Module):
         return self.patch_embedding.weight.device
 
     def freeze(self) -> None:
-        """No gradients, and matrices kept in `precision` itself instead of cast at every call."""
+        """No gradients, and matrices kept in `precision` itself instead of cast at every call; the rest in float32,
+        whatever the file had."""
         self.requires_grad_(False).eval()
         for name, parameter in self.named_parameters():
-            if not name.startswith(EXACT) and "norm" not in name and "modulation" not in name:
-                parameter.data = parameter.data.to(self.precision)
+            exact = name.startswith(EXACT) or "norm" in name or "modulation" in name
+            parameter.data = parameter.data.to(torch.float32 if exact else self.precision)
 
     @property
     def layers(self) -> list[Block]:

@@ -38,7 +38,7 @@ class Experts:
         velocity = torch.empty_like(x)
         for expert, other, mine in ((self.high, self.low, noisy), (self.low, self.high, ~noisy)):
             if mine.any():
-                if expert.device != self.device:
+                if expert.device.type != self.device.type:
                     other.cpu()
                     expert.to(self.device)
                 velocity[mine] = expert(x[mine], t[mine.to(t.device)], expert.read_text(text[mine]))

@@ -25,7 +25,7 @@ from filmstill.models.dit import EPS, PATCH, DiTConfig, VideoDiT
 from filmstill.models.names import WRAPPERS, of_transformer, to_wan
 from filmstill.models.released import SHOWN, Weights, check_names, open_weights, read_json
 from filmstill.runtime.files import DIGEST, HEADER, digest_of
-from filmstill.runtime.tensor_stream import DTYPES
+from filmstill.runtime.tensor_stream import STORED
 
 STEM = "diffusion_pytorch_model"  # of the weights' file in a folder
 PARTS = ("generator_ema", "generator")  # of a .pt, the better one first
@@ -133,8 +133,8 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
     config = DiTConfig(**{**asdict(_DISTINCT), **stated, **seen})
     wanted = _shapes(config)
     check_names(path, shapes, wanted)
-    if strange := [theirs for theirs in names.values() if shards.dtypes[theirs] not in DTYPES]:
-        dtype, allowed = shards.dtypes[strange[0]], ", ".join(DTYPES.values())
+    if strange := [theirs for theirs in names.values() if shards.dtypes[theirs] not in STORED]:
+        dtype, allowed = shards.dtypes[strange[0]], ", ".join(STORED.values())
         raise FilmstillError(f"{path}: {strange[0]} is of {dtype}; one of {allowed} is needed")
     config = replace(config, num_heads=_heads(path, config.dim, stated.get("num_heads"), heads))
     spelt = "diffusers" if any("condition_embedder." in theirs for theirs in names.values()) else "wan"

@@ -21,6 +21,7 @@ _PUBLISHED = """
 6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b    16837417 tokenizer.json
 """
 KNOWN = {(name, int(size)): digest for digest, size, name in map(str.split, _PUBLISHED.strip().splitlines())}
+MINI = "wan-mini"
 FAST = ("taew2_1.safetensors", "taew2_1.pth")
 
 
@@ -38,8 +39,6 @@ class Release:
     @classmethod
     def find(cls, folder: Path) -> "Release":
         """What `folder` holds. Raises FilmstillError that names the first thing missing and how to get it."""
-        if not folder.is_dir():
-            raise FilmstillError(f"{folder}: no such folder; {_download(folder)}")
         networks = find_networks(folder)
         fast = next((folder / name for name in FAST if (folder / name).is_file()), None)
         if (folder / "model_index.json").is_file():
@@ -58,6 +57,8 @@ class Release:
 
 def find_networks(folder: Path) -> list[Path]:
     """The network of a released folder, or its two experts, high noise first."""
+    if not folder.is_dir():
+        raise FilmstillError(f"{folder}: no such folder; {_download(folder)}")
     if (folder / "model_index.json").is_file():
         second = folder / "transformer_2"
         return [_needed(folder, "transformer"), *([second] if second.is_dir() else [])]
@@ -104,4 +105,6 @@ def _needed(folder: Path, name: str) -> Path:
 
 
 def _download(folder: Path) -> str:
+    if folder.name == MINI:
+        return "make mini writes it"
     return f"download it: hf download Wan-AI/{folder.name} --local-dir {folder}"

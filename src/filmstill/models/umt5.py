@@ -1,7 +1,7 @@
 """Wan's text encoder: UMT5-XXL through transformers, behind a cache of prompts.
 
 Notable: reads Wan's `models_t5_umt5-xxl-enc-bf16.pth` and Hugging Face's `text_encoder/` into one folder of ours;
-the network is loaded when a prompt is missing from the cache and let go of by `prepare`; a prompt is encoded alone
+the network is loaded when a prompt is missing from the cache, and let go of afterwards; a prompt is encoded alone
 and without padding, so its vectors are the same bits whatever else was asked for and wherever a run was killed.
 
 Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/{t5,tokenizers}.py` for the names, the cleaning and the length.
@@ -12,7 +12,6 @@ import html
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from filmstill.models.prompt_cache import PromptCache
 from filmstill.models.released import Weights, check_names, open_weights, read_json, sha256_of
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import progress
-from filmstill.runtime.tensor_stream import DTYPES, stream_tensors
+from filmstill.runtime.tensor_stream import STORED, stream_tensors
 
 FACTS, WEIGHTS, TOKENIZER = "encoder.json", "encoder.safetensors", "tokenizer.json"
 KIND = "umt5"
@@ -78,8 +77,8 @@ def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512
     _check_config(source / "config.json", config)
     wanted = {names[name]: tuple(p.shape) for name, p in _empty_network(config).state_dict().items() if name != TIED}
     check_names(source, {name: weights.shape(name) for name in weights if name != TIED}, wanted)
-    if strange := [name for name in names.values() if weights.dtype(name) not in DTYPES]:
-        dtype, allowed = weights.dtype(strange[0]), ", ".join(DTYPES.values())
+    if strange := [name for name in names.values() if weights.dtype(name) not in STORED]:
+        dtype, allowed = weights.dtype(strange[0]), ", ".join(STORED.values())
         raise FilmstillError(f"{source}: {strange[0]} is of {dtype}; one of {allowed} is needed")
     _check_tokenizer(tokenizer, config["vocab_size"])
     (folder / FACTS).unlink(missing_ok=True)  # a folder without it is no encoder
@@ -92,9 +91,9 @@ def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512
 class Umt5:
     """`encode(prompts) -> [B, text_len, text_dim]` from the cache; what is missing there is encoded first.
 
-    placement: "cpu": the network computes on the CPU; "gpu": it stays on `device`; "offload": it waits in CPU memory
-    and moves to `device` to encode. dtype: what it computes in and what the cache keeps. Wan's weights are bfloat16
-    (11 GB); float32 takes twice that and is what a CPU without bfloat16 arithmetic is faster in.
+    placement: "cpu": the network computes on the CPU; "offload": on `device`; either way it is let go of afterwards and
+    read again when it is needed again; "gpu": it stays on `device`. dtype: what it computes in and the cache keeps:
+    Wan's weights are bfloat16 (11 GB); float32 takes twice that, and is faster on a CPU without bfloat16 arithmetic.
     """
 
     folder: Path
@@ -129,13 +128,14 @@ class Umt5:
         rows = {prompt: kept for prompt, kept in found if kept is not None}
         missing = [prompt for prompt in asked if prompt not in rows]
         rows |= zip(missing, list(self._make(missing)), strict=True)
+        self._let_go()
         out = torch.zeros(len(prompts), self.text_len, self.text_dim, dtype=self.dtype)
         for row, prompt in zip(out, cleaned, strict=True):
             row[: len(rows[prompt])] = rows[prompt]
         return out
 
     def prepare(self, prompts: list[str]) -> None:
-        """Encode what has no file in the cache, then let go of the network. Several processes may share the prompts."""
+        """Encode what has no file in the cache. Several processes may share the prompts."""
         asked = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
         missing = [prompt for prompt in asked if not self.cache.holds(prompt)]
         if missing:
@@ -143,19 +143,26 @@ class Umt5:
             with progress("text", len(missing), unit="prompt") as bar:
                 for _ in made:
                     bar.update()
-        self._network = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the network's memory, unless it is to stay."""
+        if self.placement != "gpu":
+            self._network = None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _make(self, prompts: list[str]) -> Iterator[Tensor]:
         """Vectors [tokens, text_dim] of cleaned prompts as they are encoded, each put into the cache on its way."""
         return self._rows(prompts, self._tokens(prompts)) if prompts else iter(())
 
     def _rows(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
-        with self._placed() as network:
-            for prompt, ids in zip(prompts, tokens, strict=True):
-                with torch.no_grad():
-                    rows = network(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
-                self.cache.put(prompt, rows)
-                yield rows
+        network = self._placed()
+        for prompt, ids in zip(prompts, tokens, strict=True):
+            with torch.no_grad():
+                rows = network(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
+            self.cache.put(prompt, rows)
+            yield rows
 
     def _tokens(self, prompts: list[str]) -> list[list[int]]:
         """Token ids with </s> at the end, cut to `text_len`; says on stderr how many were cut."""
@@ -174,18 +181,13 @@ class Umt5:
     def _tokenizer(self) -> Tokenizer:
         return _open_tokenizer(self.folder / TOKENIZER)
 
-    @contextmanager
-    def _placed(self) -> Iterator[nn.Module]:
-        """The network on its device; loaded if need be, moved away afterwards if it is offloaded."""
+    def _placed(self) -> nn.Module:
+        """The network on its device; loaded if need be."""
         if self._network is None:
             if _digest(self.folder) != self.digest:
                 raise FilmstillError(f"{self.folder}: its files are not those {FACTS} was written for; import it again")
             self._network = _load_network(open_weights(self.folder / WEIGHTS), self.config, self.device, self.dtype)
-        try:
-            yield self._network.to(self.device)
-        finally:
-            if self.placement == "offload":
-                self._network.to("cpu")
+        return self._network.to(self.device)
 
 
 def _names_in(source: Path, weights: Weights) -> dict[str, str]:

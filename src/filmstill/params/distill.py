@@ -28,6 +28,7 @@ class Distill:
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
 
     def __post_init__(self) -> None:
+        require(self.guidance >= 0, "guidance", self.guidance, "0 or a positive weight: 1 is no guidance")
         for name in ("updates", "batch", "critic_updates", "checkpoint_every", "sheet_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         for name in ("lr", "critic_lr", "max_grad_norm"):

@@ -17,6 +17,7 @@ class OdePairs:
     batch: int = 8  # trajectories integrated together: what a core's cache holds
 
     def __post_init__(self) -> None:
+        require(self.guidance >= 0, "guidance", self.guidance, "0 or a positive weight: 1 is no guidance")
         for name in ("prompts", "steps", "nodes", "shards", "batch"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         require(self.steps % self.nodes == 0, "nodes", self.nodes, f"a divisor of steps ({self.steps})")

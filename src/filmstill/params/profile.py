@@ -51,17 +51,18 @@ def _overlay(name: str, key: str) -> DictConfig:
     return merged
 
 
-def check(path: Path = Path("params.yaml")) -> None:
+def check(path: Path = Path("params.yaml")) -> Params:
     """Hold the whole of params.yaml against the schema; a stage by itself only sees its own sections."""
     values = read_plain(path)
     if absent := [field.name for field in fields(Params) if field.name not in values]:
         raise FilmstillError(
             f"{path}: '{absent[0]}' is missing; `python -m filmstill profile embedded` writes every value"
         )
-    checked(Params, values, str(path))
+    return checked(Params, values, str(path))
 
 
-def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> None:
-    """Write the whole of a profile's parameters to params.yaml."""
+def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> Params:
+    """Write the whole of a profile's parameters to params.yaml; returns them."""
     params = compose(name, overrides)
     write_text(path, HEADER.format(name=" ".join([name, *overrides])) + OmegaConf.to_yaml(OmegaConf.structured(params)))
+    return params

@@ -20,6 +20,7 @@ class Samples:
     long_window_frames: int = 9  # local attention window of the long stream
 
     def __post_init__(self) -> None:
+        require(self.guidance >= 0, "guidance", self.guidance, "0 or a positive weight: 1 is no guidance")
         for name in ("prompts", "seeds", "teacher_steps", "batch", "long_prompts", "long_frames"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         allowed = f"at most prompts ({self.prompts})"

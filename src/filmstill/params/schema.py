@@ -52,6 +52,8 @@ class Params:
             allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
             require(self.model.text_len >= MAX_WORDS, "model.text_len", self.model.text_len, allowed)
             require(self.model.in_channels == 16, "model.in_channels", self.model.in_channels, "16, the codec's")
+            device = self.compute.device
+            require(device == "cpu", "compute.device", device, f"cpu where world.name is {DIGITS}")
             require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")

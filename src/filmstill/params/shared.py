@@ -109,7 +109,7 @@ PLACEMENTS = ("cpu", "gpu", "offload")
 class Text:
     """The text encoder. The embedded one has no weights and needs no place."""
 
-    placement: str = "cpu"  # where a released encoder stands: cpu, gpu, or offload (on the GPU only while it encodes)
+    placement: str = "cpu"  # of a released encoder: cpu, gpu (it stays), or offload (only to encode)
     negative: str = ""  # prompt of guidance's other branch
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class Compute:
     device: str = "cpu"
     precision: str = "float32"  # of matrix products and frozen weights; weights in training stay float32
     checkpointing: bool = False  # compute a layer's activations again in the backward pass instead of keeping them
-    micro_batch: int | None = None  # samples a forward and backward pass, gradients added up; null: the whole batch
+    micro_batch: int | None = None  # samples a pass of ode_init and distill, gradients added up; null: the whole batch
 
     def __post_init__(self) -> None:
         require(self.threads > 0, "threads", self.threads, "a positive integer")

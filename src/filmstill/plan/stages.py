@@ -195,8 +195,8 @@ def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) ->
 def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
     """The rollout's graph, while its backward pass runs and while the real score is asked before it.
 
-    With checkpointing every block's layers are computed again from their context, so contexts stay: views of one room, or,
-    where a window moves on, a room each.
+    With checkpointing every block's layers are computed again from their context, so contexts stay: views of one
+    room, or, where a window moves on, a room each.
     """
     config, size, clip, checkpointing = run.config, run.size, run.clip(), run.checkpointing
     blocks = clip.blocks(run.attention, batch)

@@ -19,13 +19,13 @@ from filmstill.errors import writing_failed
 from filmstill.runtime.files import DIGEST, HEADER, digest_of, replacing
 
 # What a network is kept in, with safetensors' names, in the order in which its library puts them into a file.
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+STORED = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 Written = Callable[[int], object]  # told the bytes of each write
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Written) -> None:
-    """Write safetensors atomically from a mapping that may read as it is asked; dtypes are those of DTYPES."""
+    """Write safetensors atomically from a mapping that may read as it is asked; dtypes are those of STORED."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         stream = _Stream(file, tensors, written)
         stream.write_header(metadata)
@@ -92,8 +92,8 @@ class _Stream(Mapping[str, Tensor]):
 
 def _entries(tensors: Mapping[str, Tensor]) -> dict[str, dict]:
     """The header's entry of each tensor, in the file's order."""
-    order = list(DTYPES.values())
-    specs = {name: (DTYPES[tensor.dtype], list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
+    order = list(STORED.values())
+    specs = {name: (STORED[tensor.dtype], list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
     entries, end = {}, 0
     for name in sorted(specs, key=lambda name: (order.index(specs[name][0]), name)):
         dtype, shape, size = specs[name]

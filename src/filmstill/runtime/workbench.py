@@ -29,6 +29,7 @@ from filmstill.runtime.files import copy_tree
 
 WORK = Path(".work")
 GATE = "gate"
+IGNORED = ".cache"  # as .dvcignore says: what `hf download` notes down about a download, with its time
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,9 @@ def _md5(path: Path) -> str:
         if not path.is_dir():
             status = path.stat()
             return _md5_of_file(path, status.st_size, status.st_mtime_ns)
-        files = sorted(found for found in path.rglob("*") if found.is_file())
-        listed = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+        files = {found.relative_to(path): found for found in path.rglob("*") if found.is_file()}
+        named = sorted((name.as_posix(), file) for name, file in files.items() if IGNORED not in name.parts)
+        listed = [{"md5": _md5(file), "relpath": name} for name, file in named]
         return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
     except OSError as error:
         raise FilmstillError(f"{path}: dvc.yaml depends on it, but it cannot be read ({error.strerror})") from None
