@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
-from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.models.dit import DiTConfig, SelfAttention, VideoDiT
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.names import to_diffusers
 from goldens import TINY, assert_close, pad_text, swap, tiny
@@ -204,3 +206,22 @@ def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
     model.remember(x, t, text, cache)
     assert cache.context(0, 4)[0].dtype == cache.context(0, 4)[1].dtype == torch.bfloat16
     assert model._embed_time(t)[1].dtype == torch.float32
+
+
+@torch.no_grad()
+def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
+    """Its rules are others than the CPU's (norms in float32, for one); tensors without numbers show them anywhere."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda *_: False)
+    monkeypatch.setattr(torch.amp.autocast_mode, "amp_definitely_not_available", lambda *_: False, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    with FakeTensorMode():
+        with torch.device("meta"):
+            layer = SelfAttention(48, 4).requires_grad_(False)
+        weights = {name: torch.empty(p.shape, device="cuda") for name, p in layer.state_dict().items()}
+        layer.load_state_dict(weights, assign=True)
+        x, rope = torch.empty(1, 6, 48, device="cuda"), torch.empty(6, 1, 6, device="cuda", dtype=torch.complex64)
+        with torch.autocast("cuda", torch.bfloat16):
+            plain = F.rms_norm(x.bfloat16(), (48,))
+            keys, values = layer.read(x, rope)
+    assert plain.dtype == torch.float32  # what autocast does by itself
+    assert keys.dtype == values.dtype == torch.bfloat16

@@ -16,6 +16,7 @@ from filmstill.models.load import real_score
 from filmstill.models.release import KNOWN
 from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
+from filmstill.params.given import check_given
 from filmstill.params.profile import compose
 from filmstill.params.shared import Compute
 from filmstill.runtime.compute import prepare
@@ -179,6 +180,23 @@ def test_a_vae_of_other_channels(at):
 def test_an_encoder_of_other_width(at):
     at("model.text_dim=48")
     assert "text_dim 32 (params.yaml: 48)" in refused(Path())
+
+
+def test_what_is_missing_is_said_before_a_run(at, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    mini, large = compose("wan-mini", ["teacher.released=data/released/wan"]), compose("wan-14b-teacher", [])
+    at()
+    with pytest.raises(FilmstillError, match=r"prompts\.raw: data/prompts/raw\.csv: no such file$"):
+        check_given(mini)
+    Path("data/prompts").mkdir()
+    Path("data/prompts/raw.csv").touch()
+    check_given(mini)
+    large.teacher.released = mini.teacher.released
+    with pytest.raises(FilmstillError, match="Wan2.1-T2V-14B: no such folder; download it: hf download Wan-AI/Wan2.1"):
+        check_given(large)
+    large.teacher.real_score = mini.teacher.released
+    with pytest.raises(FilmstillError, match="hf download gdhe17/Self-Forcing vidprom_filtered_extended.txt"):
+        check_given(large)
 
 
 def test_experts_are_no_teacher_to_start_from(at):

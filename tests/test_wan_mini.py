@@ -7,14 +7,17 @@ import imageio.v3 as iio
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from filmstill.distill.pairs import Pairs
 from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
 from filmstill.runtime.files import load_tensors
+from filmstill.runtime.workbench import Inputs, inputs
 from goldens import assert_close, swap
 from mini_wan import write_mini
 from repository import clone, dvc, run
+from tiny_umt5 import WAN_FILE
 
 STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 ARMS = ("teacher", "undistilled", "init", "student")
@@ -23,7 +26,11 @@ ARMS = ("teacher", "undistilled", "init", "student")
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = clone(tmp_path_factory.mktemp("mini") / "wan", "wan-mini")
-    write_mini(folder / "data/released/wan-mini")
+    released = folder / "data/released/wan-mini"
+    write_mini(released)
+    for name in (".cache/huggingface/download/x.metadata", "assets/x", "assets.zip"):  # what `hf download` leaves, and more
+        (released / name).parent.mkdir(parents=True, exist_ok=True)
+        (released / name).write_text(name)
     ran = dvc(folder, "repro").stdout
     assert [line.split("'")[1] for line in ran.splitlines() if line.startswith("Running stage")] == list(STAGES)
     return folder
@@ -46,9 +53,19 @@ def test_it_is_whole_and_done(mini: Path):
 def test_every_released_file_is_recorded(mini: Path):
     released = mini / "data/released/wan-mini"
     recorded = load_model(mini / "data/teacher/teacher.safetensors")[1]["released"]
-    assert set(recorded) == {str(path.relative_to(released)) for path in released.rglob("*") if path.is_file()}
+    read = {WAN_FILE, "Wan2.1_VAE.pth", "config.json", "diffusion_pytorch_model.safetensors", "taew2_1.pth"}
+    assert set(recorded) == {*read, "google/umt5-xxl/tokenizer.json"}
     for name, facts in recorded.items():
         assert facts == {"bytes": (released / name).stat().st_size, "sha256": sha256_of(released / name)}
+
+
+def test_a_release_is_named_as_dvc_names_it(mini: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else the work of an import would be thrown away by prune; a download's notes and their times are no part of it."""
+    monkeypatch.chdir(mini)
+    locked = OmegaConf.to_container(OmegaConf.load("dvc.lock"))["stages"]["teacher"]
+    assert inputs("teacher") == Inputs.of_lock(locked)
+    (mini / "data/released/wan-mini/.cache/huggingface/download/y.metadata").write_text("another download")
+    assert inputs("teacher") == Inputs.of_lock(locked)
 
 
 def test_pairs_stand_on_the_students_nodes(mini: Path):
@@ -71,6 +88,15 @@ def test_the_student_streams(mini: Path, tmp_path: Path, extra: tuple[str, ...])
     words = ("a red three bobs", "--frames", "9", "--out", str(tmp_path / "a.mp4"), *extra)
     assert "first block after" in run("python", "-m", "filmstill", "generate", *words, cwd=mini).stdout
     assert iio.imread(tmp_path / "a.mp4", plugin="pyav").shape == (33, 128, 192, 3)
+
+
+def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path: Path):
+    """There and back through the layout of Self-Forcing's checkpoints, which say nothing of a rollout."""
+    student, there, back = (mini / "data/distill/student.safetensors", tmp_path / "sf.pt", tmp_path / "back.safetensors")
+    python = ("python", "-m", "filmstill")
+    run(*python, "convert", str(student), str(there), "--to", "self-forcing", cwd=mini)
+    run(*python, "convert", str(there), str(back), "--to", "filmstill", "--heads", "4", "--student", cwd=mini)
+    assert back.read_bytes() == student.read_bytes()
 
 
 @torch.no_grad()
