@@ -1,6 +1,7 @@
 """kill -9 the process group of `dvc repro` at random moments of every stage: the artifacts must not change by a bit.
 
-`make kill-test` runs it on the smoke profile: once undisturbed, once with KILLS kills a stage.
+`make kill-test` runs it on the smoke profile: once undisturbed, once with KILLS kills a stage;
+`PYTHONPATH=src:tests python tests/kill_test.py wan-mini` on the miniature Wan.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from filmstill.models.release import MINI
 from filmstill.runtime.workbench import WORK
 from repository import ROOT, clone, dvc, environment
 
@@ -118,9 +120,19 @@ def timed_repro(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def main() -> None:
+def prepared(folder: Path, profile: str) -> Path:
+    """A clone at `folder` with what the profile needs of its user."""
+    clone(folder, profile)
+    if profile == MINI:
+        from mini_wan import write_mini
+
+        write_mini(folder / "data/released" / MINI)
+    return folder
+
+
+def main(profile: str = "smoke") -> None:
     with tempfile.TemporaryDirectory() as place:
-        calm, killed = clone(Path(place) / "calm"), clone(Path(place) / "killed")
+        calm, killed = (prepared(Path(place) / name, profile) for name in ("calm", "killed"))
         seconds = timed_repro(calm)
         landed = kill_everywhere(killed, seconds, KILLS, random.Random(0))
         expected, found = artifacts(calm), artifacts(killed)
@@ -131,4 +143,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
-    main()
+    main(*sys.argv[1:])

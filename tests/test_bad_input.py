@@ -214,16 +214,16 @@ def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
 
 def test_parameters_edited_while_shards_are_made_spoil_none(copied: Path):
     """Every shard's process reads params.yaml for itself: none may be made with other values than its folder's."""
-    shutil.rmtree(copied / ".work/samples")
-    before = (copied / "data/samples/latents/teacher-0000.safetensors").read_bytes()
-    running = start(copied, sys.executable, "stages/samples.py")
-    wait_for(lambda: list(copied.glob(".work/samples/*/shards/samples-*.safetensors")))
-    change(copied, "guidance: 3.0\n  batch", "guidance: 1.0\n  batch")
+    shutil.rmtree(copied / ".work/ode_pairs")
+    before = (copied / "data/ode_pairs/pairs-0000.safetensors").read_bytes()
+    running = start(copied, sys.executable, "stages/ode_pairs.py")
+    wait_for(lambda: list(copied.glob(".work/ode_pairs/*/logs/pairs-*.log")))
+    change(copied, "guidance: 3.0\n  nodes", "guidance: 1.0\n  nodes")
     said = running.communicate()[0]
     assert running.returncode == 2 and "sources or params.yaml changed meanwhile" in said, said
-    change(copied, "guidance: 1.0\n  batch", "guidance: 3.0\n  batch")
-    assert stage(copied, "samples").returncode == 0
-    assert (copied / "data/samples/latents/teacher-0000.safetensors").read_bytes() == before
+    change(copied, "guidance: 1.0\n  nodes", "guidance: 3.0\n  nodes")
+    assert stage(copied, "ode_pairs").returncode == 0
+    assert (copied / "data/ode_pairs/pairs-0000.safetensors").read_bytes() == before
 
 
 def test_two_repros_at_once_do_not_disturb_each_other(copied: Path):

@@ -1,46 +1,30 @@
-"""The planner's arithmetic against counted runs: operations, tensors alive, files written.
-
-Runs of true sizes are fake ones (FakeTensorMode: shapes and dtypes, no numbers).
-"""
+"""Plans against counted runs: what training keeps, files written, releases, and the changes a plan advises."""
 
 import json
-import weakref
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from filmstill.diffusion.rollout import RolloutPlan, rollout
+from counting import H100, Live, by_precision, counted, without_numbers
+from filmstill.diffusion.rollout import RolloutPlan
 from filmstill.diffusion.sample import sample
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.dmd import Dmd
 from filmstill.distill.optimizers import muon_and_adamw
 from filmstill.distill.self_forcing import SelfForcing
 from filmstill.errors import FilmstillError
-from filmstill.models.attention import BlockCausal, frame_mask
-from filmstill.models.dit import DiTConfig, RMSNorm, VideoDiT
-from filmstill.models.kv_cache import KVCache
+from filmstill.models.dit import VideoDiT
 from filmstill.models.load import DTYPES
-from filmstill.models.rope import rope_table
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, save_model
 from filmstill.params.profile import compose, names
-from filmstill.plan import flops, memory, released
+from filmstill.plan import memory, released
 from filmstill.plan.changes import Request, apply, cure
 from filmstill.plan.hardware import GPUS, Machine
-from filmstill.plan.network import parameters
-from filmstill.plan.passes import Clip
 from filmstill.plan.report import PARTS, duration, show_plan
-from filmstill.plan.run import SIZES, Run
+from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, critic_flops, generator_flops, ode_pairs, plan
 from filmstill.runtime import randomness
 from filmstill.runtime.files import save_tensors
@@ -48,229 +32,11 @@ from goldens import TINY, tiny
 from mini_wan import CONFIG as MINI
 from mini_wan import write_network
 
-H100 = Machine("h100-80gb")
-CPU = torch.device("cpu")
-GROUPS = {"global": BlockCausal(3), "window": BlockCausal(3, 7), "window and sink": BlockCausal(2, 6, 2)}
-by_attention = pytest.mark.parametrize("attention", GROUPS.values(), ids=GROUPS.keys())
-by_precision = pytest.mark.parametrize("precision", SIZES)
-
 
 @pytest.fixture
-def fake() -> Iterator[None]:
-    """No numbers; tables that are made once must not be left behind, and a norm keeps its input alone, as on a GPU."""
-    torch.set_num_threads(2)
-    for cached in (rope_table, frame_mask):
-        cached.cache_clear()
-    with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RMSNorm, "forward", lambda self, x: OneKernel.apply(x, self.weight.to(x.dtype)))
+def fake():
+    with without_numbers():
         yield
-    for cached in (rope_table, frame_mask):
-        cached.cache_clear()
-
-
-class OneKernel(torch.autograd.Function):
-    """The memory of the GPU's norm: the CPU's is made of several operators, which keep more."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.empty_like(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        return torch.empty_like(x), torch.empty_like(weight)
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of tensors made while it is on: `now` and at the `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for storage in (t.untyped_storage() for t in tree_leaves(out) if isinstance(t, Tensor)):
-            if storage._cdata not in self.seen | given:
-                self.seen.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
-        return out
-
-    def _freed(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
-
-
-def counted(run: Any) -> int:
-    """Operations of a call; attention by plain products, of which the counter misses none on any device."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run()
-    return counter.get_total_flops()
-
-
-def given(config: DiTConfig, batch: int, frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(latents, timesteps, text of 7 tokens) of a pass."""
-    latents = torch.zeros(batch, frames, config.in_channels, height, width)
-    return latents, torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, 7, config.text_dim)
-
-
-# The network
-
-
-@pytest.mark.parametrize(
-    ("config", "known"), [(TINY, None), (released.WAN_1_3B, 1_418_996_800), (released.WAN_14B, 14_288_491_584)]
-)
-def test_parameters_and_their_bytes_are_the_networks(config, known):
-    with torch.device("meta"):
-        model = VideoDiT(config)
-    count = sum(p.numel() for p in model.parameters())
-    assert parameters(config) == count == (known or count)
-    model.precision = torch.bfloat16
-    model.freeze()
-    assert memory.frozen_bytes(config, 2) == sum(p.nbytes for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("config", "batch", "size"),
-    [(TINY, 2, (5, 4, 6)), (released.WAN_1_3B, 1, (21, 60, 104)), (released.WAN_14B, 2, (21, 60, 104))],
-)
-def test_operations_of_a_pass_are_those_counted(config, batch, size, fake):
-    model, (x, t, text) = VideoDiT(config), given(config, batch, *size)
-    read: list = []
-    assert flops.text_flops(config, batch, 7) == counted(lambda: read.append(model.read_text(text)))
-    call = Clip.of((*size[:1], config.in_channels, *size[1:]), 7).whole(batch)
-    with torch.no_grad():
-        assert flops.forward_flops(config, call) == counted(lambda: model(x, t, read[0]))
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_operations_of_a_backward_pass_are_those_counted(checkpointing):
-    model, (x, t, text) = tiny("bidir"), given(TINY, 2, 5, 4, 6)
-    model.checkpointing = checkpointing
-    call = Clip(5, 6, 7).whole(2)
-    assert flops.regression_flops(TINY, call, checkpointing) == counted(
-        lambda: model(x, t, model.read_text(text)).sum().backward()
-    )
-
-
-@by_attention
-def test_operations_of_a_rollout_are_those_counted(attention):
-    model, frames, exit_step = tiny("causal"), 8, 1
-    noise, text = torch.zeros(2, 4, frames, TINY.in_channels, 4, 6), torch.zeros(2, 7, TINY.text_dim)
-    steps = RolloutPlan.of(FlowSchedule(5), 4, attention, 0.0)
-    made: list[Tensor] = []
-    blocks = Clip(frames, 6, 7).blocks(attention, 2)
-    forward = counted(lambda: made.extend(rollout(model, model.read_text(text), noise, steps, exit_step)))
-    assert flops.rollout_flops(TINY, blocks, exit_step + 1) == forward
-    backward = counted(lambda: torch.cat(made, 1).sum().backward())
-    assert flops.rollout_backward_flops(TINY, blocks, checkpointing=False) == backward
-
-
-@by_attention
-def test_a_causal_sequence_computes_the_pairs_of_its_mask(attention):
-    assert Clip(12, 6, 7).causal(attention).pairs == attention.seen(12).sum() * 6**2
-
-
-@by_precision
-@by_attention
-@torch.no_grad()
-def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
-    """Each block sees as many keys, and when the last one is made the cache holds as many bytes."""
-    model, (x, t, text) = tiny("causal"), given(TINY, 2, 12, 4, 6)
-    model.precision = DTYPES[precision]
-    cache, read, clip = KVCache(attention, TINY.num_layers), model.read_text(text), Clip(12, 6, 7)
-    for (start, end), planned in zip(attention.blocks(12), clip.blocks(attention), strict=True):
-        seen = cache.context(0, end - start)
-        assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[1])
-        if end < 12:
-            model.remember(x[:, start:end], t, read, cache)
-    held = sum(tensor.nbytes for layer in cache._rooms for tensor in layer)
-    assert held == memory.kv_cache_bytes(TINY, 2, clip.cached_tokens(attention), SIZES[precision])
-    prompts = sum(tensor.nbytes for layer in read for tensor in layer)
-    assert prompts == memory.kv_cache_bytes(TINY, 2, 7, SIZES[precision])
-
-
-# Activations: Wan2.1's 1.3B, three of its thirty layers
-
-WIDE = replace(released.WAN_1_3B, num_layers=3)
-
-
-def close(measured: float, planned: float, precision: str) -> None:
-    """Planned within 3 % in float32; in bfloat16 up to 12 % more: copies are counted to the end of the pass, and the
-    GPU's autocast keeps updates in float32, where the CPU's does not."""
-    assert 0.97 * measured <= planned <= (1.03 if precision == "float32" else 1.12) * measured, planned / measured
-
-
-@by_precision
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_activations_of_a_pass_are_those_alive(precision, checkpointing, fake):
-    model, size, live = VideoDiT(WIDE), SIZES[precision], Live()
-    model.precision, model.checkpointing = DTYPES[precision], checkpointing
-    x, t, text = given(WIDE, 1, 6, 60, 104)
-    call = Clip(6, 1560, 7).whole()
-    with live:
-        read = model.read_text(text)
-        before = live.now
-        velocity = model(x, t, read)
-        held, live.peak = live.now - before, live.now
-        velocity.sum().backward()
-    planned = memory.held_bytes(WIDE, call, size, checkpointing)
-    planned += 0 if checkpointing else memory.cast_bytes(WIDE, size)
-    close(held, planned, precision)
-    working = planned + memory.backward_bytes(WIDE, call, size, checkpointing)
-    assert working == pytest.approx(live.peak - before, rel=0.07)  # there are gradients in it, which are planned apart
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_activations_of_a_pass_are_those_a_gpu_allocates(checkpointing):
-    model = VideoDiT(WIDE).cuda()
-    model.precision, model.checkpointing = torch.bfloat16, checkpointing
-    x, t, text = (tensor.cuda() for tensor in given(WIDE, 1, 6, 60, 104))
-    call, read = Clip(6, 1560, 7).whole(), model.read_text(text)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    model(x, t, read).sum().backward()
-    working = memory.held_bytes(WIDE, call, 2, checkpointing) + memory.backward_bytes(WIDE, call, 2, checkpointing)
-    working += 0 if checkpointing else memory.cast_bytes(WIDE, 2)
-    assert working == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.15)
-
-
-@by_precision
-def test_a_frozen_pass_works_in_what_is_planned(precision, fake):
-    model, live = VideoDiT(WIDE), Live()
-    model.precision = DTYPES[precision]
-    model.freeze()
-    x, t, text = given(WIDE, 2, 6, 60, 104)
-    with live:
-        read = model.read_text(text)
-        before = live.now
-        model(x, t, read)
-    close(live.peak - before, memory.forward_bytes(WIDE, Clip(6, 1560, 7).whole(2), SIZES[precision]), precision)
-
-
-@by_precision
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_rollouts_graph_and_contexts_are_those_alive(precision, checkpointing, fake):
-    """With checkpointing the context of every block stays alive: views of the rollout's one room."""
-    model, size, live, attention = VideoDiT(WIDE), SIZES[precision], Live(), BlockCausal(3)
-    model.precision, model.checkpointing = DTYPES[precision], checkpointing
-    steps = RolloutPlan((1.0, 0.9, 0.8, 0.6), attention)
-    with live:
-        read = model.read_text(torch.zeros(1, 7, WIDE.text_dim))
-        before = live.now
-        video = torch.cat(list(rollout(model, read, torch.zeros(1, 4, 9, 16, 60, 104), steps, 1)), 1)
-    blocks = Clip(9, 1560, 7).blocks(attention)
-    graph = sum(memory.held_bytes(WIDE, block, size, checkpointing) for block in blocks)
-    contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention), size)
-    copies = len(blocks) * memory.cast_bytes(WIDE, size)
-    close(live.now - before, graph + (contexts if checkpointing else copies), precision)
-    assert video.requires_grad
 
 
 # Training, on disk and in memory

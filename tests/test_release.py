@@ -192,10 +192,10 @@ def test_what_is_missing_is_said_before_a_run(at, monkeypatch: pytest.MonkeyPatc
     Path("data/prompts/raw.csv").touch()
     check_given(mini)
     large.teacher.released = mini.teacher.released
-    with pytest.raises(FilmstillError, match="Wan2.1-T2V-14B: no such folder; download it: hf download Wan-AI/Wan2.1"):
+    with pytest.raises(FilmstillError, match="14B: no such folder; download it: hf download Wan-AI/Wan2"):
         check_given(large)
     large.teacher.real_score = mini.teacher.released
-    with pytest.raises(FilmstillError, match="hf download gdhe17/Self-Forcing vidprom_filtered_extended.txt"):
+    with pytest.raises(FilmstillError, match=r"hf download gdhe17/Self-Forcing vidprom_filtered_extended\.txt"):
         check_given(large)
 
 

@@ -28,7 +28,11 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = clone(tmp_path_factory.mktemp("mini") / "wan", "wan-mini")
     released = folder / "data/released/wan-mini"
     write_mini(released)
-    for name in (".cache/huggingface/download/x.metadata", "assets/x", "assets.zip"):  # what `hf download` leaves, and more
+    for name in (
+        ".cache/huggingface/download/x.metadata",
+        "assets/x",
+        "assets.zip",
+    ):  # what `hf download` leaves, and more
         (released / name).parent.mkdir(parents=True, exist_ok=True)
         (released / name).write_text(name)
     ran = dvc(folder, "repro").stdout
@@ -60,7 +64,7 @@ def test_every_released_file_is_recorded(mini: Path):
 
 
 def test_a_release_is_named_as_dvc_names_it(mini: Path, monkeypatch: pytest.MonkeyPatch):
-    """Else the work of an import would be thrown away by prune; a download's notes and their times are no part of it."""
+    """Else prune would throw the work of an import away; a download's notes and their times are no part of it."""
     monkeypatch.chdir(mini)
     locked = OmegaConf.to_container(OmegaConf.load("dvc.lock"))["stages"]["teacher"]
     assert inputs("teacher") == Inputs.of_lock(locked)
@@ -92,7 +96,11 @@ def test_the_student_streams(mini: Path, tmp_path: Path, extra: tuple[str, ...])
 
 def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path: Path):
     """There and back through the layout of Self-Forcing's checkpoints, which say nothing of a rollout."""
-    student, there, back = (mini / "data/distill/student.safetensors", tmp_path / "sf.pt", tmp_path / "back.safetensors")
+    student, there, back = (
+        mini / "data/distill/student.safetensors",
+        tmp_path / "sf.pt",
+        tmp_path / "back.safetensors",
+    )
     python = ("python", "-m", "filmstill")
     run(*python, "convert", str(student), str(there), "--to", "self-forcing", cwd=mini)
     run(*python, "convert", str(there), str(back), "--to", "filmstill", "--heads", "4", "--student", cwd=mini)

@@ -50,7 +50,7 @@ class Streamer:
     def load(cls, files: Files, device: str, fast: bool) -> "Streamer":
         """On the CPU in float32, on a GPU in bfloat16. fast: decode by the release's small decoder."""
         model, facts = load_model(files.student)
-        if "steps" not in facts:
+        if not {"steps", "fps"} <= facts.keys():
             raise FilmstillError(f"{files.student}: is not a student (it says no rollout); give {STUDENT}")
         attention = BlockCausal(facts["block_frames"], facts["window_frames"], facts["sink_frames"])
         plan = RolloutPlan.of(FlowSchedule(facts["shift"]), facts["steps"], attention, facts["context_noise"])
