@@ -15,7 +15,7 @@ FIRST_LINE = "pixel statistics of clips; no network judged them, and they are no
 NAMES = {
     "temporal_flickering": "steadiness: 1 less the mean change of a pixel from frame to frame",
     "motion": "motion: mean change of 8 × 8 pixels from frame to frame",
-    "sharpness": "sharpness: mean step of luma from pixel to pixel",
+    "sharpness": "sharpness: root mean square step of luma from pixel to pixel",
     "contrast": "contrast: standard deviation of luma in a frame",
 }
 
