@@ -26,7 +26,7 @@ def test_each_statistic_answers_to_its_own_fault():
     grain = [1 - grainy["temporal_flickering"], grainy["motion"]]  # of pixels, and of what moves
     assert grain[1] < grain[0] / 5 and moving["motion"] > 2 * grain[1]
     assert grainy["temporal_flickering"] < moving["temporal_flickering"] < 1
-    assert grainy["sharpness"] > 2 * still["sharpness"]
+    assert grainy["sharpness"] > 1.5 * still["sharpness"]
     blurred = torch.nn.functional.avg_pool2d(clip(), 5, stride=1, padding=2, count_include_pad=False)
     assert statistics(blurred)["sharpness"] < 0.6 * still["sharpness"]
     assert statistics(0.5 * clip())["contrast"] == pytest.approx(still["contrast"] / 2, rel=1e-5)
