@@ -40,11 +40,13 @@ def test_a_long_stream_is_cut_into_windows_and_a_stump_left_out():
 
 
 def test_clips_that_are_not_finite_do_not_pass_for_steady_ones():
-    table = pd.DataFrame(
-        {"arm": ["student", "student", "teacher"], "prompt_id": ["a", "b", "a"], "seed": [0, 0, 0], "motion": 1.0}
-    )
-    failed = pd.DataFrame({"arm": ["student"], "prompt_id": ["a"], "seed": [0]})
-    assert without(table, failed)[["arm", "prompt_id"]].values.tolist() == [["student", "b"], ["teacher", "a"]]
-    assert len(without(table, failed.head(0))) == 3
-    with pytest.raises(FilmstillError, match="no clip of the arm 'student' is finite"):
-        without(table, table[table["arm"] == "student"])
+    clips = [(arm, prompt) for arm in ("student", "teacher", LONG_ARM) for prompt in "ab"]
+    table = pd.DataFrame({"arm": [arm for arm, _ in clips], "prompt_id": [prompt for _, prompt in clips], "seed": 0})
+    failed = table.iloc[[0, 5]]  # the student's clip of a, the long stream of b
+    left = without(table, failed)[["arm", "prompt_id"]].values.tolist()
+    assert left == [["student", "b"], ["teacher", "b"], [LONG_ARM, "a"]]
+    assert len(without(table, failed.head(0))) == 6
+    with pytest.raises(FilmstillError, match="no clip is finite in every arm"):
+        without(table, table.iloc[[0, 3]])
+    with pytest.raises(FilmstillError, match="no long stream is finite"):
+        without(table, table.iloc[4:])

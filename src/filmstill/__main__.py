@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.runtime.exit import exit_code
@@ -31,8 +32,16 @@ examples:
   python -m filmstill convert Wan2.1-T2V-1.3B wan.pt --to self-forcing"""
 
 
+class OneLine(argparse.ArgumentParser):
+    """A parser that refuses in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"filmstill: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = OneLine(
         prog="python -m filmstill",
         description="Distil a video diffusion teacher into a student that streams.",
         epilog=EPILOG,
@@ -166,18 +175,26 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _student_facts() -> dict[str, object]:
+def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
+    """How params.yaml's student rolls out; refuses a network of other sizes than params.yaml's."""
     from filmstill.distill.setup import student_facts
+    from filmstill.errors import FilmstillError
+    from filmstill.models.layouts import read_network
+    from filmstill.models.weights import check_sizes, config_of
     from filmstill.params.profile import check
 
+    if arguments.to != "filmstill":
+        raise FilmstillError(f"--student: only a filmstill file says how it rolls out; --to is {arguments.to}")
     params = check()
+    network = read_network(arguments.source, arguments.part, arguments.heads)
+    check_sizes(arguments.source, network.config, config_of(params.model))
     return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     from filmstill.models.convert import convert
 
-    facts = _student_facts() if arguments.student else None
+    facts = _student_facts(arguments) if arguments.student else None
     network = convert(arguments.source, arguments.target, arguments.to, arguments.part, arguments.heads, facts=facts)
     config = network.config
     print(

@@ -4,7 +4,6 @@ Notable: every file is recorded by size and SHA-256 in the teacher's header; net
 are refused before anything is written; a second release may give the real score (a larger network, or two experts).
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from filmstill.models.release import Release, find_networks, identities
 from filmstill.models.released import read_json
 from filmstill.models.umt5 import import_umt5
 from filmstill.models.wan_vae import import_vae
-from filmstill.models.weights import config_of, header_of, load_model
+from filmstill.models.weights import check_sizes, config_of, header_of, load_model
 from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, Text, World
 from filmstill.params.teacher import NOTHING, Teacher
@@ -47,7 +46,7 @@ def import_teacher(out: Path) -> None:
         )
     network = read_network(release.networks[0])
     expected = config_of(sizes)
-    _check_sizes(release.folder, network.config, expected)
+    check_sizes(release.folder, network.config, expected)
     scores = _real_scores(params, expected)
     found = identities(release.folder, release.files())
     import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
@@ -100,10 +99,3 @@ def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:
                 f"{config.text_dim}, the student {expected.in_channels} and {expected.text_dim}: they must be the same"
             )
     return networks
-
-
-def _check_sizes(folder: Path, found: DiTConfig, expected: DiTConfig) -> None:
-    theirs, ours = asdict(found), asdict(expected)
-    differing = [f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]]
-    if differing:
-        raise FilmstillError(f"{folder}: a network of other sizes: {', '.join(differing)}; set model.* to match")

@@ -58,7 +58,7 @@ class SelfForcing:
         return AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=self.params.weight_decay)
 
     def prepare_text(self) -> None:
-        """Encode the prompts that the run will draw, and no other: of VidProM's 250,000 it draws 46,000."""
+        """Encode the prompts that the run will draw, and no other: 46,080 draws among VidProM's 250,000."""
         drawn = {
             number
             for index in range(self.params.updates)

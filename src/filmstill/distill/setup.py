@@ -74,7 +74,7 @@ class Setup:
         return self.encoded([self.text.negative])
 
     def encoded(self, prompts: list[str]) -> Tensor:
-        """[B, text_len, text_dim] on the device; no weights of the encoder's stay in memory."""
+        """[B, text_len, text_dim] on the device; no weights of the encoder stay, unless text.placement is gpu."""
         self.encoder.prepare(prompts)
         return self.encoder.encode(prompts).to(self.device)
 

@@ -68,13 +68,19 @@ def evaluate_open(samples: Path, world: World, params: Evaluate, seed: int, out:
 
 
 def without(table: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
-    """The clips that are finite: the grey stand-in of another would be the steadiest of all. They are counted."""
-    clip = ["arm", "prompt_id", "seed"]
-    lost = pd.MultiIndex.from_frame(failed[clip])
-    left = table[~pd.MultiIndex.from_frame(table[clip]).isin(lost)]
-    for arm in table["arm"].unique():
-        if arm not in set(left["arm"]):
-            raise FilmstillError(f"{SAMPLES}: no clip of the arm '{arm}' is finite; look at its weights and curves")
+    """The prompts and seeds whose clips are finite in every arm, so that arms stay comparable; a long stream by itself.
+
+    The grey stand-in of a failed clip would be the steadiest of all. Failed ones are counted.
+    """
+
+    def clips(rows: pd.DataFrame) -> pd.MultiIndex:
+        long = rows["arm"] == LONG_ARM
+        return pd.MultiIndex.from_frame(rows[["prompt_id", "seed"]].assign(long=long))
+
+    left = table[~clips(table).isin(clips(failed))]
+    for long, kind in ((False, "clip"), (True, "long stream")):
+        if ((table["arm"] == LONG_ARM) == long).any() and not ((left["arm"] == LONG_ARM) == long).any():
+            raise FilmstillError(f"{SAMPLES}: no {kind} is finite in every arm; look at the weights and their curves")
     return left
 
 

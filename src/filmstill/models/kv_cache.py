@@ -2,8 +2,9 @@
 
 Notable: keys are kept after rotary embedding at absolute frame positions; what is kept is detached, a
 constant for every later block; the window and the sink follow `BlockCausal.visible_frames`, the rule of
-the full-sequence mask, in training and in serving alike; a rollout of known length has one room a layer, so that
-what the graphs of its blocks hold on to are views of it. A room is only ever written past what it already holds.
+the full-sequence mask, in training and in serving alike; a rollout of known length has one room a layer (until a
+window moves on: then each block has a new one), so that what the graphs of its blocks hold on to are views of it. A
+room is only ever written past what it already holds, so every view stays as it was.
 """
 
 import torch

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.models.released import sha256_of
+from filmstill.models.released import read_json, sha256_of
 from filmstill.runtime.progress import progress
 
 HIGH, LOW = "high_noise_model", "low_noise_model"
@@ -68,6 +68,9 @@ def find_networks(folder: Path) -> list[Path]:
     if not weights:
         raise FilmstillError(f"{folder / 'diffusion_pytorch_model.safetensors'}: missing; {_download(folder)}")
     _needed(folder, "config.json")
+    for index in folder.glob("diffusion_pytorch_model*.index.json"):
+        for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
+            _needed(folder, shard)
     return [folder]
 
 

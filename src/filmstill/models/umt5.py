@@ -147,7 +147,7 @@ class Umt5:
 
     def _let_go(self) -> None:
         """Of the network's memory, unless it is to stay."""
-        if self.placement != "gpu":
+        if self.placement != "gpu" and self._network is not None:
             self._network = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

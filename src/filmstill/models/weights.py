@@ -28,20 +28,24 @@ def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts:
     save_tensors(path, tensors, header_of(config, facts))
 
 
+def check_sizes(path: Path, found: DiTConfig, expected: DiTConfig) -> None:
+    """Refuse a network that is not of params.yaml's sizes."""
+    theirs, ours = asdict(found), asdict(expected)
+    differing = [f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise FilmstillError(
+            f"{path}: a network of other sizes: {', '.join(differing)}; set model.* to match or run its stage"
+        )
+
+
 def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT, dict]:
     """(network in evaluation mode, facts) of a file; refuses one of other sizes than `expected`."""
     tensors, header = load_tensors(path)
     if "config" not in header:
         raise FilmstillError(f"{path}: has no 'config' in its header; it was not written by a filmstill stage")
     config = DiTConfig(**json.loads(header["config"]))
-    if expected is not None and config != expected:
-        ours, theirs = asdict(expected), asdict(config)
-        differing = [
-            f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]
-        ]
-        raise FilmstillError(
-            f"{path}: a network of other sizes: {', '.join(differing)}; set model.* to match or run its stage"
-        )
+    if expected is not None:
+        check_sizes(path, config, expected)
     with torch.device("meta"):
         model = VideoDiT(config)
     try:

@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 def compose(name: str, overrides: list[str]) -> Params:
     """The checked parameters of a profile with `key=value` overrides."""
-    overlay = _overlay(name, "profile")
+    overlay = _overlay(name, "profile", ())
     for override in overrides:
         if "=" not in override:
             raise FilmstillError(f"override '{override}': must be key=value, for instance distill.lr=2e-6")
@@ -36,17 +36,23 @@ def compose(name: str, overrides: list[str]) -> Params:
     return checked(Params, to_plain(OmegaConf.merge(overlay, dotted), where), where)
 
 
-def _overlay(name: str, key: str) -> DictConfig:
-    """What a profile says over the schema's defaults, its base's say included; `key` is where its name was given."""
-    if name not in names():
-        raise FilmstillError(f"{key} '{name}': unknown, there are: {', '.join(names())}")
+def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
+    """What a profile says over the schema's defaults, its base's say included.
+
+    key: where its name was given; over: the profiles it is the base of.
+    """
+    if name not in names() or name in over:
+        allowed = ", ".join(known for known in names() if known not in over)
+        raise FilmstillError(f"{key} '{name}': {'its own base' if name in over else 'unknown'}, there are: {allowed}")
     if name == EMBEDDED:
         return DictConfig({})
-    overlay = read_yaml(FOLDER / f"{name}.yaml")
-    base = overlay.pop("base", None)
-    if base == name:
-        raise FilmstillError(f"{FOLDER / f'{name}.yaml'}: base: is the profile itself")
-    merged = OmegaConf.merge(_overlay(base, f"{FOLDER / f'{name}.yaml'}: base") if base else {}, overlay)
+    path = FOLDER / f"{name}.yaml"
+    overlay = read_yaml(path)
+    try:
+        base = overlay.pop("base", None)
+    except OmegaConfBaseException as error:
+        raise FilmstillError(f"{path}: base: {str(error).splitlines()[0]}") from None
+    merged = OmegaConf.merge(_overlay(str(base), f"{path}: base", (*over, name)) if base else {}, overlay)
     assert isinstance(merged, DictConfig)  # of two mappings
     return merged
 
