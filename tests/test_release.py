@@ -1,6 +1,7 @@
 """Released models as the teacher stage takes them: both layouts, experts, and what is refused in one line."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
 from filmstill.models.load import real_score
-from filmstill.models.release import KNOWN
+from filmstill.models.release import KNOWN, find_networks
 from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
 from filmstill.params.given import check_given
@@ -197,6 +198,33 @@ def test_what_is_missing_is_said_before_a_run(at, monkeypatch: pytest.MonkeyPatc
     large.teacher.real_score = mini.teacher.released
     with pytest.raises(FilmstillError, match=r"hf download gdhe17/Self-Forcing vidprom_filtered_extended\.txt"):
         check_given(large)
+
+
+def test_a_download_that_broke_off_is_found_before_a_run(at):
+    folder = at()
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    index = {"weight_map": {"a": "diffusion_pytorch_model-00001-of-00002.safetensors", "b": whole.name}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FilmstillError, match="00001-of-00002.safetensors: missing; download it: hf download"):
+        find_networks(folder)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("base: b\n", "params/b.yaml: base 'a': its own base"),
+        ("base: ${x}\n", "params/a.yaml: base: Interpolation key 'x' not found"),
+        ("base: nobody\n", "params/a.yaml: base 'nobody': unknown, there are: embedded, b"),
+    ],
+)
+def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, said: str):
+    monkeypatch.chdir(tmp_path)
+    Path("params").mkdir()
+    Path("params/a.yaml").write_text(overlay)
+    Path("params/b.yaml").write_text("base: a\n")
+    with pytest.raises(FilmstillError) as caught:
+        compose("a", [])
+    assert said in str(caught.value)
 
 
 def test_experts_are_no_teacher_to_start_from(at):

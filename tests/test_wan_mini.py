@@ -1,6 +1,7 @@
 """The miniature Wan through all seven stages, as a user drives it, and its student read back by diffusers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -105,6 +106,11 @@ def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path
     run(*python, "convert", str(student), str(there), "--to", "self-forcing", cwd=mini)
     run(*python, "convert", str(there), str(back), "--to", "filmstill", "--heads", "4", "--student", cwd=mini)
     assert back.read_bytes() == student.read_bytes()
+    shutil.copytree(mini / "params", tmp_path / "params")
+    run(*python, "profile", "wan-1.3b", cwd=tmp_path)
+    words = ("convert", str(there), str(tmp_path / "other.safetensors"), "--to", "filmstill", "--heads", "4", "--student")
+    said = run(*python, *words, cwd=tmp_path, check=False)
+    assert said.returncode == 2 and "dim 48 (params.yaml: 1536)" in said.stderr
 
 
 @torch.no_grad()
