@@ -108,8 +108,8 @@ def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path
     assert back.read_bytes() == student.read_bytes()
     shutil.copytree(mini / "params", tmp_path / "params")
     run(*python, "profile", "wan-1.3b", cwd=tmp_path)
-    words = ("convert", str(there), str(tmp_path / "other.safetensors"), "--to", "filmstill", "--heads", "4", "--student")
-    said = run(*python, *words, cwd=tmp_path, check=False)
+    words = (str(there), str(tmp_path / "other.safetensors"), "--to", "filmstill", "--heads", "4", "--student")
+    said = run(*python, "convert", *words, cwd=tmp_path, check=False)
     assert said.returncode == 2 and "dim 48 (params.yaml: 1536)" in said.stderr
 
 
