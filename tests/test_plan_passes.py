@@ -107,7 +107,7 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
 WIDE = replace(released.WAN_1_3B, num_layers=3)
 
 
-def close(measured: float, planned: float, precision: str) -> None:
+def assert_planned(measured: float, planned: float, precision: str) -> None:
     """Planned within 3 % in float32; in bfloat16 up to 12 % more: copies are counted to the end of the pass, and the
     GPU's autocast keeps updates in float32, where the CPU's does not."""
     assert 0.97 * measured <= planned <= (1.03 if precision == "float32" else 1.12) * measured, planned / measured
@@ -128,7 +128,7 @@ def test_activations_of_a_pass_are_those_alive(precision, checkpointing, fake):
         velocity.sum().backward()
     planned = memory.held_bytes(WIDE, call, size, checkpointing)
     planned += 0 if checkpointing else memory.cast_bytes(WIDE, size)
-    close(held, planned, precision)
+    assert_planned(held, planned, precision)
     working = planned + memory.backward_bytes(WIDE, call, size, checkpointing)
     assert working == pytest.approx(live.peak - before, rel=0.07)  # there are gradients in it, which are planned apart
 
@@ -158,7 +158,9 @@ def test_a_frozen_pass_works_in_what_is_planned(precision, fake):
         read = model.read_text(text)
         before = live.now
         model(x, t, read)
-    close(live.peak - before, memory.forward_bytes(WIDE, Clip(6, 1560, 7).whole(2), SIZES[precision]), precision)
+    assert_planned(
+        live.peak - before, memory.forward_bytes(WIDE, Clip(6, 1560, 7).whole(2), SIZES[precision]), precision
+    )
 
 
 @by_precision
@@ -176,5 +178,5 @@ def test_a_rollouts_graph_and_contexts_are_those_alive(precision, checkpointing,
     graph = sum(memory.held_bytes(WIDE, block, size, checkpointing) for block in blocks)
     contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention), size)
     copies = len(blocks) * memory.cast_bytes(WIDE, size)
-    close(live.now - before, graph + (contexts if checkpointing else copies), precision)
+    assert_planned(live.now - before, graph + (contexts if checkpointing else copies), precision)
     assert video.requires_grad

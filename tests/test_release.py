@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,8 +180,12 @@ def test_a_vae_of_other_channels(at):
 
 
 def test_an_encoder_of_other_width(at):
-    at("model.text_dim=48")
-    assert "text_dim 32 (params.yaml: 48)" in refused(Path())
+    folder = at("model.text_dim=48")
+    assert "text_dim 32 (params.yaml: 48)" in refused(folder)
+    write_network(Path("wider"), "wan", seed=0, config=replace(CONFIG, text_dim=48))
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        shutil.copy(Path("wider") / name, folder / name)
+    assert "encodes to 32 channels, the network takes model.text_dim 48" in refused(folder)
 
 
 def test_what_is_missing_is_said_before_a_run(at, monkeypatch: pytest.MonkeyPatch):

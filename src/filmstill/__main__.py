@@ -40,6 +40,9 @@ class OneLine(argparse.ArgumentParser):
         sys.exit(2)
 
 
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
 def parser() -> argparse.ArgumentParser:
     top = OneLine(
         prog="python -m filmstill",
@@ -62,6 +65,20 @@ def parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
+    _add_plan(commands)
+    _add_generate(commands)
+    _add_convert(commands)
+
+    results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
+    results.set_defaults(run=_results)
+
+    prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.set_defaults(run=_prune)
+    return top
+
+
+def _add_plan(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="memory, time and disk that a profile needs on given GPUs, before it runs")
     plan.add_argument("profile", help="embedded, or the name of a file in params/")
     plan.add_argument("overrides", nargs="*", metavar="key=value", help="for instance compute.micro_batch=1")
@@ -74,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", dest="as_json", help="the same numbers, to compare plans")
     plan.set_defaults(run=_plan)
 
+
+def _add_generate(commands: Commands) -> None:
     generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
     generate.add_argument("prompts", nargs="+", help="one or more prompts, each in quotes")
     generate.add_argument(
@@ -91,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--fast", action="store_true", help="decode by the release's small decoder (TAEHV)")
     generate.set_defaults(run=_generate)
 
+
+def _add_convert(commands: Commands) -> None:
     convert = commands.add_parser(
         "convert",
         help="write a transformer's checkpoint in another layout: wan, diffusers, self-forcing, filmstill",
@@ -114,14 +135,6 @@ def parser() -> argparse.ArgumentParser:
         help="with --to filmstill: it rolls out as params.yaml's student does, so that generate can run it",
     )
     convert.set_defaults(run=_convert)
-
-    results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
-    results.set_defaults(run=_results)
-
-    prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
-    prune.set_defaults(run=_prune)
-    return top
 
 
 def _profile(arguments: argparse.Namespace) -> None:

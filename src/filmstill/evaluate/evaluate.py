@@ -18,7 +18,7 @@ from filmstill.evaluate import faults
 from filmstill.evaluate.dimensions import NAMES, SEMANTIC, Clips, scores, sharpness
 from filmstill.evaluate.names import ARMS, LONG_ARM
 from filmstill.evaluate.report import write_report
-from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_difference
+from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_differences
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import Evaluate
@@ -152,12 +152,7 @@ def compare(table: pd.DataFrame, metrics: dict[str, Any], params: Evaluate, seed
     }
     score = metrics["teacher"]["all_attributes"]
     compared["all_attributes_ratio"] = metrics["student"]["all_attributes"] / score if score else None
-    for name in ("all_attributes", "total"):
-        pairs = paired_difference(student, teacher, name)
-        compared[f"{name}_difference"] = float(pairs["difference"].mean())
-        interval = bootstrap_interval(pairs["difference"], pairs["prompt_id"], params.resamples, seed)
-        compared[f"{name}_interval"] = list(interval)
-    return compared
+    return compared | paired_differences(student, teacher, ("all_attributes", "total"), params.resamples, seed)
 
 
 def add_diversity(metrics: dict[str, Any], by_arm: dict[str, pd.DataFrame], videos: dict[str, Tensor]) -> None:

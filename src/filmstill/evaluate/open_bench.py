@@ -21,7 +21,7 @@ from filmstill.errors import FilmstillError
 from filmstill.evaluate.evaluate import without_details
 from filmstill.evaluate.names import LONG_ARM, short_arms
 from filmstill.evaluate.open_report import write_open_report
-from filmstill.evaluate.scores import bootstrap_interval, paired_difference
+from filmstill.evaluate.scores import bootstrap_interval, paired_differences
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.shared import OPEN, World
@@ -34,7 +34,7 @@ CLOCKS = ("seconds", "network_seconds", "first_block_seconds", "evaluations_per_
 
 
 def statistics(video: Tensor) -> dict[str, float]:
-    """Of one clip [F, 3, H, W] in [0, 1], at least two frames."""
+    """Of one clip [F, 3, H, W] in [0, 1], at least two frames; all in units of white (1) less black (0)."""
     luma = video.mean(dim=1)
     change = video.diff(dim=0).abs().mean().item()
     coarse = F.avg_pool2d(luma[:, None], 8, ceil_mode=True)[:, 0]  # grain does not move
@@ -96,6 +96,7 @@ def windows(video: Tensor, arm: str, params: Evaluate) -> list[Tensor]:
 
 
 def summarise(table: pd.DataFrame, timing: pd.DataFrame, world: World, params: Evaluate, seed: int) -> dict[str, Any]:
+    """What is measured without the videos: statistics with intervals, seconds and frames a second of every arm."""
     clocks = timing.groupby("arm")[list(CLOCKS)].mean().to_dict("index")
     metrics: dict[str, Any] = {"bench": OPEN, "window_frames": params.window_frames}
     pixel_frames = 1 + 4 * (world.frames - 1)
@@ -123,15 +124,8 @@ def summarise(table: pd.DataFrame, timing: pd.DataFrame, world: World, params: E
 def compare(table: pd.DataFrame, metrics: dict[str, Any], params: Evaluate, seed: int) -> dict[str, Any]:
     """The student against its teacher, clip by clip."""
     student, teacher = (table[table["arm"] == arm] for arm in ("student", "teacher"))
-    compared: dict[str, Any] = {
-        "speedup": metrics["teacher"]["seconds_per_clip"] / metrics["student"]["seconds_per_clip"]
-    }
-    for name in STATISTICS:
-        pairs = paired_difference(student, teacher, name)
-        compared[f"{name}_difference"] = float(pairs["difference"].mean())
-        interval = bootstrap_interval(pairs["difference"], pairs["prompt_id"], params.resamples, seed)
-        compared[f"{name}_interval"] = list(interval)
-    return compared
+    speedup = metrics["teacher"]["seconds_per_clip"] / metrics["student"]["seconds_per_clip"]
+    return {"speedup": speedup, **paired_differences(student, teacher, STATISTICS, params.resamples, seed)}
 
 
 def write_tables(table: pd.DataFrame, metrics: dict[str, Any], out: Path) -> None:

@@ -4,7 +4,7 @@ VBench's aggregation: n = (x - floor) / (ceiling - floor), not clipped; quality 
 their dimensions; total = (4*quality + semantic) / 5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,19 @@ def bootstrap_interval(values: pd.Series, clusters: pd.Series, resamples: int, s
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def paired_differences(
+    ours: pd.DataFrame, theirs: pd.DataFrame, columns: Sequence[str], resamples: int, seed: int
+) -> dict[str, float | list[float]]:
+    """`<column>_difference`, ours less theirs on the same prompt and seed, and its `<column>_interval`."""
+    compared: dict[str, float | list[float]] = {}
+    for column in columns:
+        pairs = paired_difference(ours, theirs, column)
+        compared[f"{column}_difference"] = float(pairs["difference"].mean())
+        interval = bootstrap_interval(pairs["difference"], pairs["prompt_id"], resamples, seed)
+        compared[f"{column}_interval"] = list(interval)
+    return compared
 
 
 def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> pd.DataFrame:
