@@ -51,6 +51,14 @@ class RMSNorm(nn.RMSNorm):
             return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+class PatchEmbedding(nn.Conv3d):
+    """Latents [B, F, C, H, W] to tokens [B, L, dim]: the convolution as one matrix product, its stride is its kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
+        return F.linear(patches, self.weight.flatten(1), self.bias)
+
+
 class SelfAttention(nn.Module):
     """Attention among video tokens, with rotary positions and RMS-normed queries and keys."""
 
@@ -125,6 +133,10 @@ class Block(nn.Module):
         x = _gated(x, self.ffn(_modulate(x, shift2, scale2)), gate2)
         return x, own
 
+    def read_text(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
+        return self.cross_attn.read(text)
+
     def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values that `forward` would give, alone."""
         shift, scale = (self.modulation + modulation).unbind(2)[:2]
@@ -177,7 +189,7 @@ class VideoDiT(nn.Module):
         self.precision = torch.float32
         self.checkpointing = False
         dim = config.dim
-        self.patch_embedding = nn.Conv3d(config.in_channels, dim, (1, PATCH, PATCH), (1, PATCH, PATCH))
+        self.patch_embedding = PatchEmbedding(config.in_channels, dim, (1, PATCH, PATCH), (1, PATCH, PATCH))
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
@@ -205,7 +217,7 @@ class VideoDiT(nn.Module):
     def read_text(self, text: Tensor) -> TextKV:
         """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows count too (Wan2.1)."""
         embedded = self.text_embedding(text)
-        return [block.cross_attn.read(embedded) for block in self.layers]
+        return [block.read_text(embedded) for block in self.layers]
 
     @_in_precision
     def forward(
@@ -258,12 +270,7 @@ class VideoDiT(nn.Module):
         _, frames, _, height, width = x.shape
         head_dim, first = self.config.dim // self.config.num_heads, cache.frames if cache else 0
         rope = rope_table(head_dim, first, frames, height // PATCH, width // PATCH, x.device)
-        return self._patchify(x), *self._embed_time(t.to(x.device)), rope
-
-    def _patchify(self, x: Tensor) -> Tensor:
-        """The patch convolution as one matrix product: its stride is its kernel."""
-        patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
-        return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        return self.patch_embedding(x), *self._embed_time(t.to(x.device)), rope
 
     def _embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim]), float32 in any precision."""

@@ -1,0 +1,97 @@
+"""cluster.yaml: which executor, and what each stage asks SLURM for. cluster.example.yaml documents every key.
+
+It says where work runs, never what it makes: nothing here is in a stage's parameters or key.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filmstill.params.load import checked, read_plain, require
+
+CLUSTER = Path("cluster.yaml")
+LOCAL, SLURM = "local", "slurm"
+EXECUTORS = (LOCAL, SLURM)
+SHARDINGS = ("none", "hybrid", "full")
+STAGES = ("ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
+TRAINING = ("ode_init", "distill")  # one job each; the others are fanned out, a job a shard
+TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d\d):(\d\d)")
+
+
+@dataclass
+class Asked:
+    """What a job of one stage asks SLURM for."""
+
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None
+    qos: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int | None = None  # processes; null: one a GPU, or one where there is none
+    cpus_per_task: int = 2
+    memory_gb: int = 8  # a node
+    time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer goes on by itself
+    constraint: str | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)  # any other flag of sbatch: {reservation: mine, exclusive: true}
+    setup: list[str] = field(default_factory=list)  # shell commands before python: module load cuda/12.9
+    python: str | None = None  # what runs instead of this python: apptainer exec --nv image.sif python
+    signal_seconds: int = 120  # before the time limit, when a job is told to save and leave
+    sharding: str = "full"  # of networks over processes: none, hybrid (inside a node), full
+    offload: bool = False  # frozen networks wait in the host's memory
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "cpus_per_task", "memory_gb", "signal_seconds"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        require(self.gpus_per_node >= 0, "gpus_per_node", self.gpus_per_node, "0 or a positive integer")
+        tasks = self.tasks_per_node
+        require(tasks is None or tasks > 0, "tasks_per_node", tasks, "null or a positive integer")
+        require(bool(TIME.fullmatch(self.time)), "time", self.time, "[days-]hours:minutes:seconds, such as 1-00:00:00")
+        allowed = f"more than signal_seconds ({self.signal_seconds} s), which a job has to save its work"
+        require(self.seconds > self.signal_seconds, "time", self.time, allowed)
+        require(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {', '.join(SHARDINGS)}")
+
+    @property
+    def tasks(self) -> int:
+        """Processes a node."""
+        return self.tasks_per_node or max(self.gpus_per_node, 1)
+
+    @property
+    def seconds(self) -> int:
+        """The time limit."""
+        days, hours, minutes, seconds = (int(part or 0) for part in TIME.fullmatch(self.time).groups())  # type: ignore[union-attr]
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+@dataclass
+class Cluster:
+    """cluster.yaml as a whole. Absent file: everything runs on this machine."""
+
+    executor: str = LOCAL
+    scratch: str | None = None  # a folder that every node sees, for .work; null: the repository itself is on one
+    max_requeues: int = 10  # starts after a node or a process was lost; leaving in order does not count
+    poll_seconds: float = 10.0  # between questions to SLURM
+    defaults: Asked = field(default_factory=Asked)
+    stages: dict[str, Any] = field(default_factory=dict)  # by stage, what differs from the defaults
+
+    def __post_init__(self) -> None:
+        require(self.executor in EXECUTORS, "executor", self.executor, f"one of {', '.join(EXECUTORS)}")
+        require(self.max_requeues >= 0, "max_requeues", self.max_requeues, "0 or a positive integer")
+        require(self.poll_seconds > 0, "poll_seconds", self.poll_seconds, "a positive number")
+        for name in self.stages:
+            require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
+
+    def asked(self, stage: str) -> Asked:
+        """What `stage` asks for: its own section over the defaults."""
+        own = checked(Asked, self.stages.get(stage) or {}, str(CLUSTER), f"stages.{stage}")
+        return replace(self.defaults, **{name: getattr(own, name) for name in self.stages.get(stage) or {}})
+
+
+def read_cluster(path: Path = CLUSTER) -> Cluster:
+    """The checked cluster.yaml, or the local default where there is none."""
+    if not path.exists():
+        return Cluster()
+    cluster = checked(Cluster, read_plain(path), str(path))
+    for stage in cluster.stages:
+        cluster.asked(stage)
+    return cluster
