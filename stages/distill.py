@@ -15,6 +15,7 @@ from filmstill.runtime.stage import Stage, run
 
 def main(stage: Stage) -> None:
     params, setup = section(Distill, "distill"), Setup.read()
+    parts = setup.parts(params.batch, "distill.batch")
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
     probe, no_text = Probe.of(setup, params.gate, "distill"), setup.no_text()
     critic, generator = setup.trained(TEACHER), setup.trained(INIT)
@@ -28,7 +29,7 @@ def main(stage: Stage) -> None:
         prompts,
         setup.latent_shape,
         setup.seed,
-        setup.compute.micro_batch,
+        parts,
     )
     self_forcing.prepare_text()
     losses = train_self_forcing(stage.work, self_forcing, lambda path: probe.save_sheet(generator, path))

@@ -14,6 +14,7 @@ from filmstill.runtime.stage import Stage, run
 
 def main(stage: Stage) -> None:
     params, setup = section(OdeInit, "ode_init"), Setup.read()
+    parts = setup.parts(params.batch, "ode_init.batch")
     pairs = Pairs.load(PAIRS)
     probe = Probe.of(setup, params.gate, "ode_init")
     setup.encoder.prepare(pairs.prompts)
@@ -28,7 +29,7 @@ def main(stage: Stage) -> None:
         model,
         setup.encoder,
         setup.seed,
-        setup.compute.micro_batch,
+        parts,
         lambda path: probe.save_sheet(model, path),
     )
     out = stage.out / "ode_init"

@@ -14,13 +14,14 @@ from filmstill.distill.ema import Ema
 from filmstill.distill.ode_init import train_ode_init
 from filmstill.distill.pairs import Pairs
 from filmstill.distill.self_forcing import SelfForcing
-from filmstill.distill.training import micro_batches
+from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.params.distill import Distill
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import randomness
+from filmstill.runtime.distributed import micro_batches
 from goldens import TINY, tiny
 
 SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
@@ -41,11 +42,15 @@ def networks(precision: torch.dtype = torch.float32, checkpointing: bool = False
     return models
 
 
+def alone(batch: int, micro_batch: int | None) -> list[range]:
+    return micro_batches(batch, micro_batch, "batch", 0, 1)
+
+
 def self_forcing(models: Networks, micro_batch: int | None, **changes) -> SelfForcing:
     generator, critic, teacher = models
     params = Distill(updates=4, batch=4, critic_updates=1, decay_share=0.0, **changes)
     objective = Dmd(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
-    return SelfForcing(params, generator, objective, PLAN, ENCODER, PROMPTS, SHAPE, 0, micro_batch)
+    return SelfForcing(params, generator, objective, PLAN, ENCODER, PROMPTS, SHAPE, 0, alone(4, micro_batch))
 
 
 def gradients(micro_batch: int | None, precision: torch.dtype = torch.float32, checkpointing: bool = False) -> Tensor:
@@ -89,8 +94,8 @@ def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_bat
     pairs, params = Pairs(sigmas, PROMPTS, SHAPE, places), OdeInit(steps=3, batch=4, muon_lr=None, adamw_lr=1e-3)
     losses = {
         size: train_ode_init(
-            tmp_path / str(size), params, pairs, PLAN.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0, size,
-            lambda path: None,
+            tmp_path / str(size), params, pairs, PLAN.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0,
+            alone(4, size), lambda path: None,
         )
         for size in (None, micro_batch)
     }  # fmt: skip
@@ -100,7 +105,20 @@ def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_bat
 
 def test_parts_cover_the_batch_once():
     for batch, size in ((4, None), (4, 1), (5, 2), (3, 8)):
-        assert [i for part in micro_batches(batch, size) for i in part] == list(range(batch))
+        assert [i for part in alone(batch, size) for i in part] == list(range(batch))
+
+
+@pytest.mark.parametrize(("processes", "size", "parts"), [(2, None, 1), (4, 1, 2), (2, 2, 2)])
+def test_processes_share_the_batch_in_equal_parts(processes: int, size: int | None, parts: int):
+    shares = [micro_batches(8, size, "batch", rank, processes) for rank in range(processes)]
+    assert all(len(share) == parts for share in shares)
+    assert sorted(i for share in shares for part in share for i in part) == list(range(8))
+
+
+@pytest.mark.parametrize(("batch", "size", "processes"), [(6, None, 4), (6, 2, 2), (2, None, 4)])
+def test_a_batch_that_does_not_divide_is_refused_by_its_key(batch: int, size: int | None, processes: int):
+    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, allowed: a multiple of .* x {processes} proc"):
+        micro_batches(batch, size, "distill.batch", 0, processes)
 
 
 def test_the_average_begins_at_its_start():

@@ -33,7 +33,9 @@ class Asked:
     memory_gb: int = 8  # a node
     time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer goes on by itself
     constraint: str | None = None
-    sbatch: dict[str, Any] = field(default_factory=dict)  # any other flag of sbatch: {reservation: mine, exclusive: true}
+    sbatch: dict[str, Any] = field(
+        default_factory=dict
+    )  # any other flag of sbatch: {reservation: mine, exclusive: true}
     setup: list[str] = field(default_factory=list)  # shell commands before python: module load cuda/12.9
     python: str | None = None  # what runs instead of this python: apptainer exec --nv image.sif python
     signal_seconds: int = 120  # before the time limit, when a job is told to save and leave

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from filmstill.runtime.distributed import local
+
 
 class Ema:
     """`shadow = decay*shadow + (1 - decay)*parameter`, from a copy of the parameters; no bias correction.
@@ -21,26 +23,27 @@ class Ema:
     @torch.no_grad()
     def update(self, model: nn.Module, index: int) -> None:
         """Take in the parameters after update `index`, counted from 0."""
-        parameters = [p.detach() for p in model.parameters()]
+        parameters = [local(p.detach()) for p in model.parameters()]
         share = 1 - self.decay if index >= self.start else 1.0
-        torch._foreach_lerp_(list(self.shadow.values()), parameters, share)
+        torch._foreach_lerp_([local(shadow) for shadow in self.shadow.values()], parameters, share)
 
     @contextmanager
     def swapped_into(self, model: nn.Module) -> Iterator[None]:
         """While the block runs `model` has the averaged parameters; afterwards its own again, to the bit."""
-        own = {name: p.data for name, p in model.named_parameters()}
-        for name, p in model.named_parameters():
-            p.data = self.shadow[name]
+        self._swap(model)
         try:
             yield
         finally:
-            for name, p in model.named_parameters():
-                p.data = own[name]
+            self._swap(model)
+
+    @torch.no_grad()
+    def _swap(self, model: nn.Module) -> None:
+        """In place, one by one: whoever spreads the network holds on to its memory."""
+        for name, p in model.named_parameters():
+            own = p.detach().clone()
+            p.copy_(self.shadow[name])
+            self.shadow[name].copy_(own)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averaged parameters by name: what is sampled from and published."""
         return self.shadow
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        for name, value in self.shadow.items():
-            value.copy_(tensors[name])

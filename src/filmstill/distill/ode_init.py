@@ -10,20 +10,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from filmstill.diffusion.losses import x0_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
-from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.pairs import Pairs
-from filmstill.distill.training import Rhythm, TrainState, micro_batches, train
+from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
 from filmstill.models.text import TextEncoder
 from filmstill.params.ode_init import OdeInit
-from filmstill.runtime import randomness
+from filmstill.runtime import distributed, randomness
 
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
@@ -44,10 +43,13 @@ def train_ode_init(
     model: VideoDiT,
     encoder: TextEncoder,
     seed: int,
-    micro_batch: int | None,
+    parts: list[range],
     draw_sheet: Callable[[Path], None],
 ) -> list[float]:
-    """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss."""
+    """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss.
+
+    parts: this process's samples of a batch, a range a pass.
+    """
     kept = pairs.node_indices(schedule, student_steps)
     sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
     optimizers = _optimizers(model, params)
@@ -73,12 +75,13 @@ def train_ode_init(
         chosen = batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch)
         node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
         noisy = (node < student_steps).sum().to(device)
-        parts = [regress(part, chosen, node, noisy) for part in micro_batches(params.batch, micro_batch)]
-        norm = clip_grad_norm_(model.parameters(), params.max_grad_norm)
+        losses = [regress(part, chosen, node, noisy) for part in parts]
+        norm = clip_gradients(model, params.max_grad_norm)
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        return {"loss": sum(part.item() for part in parts), "gradient_norm": norm.item()}
+        (loss,) = distributed.sums(sum(part.item() for part in losses))
+        return {"loss": loss, "gradient_norm": norm}
 
     rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
     return train("ode_init", folder, rhythm, TrainState({"student": model}, optimizers), step, draw_sheet)

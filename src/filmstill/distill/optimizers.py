@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
+
+from filmstill.distill.muon import Muon
+from filmstill.runtime.distributed import whole
 
 
 def warmup_then_decay(step: int, steps: int, warmup: int, decay_share: float) -> float:
@@ -14,15 +18,19 @@ def warmup_then_decay(step: int, steps: int, warmup: int, decay_share: float) ->
 
 
 def muon_and_adamw(model: nn.Module, muon_lr: float, adamw_lr: float, weight_decay: float) -> dict[str, Optimizer]:
-    """Muon (Jordan 2024; steps of AdamW's size, arXiv:2502.16982) for the blocks' matrices, AdamW for the rest.
+    """Muon for the blocks' matrices, AdamW for the rest.
 
     `weight_decay` is the matrices'; biases, norms, embeddings and the head have none.
     """
     matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-    return {"muon": muon, "adamw": AdamW(others, lr=adamw_lr, weight_decay=0.0)}
+    return {"muon": Muon(matrices, muon_lr, weight_decay), "adamw": AdamW(others, lr=adamw_lr, weight_decay=0.0)}
+
+
+def clip_gradients(model: nn.Module, most: float) -> float:
+    """Scale the gradients down to a norm of at most `most`, over all processes; returns the norm they had."""
+    return whole(clip_grad_norm_(model.parameters(), most)).item()
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], factor: float) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import load_tensors, read_table
+from filmstill.runtime import distributed
+from filmstill.runtime.files import load_tensors, opened, read_metadata, read_table
 
 TOLERANCE = 1e-6  # between two sigmas that are the same node
 
@@ -35,15 +36,20 @@ class Pairs:
 
     @classmethod
     def load(cls, folder: Path) -> "Pairs":
-        """Open a finished pairs folder; refuses damaged shards and shards of another schedule or size."""
+        """Open a finished pairs folder; refuses damaged shards and shards of another schedule or size.
+
+        Where a job has several processes, each holds its share of the shards against their digests.
+        """
         manifest = read_table(folder / "manifest.parquet")
         if manifest.empty:
             raise FilmstillError(f"{folder}: its manifest names no pairs; remove it and run `dvc repro ode_pairs`")
         found: tuple[list[float], tuple[int, ...]] | None = None
         places: list[tuple[Any, int]] = []
-        for name, rows in manifest.groupby("shard", sort=False):
+        for number, (name, rows) in enumerate(manifest.groupby("shard", sort=False)):
             shard = folder / str(name)
-            facts = _checked(shard, rows)
+            if number % distributed.size() == distributed.rank():
+                load_tensors(shard)
+            facts = _facts(shard, rows)
             if found is not None and facts != found:
                 raise FilmstillError(f"{shard}: of another schedule or size than the shards before it; remake it")
             found = facts
@@ -74,11 +80,13 @@ class Pairs:
         return indices
 
 
-def _checked(shard: Path, rows: pd.DataFrame) -> tuple[list[float], tuple[int, ...]]:
-    """(sigmas, size of a clip's latents) of a whole shard that holds what the manifest says."""
-    tensors, facts = load_tensors(shard)
-    if not {"ids", "sigmas"} <= set(facts) or "latents" not in tensors:
-        raise FilmstillError(f"{shard}: is not a shard of pairs; remove its folder and run `dvc repro ode_pairs`")
-    if json.loads(facts["ids"]) != rows["id"].tolist() or len(tensors["latents"]) != len(rows):
+def _facts(shard: Path, rows: pd.DataFrame) -> tuple[list[float], tuple[int, ...]]:
+    """(sigmas, size of a clip's latents) of a shard that holds what the manifest says."""
+    facts = read_metadata(shard)
+    with opened(shard) as file:
+        if not {"ids", "sigmas"} <= set(facts) or "latents" not in file.keys():  # noqa: SIM118 (not a dict)
+            raise FilmstillError(f"{shard}: is not a shard of pairs; remove its folder and run `dvc repro ode_pairs`")
+        shape = file.get_slice("latents").get_shape()
+    if json.loads(facts["ids"]) != rows["id"].tolist() or shape[0] != len(rows):
         raise FilmstillError(f"{shard}: holds other pairs than the manifest says; remake it")
-    return json.loads(facts["sigmas"]), tuple(tensors["latents"].shape[2:])
+    return json.loads(facts["sigmas"]), tuple(shape[2:])

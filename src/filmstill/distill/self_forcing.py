@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.distill.dmd import Dmd, Draw
 from filmstill.distill.ema import Ema
-from filmstill.distill.optimizers import set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import clip_gradients, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
-from filmstill.distill.training import Rhythm, TrainState, micro_batches, train
+from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.dit import VideoDiT
+from filmstill.models.sharding import gathered
 from filmstill.models.text import TextEncoder
 from filmstill.params.distill import Distill
-from filmstill.runtime import randomness
+from filmstill.runtime import distributed, randomness
 
 
 class SelfForcing:
@@ -37,9 +37,9 @@ class SelfForcing:
         prompts: list[str],
         latent_shape: tuple[int, int, int, int],
         seed: int,
-        micro_batch: int | None,
+        parts: list[range],
     ) -> None:
-        """latent_shape: (F, C, H, W). micro_batch: samples a pass; None: the whole batch."""
+        """latent_shape: (F, C, H, W). parts: this process's samples of a batch, a range a pass."""
         self.params = params
         self.generator = generator
         self.objective = objective
@@ -48,7 +48,7 @@ class SelfForcing:
         self.prompts = prompts
         self.latent_shape = latent_shape
         self.seed = seed
-        self.parts = micro_batches(params.batch, micro_batch)
+        self.parts = parts
         self.ema = Ema(generator, params.ema, params.ema_start)
         self.generator_optimizer = self._adamw(generator, params.lr)
         self.critic_optimizer = self._adamw(objective.critic, params.critic_lr)
@@ -82,6 +82,7 @@ class SelfForcing:
             critic_loss = self._update_critic(index, f"critic{update}")
         loss, norm = self._update_generator(index)
         self.ema.update(self.generator, index)
+        loss, critic_loss = distributed.sums(loss, critic_loss)
         return {"loss": loss, "critic_loss": critic_loss, "gradient_norm": norm}
 
     def _update_critic(self, index: int, update: str) -> float:
@@ -91,7 +92,7 @@ class SelfForcing:
                 video, text = self._generate(index, update, samples)
             loss = self.objective.critic_loss(video, text, self._draw(index, update, samples))
             losses.append(self._backward(loss, samples))
-        clip_grad_norm_(self.objective.critic.parameters(), self.params.max_grad_norm)
+        clip_gradients(self.objective.critic, self.params.max_grad_norm)
         self.critic_optimizer.step()
         self.critic_optimizer.zero_grad()
         return sum(losses)
@@ -102,10 +103,10 @@ class SelfForcing:
             video, text = self._generate(index, "generator", samples)
             loss = self.objective.generator_loss(video, text, self._draw(index, "generator", samples))
             losses.append(self._backward(loss, samples))
-        norm = clip_grad_norm_(self.generator.parameters(), self.params.max_grad_norm)
+        norm = clip_gradients(self.generator, self.params.max_grad_norm)
         self.generator_optimizer.step()
         self.generator_optimizer.zero_grad()
-        return sum(losses), norm.item()
+        return sum(losses), norm
 
     def _backward(self, loss: Tensor, samples: range) -> float:
         """Add the gradients of a micro-batch's mean loss; returns its share of the batch's."""
@@ -120,9 +121,10 @@ class SelfForcing:
         text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
         shape = (self.plan.noises, *self.latent_shape)
         noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
-        text_kv, exit_step = self.generator.read_text(text), self.exit_step(index, update)
-        blocks = rollout(self.generator, text_kv, noise, self.plan, exit_step)
-        return torch.cat(list(blocks), dim=1), text
+        with gathered(self.generator):
+            text_kv, exit_step = self.generator.read_text(text), self.exit_step(index, update)
+            blocks = rollout(self.generator, text_kv, noise, self.plan, exit_step)
+            return torch.cat(list(blocks), dim=1), text
 
     def exit_step(self, index: int, update: str) -> int:
         """At which denoising step a rollout ends, the same for every block and sample."""

@@ -15,11 +15,14 @@ from filmstill.models.codec import Codec
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.experts import Denoiser
 from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, real_score
+from filmstill.models.sharding import shard
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, Student, Text, World
+from filmstill.runtime import distributed
 from filmstill.runtime.compute import prepare
+from filmstill.runtime.distributed import micro_batches
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,17 @@ class Setup:
 
     def frozen(self, path: Path) -> VideoDiT:
         """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
-        return frozen(load_model(path, self.config)[0], self.compute)
+        return shard(frozen(load_model(path, self.config)[0], self.compute))
 
     def trained(self, path: Path) -> VideoDiT:
         """The same, to train: its weights stay float32."""
         model = load_model(path, self.config)[0].float().to(self.device).requires_grad_(True)
         model.precision, model.checkpointing = DTYPES[self.compute.precision], self.compute.checkpointing
-        return model
+        return shard(model)
+
+    def parts(self, batch: int, key: str) -> list[range]:
+        """This process's samples of a batch, a range a pass."""
+        return micro_batches(batch, self.compute.micro_batch, key, distributed.rank(), distributed.size())
 
     def teacher(self) -> Denoiser:
         """Whose score the student follows: the released real score where there is one, else the pairs' teacher."""

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 
 from filmstill.diffusion.losses import flow_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise
 from filmstill.distill.ema import Ema
-from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.codec import DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
@@ -74,12 +73,12 @@ def train_teacher(
         velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
         loss = flow_loss(x0, noise, velocity)
         loss.backward()
-        norm = clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        norm = clip_gradients(model, MAX_GRAD_NORM)
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
         ema.update(model, index)
-        return {"loss": loss.item(), "gradient_norm": norm.item()}
+        return {"loss": loss.item(), "gradient_norm": norm}
 
     def sheet_of_average(path: Path) -> None:
         with ema.swapped_into(model):

@@ -5,10 +5,9 @@ last good checkpoint when the loss is not finite or explodes, and writes one whe
 """
 
 import math
-import signal
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from filmstill.distill.ema import Ema
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.checkpoint import Checkpoints
 from filmstill.runtime.curves import Curves
+from filmstill.runtime.distributed import agreed, first_said, is_first, local
 from filmstill.runtime.progress import progress
+from filmstill.runtime.stopping import SAVE, stop_requested
 
 EXPLODES = 100.0  # times the median loss of the last WINDOW steps
 WINDOW = 50
@@ -47,20 +48,11 @@ class TrainState:
                 flat |= {f"optimizer/{name}/{i}/{key}": value for key, value in state.items()}
         return flat
 
-    def load(self, flat: dict[str, Tensor]) -> None:
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
-
-        for name, model in self.models.items():
-            model.load_state_dict(under(f"model/{name}/"))
-        for name, ema in self.emas.items():
-            ema.load(under(f"ema/{name}/"))
-        for name, optimizer in self.optimizers.items():
-            states: dict[int, dict[str, Tensor]] = {}
-            for path, value in under(f"optimizer/{name}/").items():
-                i, key = path.split("/")
-                states.setdefault(int(i), {})[key] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    def allocated(self) -> dict[str, Tensor]:
+        """The same names when the optimizers hold nothing yet: what a checkpoint is read into."""
+        for optimizer in self.optimizers.values():
+            _allocate(optimizer)
+        return self.tensors()
 
 
 @dataclass(frozen=True)
@@ -70,12 +62,6 @@ class Rhythm:
     steps: int
     checkpoint_every: int
     sheet_every: int
-
-
-def micro_batches(batch: int, size: int | None) -> list[range]:
-    """The samples of a batch in parts of `size` (None: in one), whose gradients are added up."""
-    size = size or batch
-    return [range(start, min(start + size, batch)) for start in range(0, batch, size)]
 
 
 def train(
@@ -93,29 +79,20 @@ def train(
     Raises FilmstillError when the loss is not finite or explodes, Interrupted when told to stop.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
-    done = 0
-    if (found := checkpoints.latest()) is not None:
-        done = found[0]
-        try:
-            state.load(found[1])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise FilmstillError(
-                f"{checkpoints.folder}: step {done} is no checkpoint of this training "
-                f"({' '.join(str(error).split())[:200]}); remove that folder to start anew"
-            ) from None
-    curves = Curves(folder / "curves", done)
-    recent = curves.values("loss")[-WINDOW:]
-    saved = done
-    with stop_requested() as stopping, progress(label, rhythm.steps, done) as bar:
+    done = saved = checkpoints.load_latest(state.allocated)
+    curves = Curves(folder / "curves", done) if is_first() else None
+    losses = agreed(curves.values("loss") if curves else [])
+    with closing(checkpoints), stop_requested() as stopping, progress(label, rhythm.steps, done) as bar:
         for index in range(done, rhythm.steps):
             scalars = step(index)
-            _check(label, scalars, recent, index, saved)
-            recent = [*recent, scalars["loss"]][-WINDOW:]
-            curves.log(index, scalars)
+            _check(label, scalars, losses[-WINDOW:], index, saved)
+            losses.append(scalars["loss"])
+            if curves:
+                curves.log(index, scalars)
             bar.update()
             bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
             finished = index + 1
-            stop = stopping()  # asked once a step: a signal that comes later stops after the next one, which is saved
+            stop = stopping()  # once a step: a signal that comes later is answered after the next one
             # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
             if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
                 with torch.no_grad():
@@ -123,37 +100,41 @@ def train(
             if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
                 tensors = state.tensors()
                 _check_tensors(label, tensors, index, saved)
-                curves.flush()
+                if curves:
+                    curves.flush()
                 checkpoints.save(finished, tensors)
                 saved = finished
-            if stop and finished < rhythm.steps:
+            if stop:
+                checkpoints.wait()
+            if stop > SAVE and finished < rhythm.steps:
                 raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
-    curves.close()
-    return curves.values("loss")
+        checkpoints.wait()
+    if curves:
+        curves.close()
+    return losses
 
 
-@contextmanager
-def stop_requested() -> Iterator[Callable[[], int]]:
-    """While the block runs, SIGTERM and Ctrl-C are only noted (0: none yet): the step in hand is finished and saved."""
-    asked: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda n, _frame: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield lambda: asked[0] if asked else 0
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _allocate(optimizer: Optimizer) -> None:
+    """Give an optimizer its state by a step that changes nothing."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, saved: int) -> None:
     """A checkpoint is a good one: the loss of a step says nothing of the update that follows it."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise FilmstillError(
-                f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step {saved}: "
-                "lower the learning rate, or look at the curves beside it"
-            )
+    spoilt = (name for name, tensor in tensors.items() if not local(tensor).isfinite().all())
+    if name := first_said(next(spoilt, None)):
+        raise FilmstillError(
+            f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step {saved}: "
+            "lower the learning rate, or look at the curves beside it"
+        )
 
 
 def _check(label: str, scalars: dict[str, float], recent: list[float], index: int, saved: int) -> None:

@@ -52,7 +52,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class PatchEmbedding(nn.Conv3d):
-    """Latents [B, F, C, H, W] to tokens [B, L, dim]: the convolution as one matrix product, its stride is its kernel."""
+    """Latents [B, F, C, H, W] to tokens [B, L, dim], as one matrix product: the convolution's stride is its kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
         patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)

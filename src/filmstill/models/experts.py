@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from filmstill.models.dit import VideoDiT
+from filmstill.runtime import distributed
 
 
 class Denoiser(Protocol):
@@ -37,9 +38,16 @@ class Experts:
         noisy = t.to(x.device) >= self.boundary
         velocity = torch.empty_like(x)
         for expert, other, mine in ((self.high, self.low, noisy), (self.low, self.high, ~noisy)):
-            if mine.any():
-                if expert.device.type != self.device.type:
-                    other.cpu()
-                    expert.to(self.device)
-                velocity[mine] = expert(x[mine], t[mine.to(t.device)], expert.read_text(text[mine]))
+            asked = int(mine.sum())
+            if distributed.highest(asked):  # spread over processes, a network is computed with by all of them or none
+                self._fetch(expert, other)
+                some = mine if asked else torch.arange(len(mine), device=mine.device) == 0
+                answer = expert(x[some], t[some.to(t.device)], expert.read_text(text[some]))
+                velocity[mine] = answer[:asked]
         return velocity
+
+    def _fetch(self, expert: VideoDiT, other: VideoDiT) -> None:
+        """Put the one that answers on the device, in the other's place."""
+        if expert.device.type != self.device.type:
+            other.cpu()
+            expert.to(self.device)

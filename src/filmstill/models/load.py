@@ -10,9 +10,11 @@ from filmstill.models.codec import DCT, Codec, DctCodec
 from filmstill.models.dit import VideoDiT
 from filmstill.models.experts import Denoiser, Experts
 from filmstill.models.released import read_json
+from filmstill.models.sharding import shard
 from filmstill.models.text import HASHED_WORDS, HashedWords, TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.shared import Compute, Text
+from filmstill.runtime import distributed
 from filmstill.runtime.files import read_metadata, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,8 +60,10 @@ def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
     facts = read_json(folder / "experts.json")
     models = [load_model(folder / name)[0] for name in facts["files"]]
     if len(models) < 2:
-        return frozen(models[0], compute) if models else None
+        return shard(frozen(models[0], compute)) if models else None
     for model in models:
         model.precision = DTYPES[compute.precision]
         model.freeze()
+        if distributed.size() > 1:
+            shard(model.to(compute.device))
     return Experts(models[0], models[1], 1000 * facts["boundary"], torch.device(compute.device))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.models.released import read_json, sha256_of
+from filmstill.models.released import read_json
+from filmstill.runtime.files import sha256_of
 from filmstill.runtime.progress import progress
 
 HIGH, LOW = "high_noise_model", "low_noise_model"

@@ -5,7 +5,6 @@ asked for (pickles are mapped, not loaded), so memory holds what is in use; a pi
 tensors is refused before anything in it runs (`torch.load(weights_only=True)`).
 """
 
-import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -106,12 +105,6 @@ def check_names(where: Path | str, found: Mapping[str, tuple[int, ...]], wanted:
     ]
     if said:
         raise FilmstillError(f"{where}: not the weights of this network: {'; '.join(said)}")
-
-
-def sha256_of(path: Path) -> str:
-    """Of a whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(path: Path) -> Any:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from filmstill.errors import FilmstillError
 from filmstill.models.prompt_cache import PromptCache
-from filmstill.models.released import Weights, check_names, open_weights, read_json, sha256_of
-from filmstill.runtime.files import write_json, write_text
+from filmstill.models.released import Weights, check_names, open_weights, read_json
+from filmstill.runtime.files import sha256_of, write_json, write_text
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import STORED, stream_tensors
 

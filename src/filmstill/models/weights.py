@@ -10,7 +10,9 @@ from torch import Tensor
 from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.params.shared import Model
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.runtime import distributed
+from filmstill.runtime.files import load_tensors
+from filmstill.runtime.tensor_stream import stream_tensors
 
 
 def config_of(model: Model) -> DiTConfig:
@@ -24,8 +26,16 @@ def header_of(config: DiTConfig, facts: dict[str, object]) -> dict[str, str]:
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts: dict[str, object]) -> None:
-    """Write weights with their config and `facts` (JSON values: schedule, rollout, …) in the header."""
-    save_tensors(path, tensors, header_of(config, facts))
+    """Write weights with their config and `facts` (JSON values: schedule, rollout, …) in the header.
+
+    Weights that lie on several processes are gathered one by one; every process must ask, the first one writes.
+    """
+    if distributed.is_first():
+        stream_tensors(path, tensors, header_of(config, facts), lambda _bytes: None)
+    else:
+        for name in sorted(tensors):  # as the first one reads them
+            distributed.whole(tensors[name])
+    distributed.barrier()
 
 
 def check_sizes(path: Path, found: DiTConfig, expected: DiTConfig) -> None:

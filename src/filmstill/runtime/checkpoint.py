@@ -1,39 +1,151 @@
-"""Checkpoints of a training run: whole or absent, verified on read, the last two kept."""
+"""Checkpoints of a training run: sharded, asynchronous, whole or absent, verified on read, the last two kept.
 
+Notable: torch.distributed.checkpoint writes each process's part as safetensors, while training goes on, into a folder
+of a temporary name, which is renamed when every part is on disk; a part's SHA-256 stands in the manifest; any number of
+processes reads what any number wrote, straight into the tensors that it will go on with.
+"""
+
+import json
+import shutil
 import sys
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from filmstill.errors import FilmstillError
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.errors import FULL, FilmstillError, writing_failed
+from filmstill.runtime import distributed
+from filmstill.runtime.files import sha256_of
 
 KEPT = 2
+MANIFEST = "checkpoint.json"  # the SHA-256 of each part, by its file's name
+
+# A process alone needs no group; the library warns of it at every save and load, from a thread of its own.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
 
 class Checkpoints:
-    """`step-<n>.safetensors` files in one folder; n is the number of finished steps."""
+    """`step-<n>` folders in one folder; n is the number of finished steps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._saving: Future | None = None
+        self._target = folder
+        self._group = _own_group()
 
-    def save(self, step: int, tensors: dict[str, Tensor]) -> None:
-        save_tensors(self._path(step), tensors)
-        for old in self._steps()[:-KEPT]:
-            self._path(old).unlink(missing_ok=True)
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors and write them in the background; the save before is over when this begins.
 
-    def latest(self) -> tuple[int, dict[str, Tensor]] | None:
-        """(step, tensors) of the newest good checkpoint; a damaged one is removed with a warning."""
-        for step in reversed(self._steps()):
-            try:
-                return step, load_tensors(self._path(step))[0]
-            except FilmstillError as error:
-                print(f"warning: {error}; going on from the checkpoint before it", file=sys.stderr)
-                self._path(step).unlink()
-        return None
+        Every process must ask. Raises FilmstillError when the save before could not be written.
+        """
+        from torch.distributed.checkpoint import async_save
+
+        from filmstill.runtime.checkpoint_storage import Writer
+
+        self.wait()
+        self._target = self._path(step)
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        writer = Writer(self._target, [self._path(old) for old in self.steps()[: 1 - KEPT]])
+        alone = self._group is None
+        saving = async_save(contiguous, storage_writer=writer, process_group=self._group, no_dist=alone)
+        assert isinstance(saving, Future)  # of a save whose tensors are copied when it returns
+        self._saving = saving
+
+    def wait(self) -> None:
+        """Until the last save is on disk."""
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        try:
+            saving.result()
+        except Exception as error:
+            self._remove_unfinished()
+            raise _writing_failed(self._target, error) from error
+
+    def close(self) -> None:
+        """Let go of a save that is still being written by a training that ends for another reason."""
+        with suppress(Exception):
+            self.wait()
+
+    def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int:
+        """Fill `tensors()` from the newest good checkpoint and return its step; 0 when there is none.
+
+        A damaged one is removed with a warning. Raises FilmstillError for one of another training.
+        """
+        self._remove_unfinished()
+        for step in reversed(self.steps()):
+            damage = distributed.first_said(_damage(self._path(step)))
+            if damage is None:
+                self._load(self._path(step), tensors())
+                return step
+            if distributed.is_first():
+                print(f"warning: {damage}; going on from the checkpoint before it", file=sys.stderr)
+                shutil.rmtree(self._path(step))
+            distributed.barrier()
+        return 0
+
+    def steps(self) -> list[int]:
+        """Steps at which there is a checkpoint, the same on every process."""
+        found = self.folder.glob(f"step-*/{MANIFEST}") if distributed.is_first() else []
+        return distributed.agreed(sorted(int(path.parent.name.removeprefix("step-")) for path in found))
+
+    def _load(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+        reader = HuggingFaceStorageReader(str(path))
+        held = {
+            name: tuple(entry.size)
+            for name, entry in reader.read_metadata().state_dict_metadata.items()
+            if isinstance(entry, TensorStorageMetadata)
+        }
+        wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if differing := sorted(name for name in held | wanted if held.get(name) != wanted.get(name)):
+            raise FilmstillError(
+                f"{path}: no checkpoint of this training: {differing[0]} is {held.get(differing[0], 'absent')} there "
+                f"and {wanted.get(differing[0], 'absent')} here; remove {self.folder} to start anew"
+            )
+        load(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._group is None)
+
+    def _remove_unfinished(self) -> None:
+        """What a save left that was killed, or had no room."""
+        if distributed.is_first():
+            for folder in self.folder.glob(".step-*.tmp"):
+                shutil.rmtree(folder, ignore_errors=True)
+        distributed.barrier()
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:07d}.safetensors"
+        return self.folder / f"step-{step:07d}"
 
-    def _steps(self) -> list[int]:
-        return sorted(int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.safetensors"))
+
+def _own_group() -> Any:
+    """Processes' talk of checkpoints, apart from that of the training they are written beside; None: alone."""
+    if distributed.spread() is None:
+        return None
+    import torch.distributed as dist
+
+    return dist.new_group(backend="gloo", timeout=distributed.PATIENCE)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with this process's share of the parts; None: nothing."""
+    try:
+        files = json.loads((path / MANIFEST).read_text())
+        for name in sorted(files)[distributed.rank() :: distributed.size()]:
+            if sha256_of(path / name) != files[name]:
+                return f"{path / name}: damaged: its SHA-256 is not the {files[name][:12]}… of {MANIFEST}"
+    except (OSError, ValueError) as error:
+        return f"{path}: damaged: {error}"
+    return None
+
+
+def _writing_failed(path: Path, error: BaseException) -> BaseException:
+    """The one line for a disk that is full, on whichever process; any other error as it is."""
+    for cause in getattr(error, "failures", {0: (error, None)}).values():
+        if isinstance(cause[0], OSError) and cause[0].errno in FULL:
+            return writing_failed(path, cause[0])
+    return error

@@ -1,4 +1,4 @@
-"""Fan a stage's shards out through Snakemake, with one progress bar over all of them."""
+"""Fan a stage's shards out through Snakemake, with one progress bar over all of them: local processes, or SLURM jobs."""
 
 import signal
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from filmstill.cluster.config import SLURM, read_cluster
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.files import load_tensors
 from filmstill.runtime.progress import progress
@@ -21,25 +22,21 @@ POLL_SECONDS = 0.3
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:
     """Make `work`/shards/<shard>.safetensors for every shard; returns their paths in order.
 
-    `items` is the work of all shards together, which they report with `report_done`. `device` cuda: one at a time.
+    `label` is the stage's name. `items` is the work of all shards together, which they report with `report_done`.
+    `device` cuda: one at a time, or each on a GPU of its own where cluster.yaml says that they are jobs.
     Raises FilmstillError with the end of a failed shard's log, Interrupted when told to stop.
     """
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
     for path in filter(Path.exists, paths):
         _remove_if_damaged(path)
-    command = _command(work, shards, device)
-    with (work / "snakemake.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, close_fds=False)
-        with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
-            while process.poll() is None:
-                time.sleep(POLL_SECONDS)
-                bar.update(_done(work) - bar.n)
-            bar.update(_done(work) - bar.n)
-    if asked:
-        raise Interrupted(f"{label}: stopped; finished shards are kept, `dvc repro` makes the rest", asked[0])
-    if process.returncode != 0:
-        raise FilmstillError(_why(label, work, shards))
+    cluster = read_cluster()
+    if cluster.executor == SLURM:
+        from filmstill.cluster.shards import make_as_jobs
+
+        make_as_jobs(label, work, shards, items, unit, cluster)
+    else:
+        _make_here(label, work, shards, items, unit, device)
     return paths
 
 
@@ -72,16 +69,53 @@ def report_done(shard: Path, count: int) -> None:
     shard.with_suffix(".progress").write_text(str(count))
 
 
-def _command(work: Path, shards: list[str], device: str) -> list[str]:
-    root = Path.cwd()
+def snakemake(work: Path, profile: str) -> list[str]:
+    """The command that runs Snakemake in `work` with workflow/profiles/<profile>; what it is to make comes after."""
+    workflow = Path.cwd() / "workflow"
     return [
         *(sys.executable, "-m", "snakemake"),
-        *("--snakefile", str(root / "workflow" / "Snakefile")),
-        *("--workflow-profile", str(root / "workflow" / "profiles" / "default")),
+        *("--snakefile", str(workflow / "Snakefile")),
+        *("--workflow-profile", str(workflow / "profiles" / profile)),
         *("--directory", str(work)),
         "--nolock",  # the work folder's flock guards it; Snakemake's own lock would survive a kill
-        *("--config", f"root={root}", f"shards={','.join(shards)}", f"device={device}"),
     ]
+
+
+def done(work: Path) -> int:
+    """How many items the shards have reported, all together."""
+    total = 0
+    for path in (work / "shards").glob("*.progress"):
+        text = path.read_text()
+        total += int(text) if text.isdigit() else 0
+    return total
+
+
+def log_of(work: Path, shard: str) -> Path:
+    return work / "logs" / f"{shard}.log"
+
+
+def last_line(log: Path) -> str | None:
+    """What a log ends with; None where there is none."""
+    if not log.is_file():
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("filmstill: ") if lines else "no output"
+
+
+def _make_here(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> None:
+    config = ["--config", f"root={Path.cwd()}", f"shards={','.join(shards)}", f"device={device}"]
+    with (work / "snakemake.log").open("a") as log:
+        command = [*snakemake(work, "default"), *config]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, close_fds=False)
+        with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                bar.update(done(work) - bar.n)
+            bar.update(done(work) - bar.n)
+    if asked:
+        raise Interrupted(f"{label}: stopped; finished shards are kept, `dvc repro` makes the rest", asked[0])
+    if process.returncode != 0:
+        raise FilmstillError(_why(label, work, shards))
 
 
 class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
@@ -117,20 +151,10 @@ def _remove_if_damaged(shard: Path) -> None:
         shard.unlink()
 
 
-def _done(work: Path) -> int:
-    total = 0
-    for path in (work / "shards").glob("*.progress"):
-        text = path.read_text()
-        total += int(text) if text.isdigit() else 0
-    return total
-
-
 def _why(label: str, work: Path, shards: list[str]) -> str:
     """One line: the failed shard, the last line of its log and where the rest is."""
     for shard in shards:
-        log = work / "logs" / f"{shard}.log"
-        if not (work / "shards" / f"{shard}.safetensors").exists() and log.is_file():
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            last = lines[-1].removeprefix("filmstill: ") if lines else "no output"
+        log = log_of(work, shard)
+        if not (work / "shards" / f"{shard}.safetensors").exists() and (last := last_line(log)):
             return f"{label}: shard {shard} failed: {last} (log: {log}); finished shards are kept"
     return f"{label}: Snakemake failed; its log is {work / 'snakemake.log'}"

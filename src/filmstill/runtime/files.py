@@ -70,6 +70,12 @@ def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] =
             copy(path, there)
 
 
+def sha256_of(path: Path) -> str:
+    """Of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 over the metadata and the tensors' names, dtypes, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())

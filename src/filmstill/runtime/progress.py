@@ -1,16 +1,61 @@
-"""Progress bars: redrawn on a terminal, a line now and then in a log file."""
+"""Progress: a bar redrawn on a terminal, a line now and then in a log file, a small file inside a cluster's job."""
 
+import os
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 from tqdm import tqdm
 
+from filmstill.errors import FilmstillError
+from filmstill.runtime.files import write_json
+
 SECONDS_BETWEEN_LOG_LINES = 15
+SECONDS_BETWEEN_WRITES = 1.0
+JOB = "FILMSTILL_JOB"  # set inside a cluster's job: the folder of its submission
+REPORT = "progress.json"  # there
 
 
-def progress(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
-    """A bar on stderr; use it as a context manager and call `update()`."""
+def progress(label: str, total: int, done: int = 0, unit: str = "step") -> "tqdm | Report":
+    """A bar on stderr; use it as a context manager and call `update()`. In a job, a report for whoever waits for it."""
+    if JOB in os.environ:
+        return Report(label, total, done, unit)
     on_terminal = sys.stderr.isatty()
     interval = 0.2 if on_terminal else SECONDS_BETWEEN_LOG_LINES
     return tqdm(
         desc=f"{label:<10}", total=total, initial=done, unit=unit, mininterval=interval, dynamic_ncols=on_terminal
     )
+
+
+class Report:
+    """What a bar is used for here, written by a job's first process to its submission's folder."""
+
+    def __init__(self, label: str, total: int, done: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.n: float = done
+        self.unit_scale = False
+        self.postfix: dict[str, str] = {}
+        self.written = float("-inf")
+
+    def __enter__(self) -> "Report":
+        self._write()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def update(self, count: float = 1) -> None:
+        self.n += count
+        if time.monotonic() - self.written >= SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def set_postfix(self, refresh: bool = True, **values: str) -> None:
+        self.postfix = values
+
+    def _write(self) -> None:
+        facts = ("label", "total", "n", "unit", "unit_scale", "postfix")
+        with suppress(FilmstillError):  # a full disk is for the checkpoint to report
+            if os.environ.get("RANK", "0") == "0":
+                write_json(Path(os.environ[JOB]) / REPORT, {name: getattr(self, name) for name in facts})
+        self.written = time.monotonic()

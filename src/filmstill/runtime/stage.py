@@ -48,7 +48,7 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
     inputs = workbench.inputs(name)
     workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
     work = workbench.WORK / name / inputs.key
-    parent = _dvc_ancestor()
+    parent = dvc_ancestor()
     with workbench.locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
         stage = Stage(name, work)
         digest = inputs.digest(with_gates=True)
@@ -63,8 +63,8 @@ def _run(name: str, main: Callable[[Stage], None]) -> None:
                 _publish(stage, root, workbench.outputs(published, ["metrics"]))  # by how much, for `dvc metrics show`
                 raise
         _refuse_other(name, inputs, work)
-        write_json(work / "done.json", {"inputs": digest, "files": _files(stage.out)})
-        if parent is not None and not (parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE):
+        write_json(work / "done.json", {"inputs": digest, "files": files_of(stage.out)})
+        if has_gone(parent):
             raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
         _publish(stage, root, workbench.outputs(published))
 
@@ -89,10 +89,10 @@ def _is_done(stage: Stage, digest: str) -> bool:
     Published files are links to those in `out`: whoever writes into one in data/ writes into the work as well.
     """
     marker = stage.work / "done.json"
-    return marker.is_file() and json.loads(marker.read_text()) == {"inputs": digest, "files": _files(stage.out)}
+    return marker.is_file() and json.loads(marker.read_text()) == {"inputs": digest, "files": files_of(stage.out)}
 
 
-def _files(folder: Path) -> dict[str, list[int]]:
+def files_of(folder: Path) -> dict[str, list[int]]:
     """Size and time of the last change, in ns, of every file in `folder`, by its path there."""
     found = ((path.relative_to(folder), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path): [status.st_size, status.st_mtime_ns] for path, status in found}
@@ -112,7 +112,7 @@ def _repository() -> Path:
     return root
 
 
-def _dvc_ancestor() -> psutil.Process | None:
+def dvc_ancestor() -> psutil.Process | None:
     """The dvc process that runs this stage, if one does."""
     for process in psutil.Process().parents():
         try:
@@ -121,3 +121,8 @@ def _dvc_ancestor() -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
+
+
+def has_gone(process: psutil.Process | None) -> bool:
+    """Whether a process that once ran (None: there was none) has ended."""
+    return process is not None and not (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from filmstill.errors import writing_failed
+from filmstill.runtime.distributed import whole
 from filmstill.runtime.files import DIGEST, HEADER, digest_of, replacing
 
 # What a network is kept in, with safetensors' names, in the order in which its library puts them into a file.
@@ -34,7 +35,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def stream_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Written) -> None:
-    """`runtime.files.save_tensors`, byte for byte, from a mapping that may read as it is asked."""
+    """`runtime.files.save_tensors`, byte for byte, from a mapping that may read as it is asked.
+
+    A tensor that lies on several processes is gathered as it is written: the others must ask for it then, by name.
+    """
 
     def sealed(digest: str) -> dict[str, str]:
         return {HEADER: json.dumps({**metadata, DIGEST: digest}, sort_keys=True)}
@@ -78,7 +82,7 @@ class _Stream(Mapping[str, Tensor]):
         self.start = self.file.write(len(text).to_bytes(8, "little") + text)
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self.tensors[name].detach().cpu().contiguous()
+        tensor = whole(self.tensors[name]).detach().cpu().contiguous()
         self.file.seek(self.start + self.entries[name]["data_offsets"][0])
         self.written(self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data))
         return tensor

@@ -1,0 +1,105 @@
+"""Where a stage's `main` runs: in this process, or as a job of SLURM's that this process waits for.
+
+Notable: whatever happened before, a run does what is left: a job that has made the stage is not run again, one that is
+alive is attached to, one that is gone is submitted again and goes on from the last checkpoint; a crash is not tried
+again, a lost node or process is, `max_requeues` times.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from filmstill.cluster import slurm
+from filmstill.cluster.config import LOCAL, Cluster, read_cluster
+from filmstill.cluster.follow import follow
+from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, left, over_limit
+from filmstill.cluster.preflight import preflight
+from filmstill.cluster.submit import Submission, alive, latest, submit
+from filmstill.errors import FilmstillError, GateError
+from filmstill.runtime import workbench
+from filmstill.runtime.stage import Stage, files_of
+
+
+def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
+    """`main` itself where cluster.yaml says local or is not there; where it says slurm, a job that calls it.
+
+    Raises FilmstillError with the one line of a job that crashed, was cancelled or was lost too often, GateError for a
+    missed gate, Interrupted when told to stop waiting.
+    """
+
+    def make(stage: Stage) -> None:
+        cluster = read_cluster()
+        if cluster.executor == LOCAL:
+            main(stage)
+            return
+        try:
+            _make_by_job(stage, cluster, Path.cwd())
+        except slurm.Unreachable as error:
+            raise FilmstillError(
+                f"{stage.name}: SLURM's controller does not answer ({error}); run `dvc repro` again when it does"
+            ) from None
+
+    return make
+
+
+def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
+    digest, lost = workbench.inputs(stage.name).digest(with_gates=True), 0
+    if _is_made(stage, digest):
+        return
+    while True:
+        submission = alive(stage, root)
+        how = "attached to"
+        if submission is None:
+            preflight(stage.name, cluster, root)
+            submission = submit(stage, cluster, root, cluster.max_requeues - lost)
+            how = "submitted"
+        _say(f"{stage.name}: {how} job {submission.id}; its log: {submission.log('err')}")
+        job = follow(stage.name, submission, cluster.poll_seconds)
+        if (end := ended(Path(submission.folder))) is None:
+            lost += _losses(stage.name, submission, job, cluster)
+            if lost > cluster.max_requeues:
+                raise FilmstillError(over_limit(stage.name))
+            _say(f"{stage.name}: job {submission.id} is gone ({job.state if job else 'unknown to SLURM'}); once more")
+        elif end["outcome"] == GATE:
+            raise GateError(end["message"])
+        elif end["outcome"] == CRASHED:
+            raise FilmstillError(
+                f"{stage.name}: job {submission.id} crashed: {end['message']}; its log: {submission.log('err')}"
+            )
+        elif end["outcome"] != DONE:
+            raise FilmstillError(end["message"])
+        elif end["inputs"] == digest:  # else it began under other gates: once more, from the last checkpoint
+            return
+
+
+def _is_made(stage: Stage, digest: str) -> bool:
+    """Whether the latest job made the stage's `out`, judged by the gates that stand now, and nobody wrote to it since."""
+    folder = latest(stage.work)
+    end = ended(folder) if folder else None
+    made = {"outcome": DONE, "message": "", "inputs": digest, "files": files_of(stage.out)}
+    return end == made
+
+
+def _losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: Cluster) -> int:
+    """How many starts a job lost that ended without a word. Raises FilmstillError where another would end the same."""
+    state, log = job.state if job else "", submission.log("err")
+    if state == "CANCELLED":
+        raise FilmstillError(
+            f"{stage}: job {submission.id} was cancelled; `dvc repro` goes on from the last checkpoint"
+        )
+    if state == "OUT_OF_MEMORY":
+        asked = cluster.asked(stage).memory_gb
+        raise FilmstillError(
+            f"{stage}: job {submission.id} took more memory than it asked for; memory_gb: is {asked}, set more in "
+            f"cluster.yaml; its log: {log}"
+        )
+    folder = Path(submission.folder)
+    if state == "FAILED" and not began(folder):
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        raise FilmstillError(f"{stage}: job {submission.id} ended before python began: {said}; its log: {log}")
+    return 1 + (job.restarts if job else 0) - left(folder)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

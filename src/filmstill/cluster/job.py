@@ -1,0 +1,196 @@
+"""What every process of a stage's job runs: the stage's `main`, and on record how it ended.
+
+Notable: the work folder is the only state, since SLURM starts this very object again after a requeue; every process
+that fails says how in a file of its own, so that the cause is told from its echoes, processes that only lost a peer;
+when SLURM warns of the time limit or of a preemption the job leaves in order: saved, and back in the queue.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import filmstill
+from filmstill.cluster import slurm
+from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
+from filmstill.params.load import section
+from filmstill.params.shared import Compute
+from filmstill.runtime import distributed, workbench
+from filmstill.runtime.files import write_json
+from filmstill.runtime.progress import JOB
+from filmstill.runtime.stage import Stage, files_of
+
+DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
+STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
+# What gloo, NCCL and torch's store say where a peer has gone, or its port has not been given back yet.
+PEER_LOST = ("closed by peer", "reset by peer", "likely closed", "Broken pipe", "remote process exited", "pair closure")
+PEER_LOST += ("Connection refused", "Timed out", "timed out", "timeout", "EADDRINUSE")
+SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself before another's end kills it
+SECONDS_TO_REQUEUE = 20.0  # that it has to ask SLURM before another asks in its place
+SECONDS_TO_BE_KILLED = 300.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission of a stage: what submitit pickles, and every process of the job calls."""
+
+    root: Path  # the repository
+    stage: str
+    folder: Path  # the submission's, from the root: .work/<stage>/<key>/jobs/<number>
+    restarts: int  # by SLURM after a loss, how many are allowed
+    sharding: str
+    offload: bool
+
+    def __call__(self) -> None:
+        """Run the stage. Ends the process itself, with exit code 1, when that fails."""
+        signal.signal(signal.SIGUSR2, _leave)
+        for number in (signal.SIGTERM, signal.SIGCONT):  # what follows a SIGTERM is not for the job to decide
+            signal.signal(number, _stay)
+        os.chdir(self.root)
+        os.environ[JOB] = str(self.root / self.folder)
+        rank = int(os.environ["SLURM_PROCID"])
+        try:
+            facts = self._make(rank)
+        except Interrupted:
+            self._requeue(rank)
+        except BaseException as error:
+            self._fail(rank, error)
+        if rank == 0:
+            write_json(self._record(0), {"outcome": DONE, "message": "", **facts})
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again when SLURM's warning comes before this object answers signals: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _make(self, rank: int) -> dict[str, Any]:
+        """Make the stage's `out`; returns, on the first process, what it was made from and its files."""
+        from submitit.helpers import TorchDistributedEnvironment
+
+        if rank == 0:
+            write_json(self._record(0), {"outcome": STARTED, "message": ""})
+            self._refuse_restarts()
+            inputs = self._inputs()
+            workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
+        else:
+            self._record(rank).unlink(missing_ok=True)  # of an earlier start
+        # All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
+        stage = Stage(self.stage, self.folder.parents[1])
+        runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
+        distributed.barrier()
+        if rank != 0:
+            return {}
+        self._inputs()
+        return {"inputs": inputs.digest(with_gates=True), "files": files_of(stage.out)}
+
+    def _inputs(self) -> workbench.Inputs:
+        """The stage's inputs as they stand, which must be those that the work folder is named by."""
+        found = workbench.inputs(self.stage)
+        if found.key != self.folder.parents[1].name:
+            raise FilmstillError(
+                f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in "
+                f"{self.folder.parents[1]}: run `dvc repro` again"
+            )
+        return found
+
+    def _refuse_restarts(self) -> None:
+        lost = restarts() - left(self.folder)
+        if lost > self.restarts:
+            raise FilmstillError(over_limit(self.stage))
+
+    def _requeue(self, rank: int) -> NoReturn:
+        """Go back to the queue and wait to be killed; the first process asks, or another where that one is stuck."""
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end = time.monotonic() + SECONDS_TO_BE_KILLED
+        if rank == 0:
+            with suppress(OSError):  # a full disk: then it counts as a loss
+                (self.folder / f"left-{restarts()}").touch()
+        else:
+            time.sleep(SECONDS_TO_REQUEUE)
+        while time.monotonic() < end:
+            with suppress(FilmstillError, slurm.Unreachable):  # or SLURM has done it already
+                slurm.requeue(os.environ["SLURM_JOB_ID"])
+            time.sleep(SECONDS_TO_REQUEUE)
+        os._exit(1)
+
+    def _fail(self, rank: int, error: BaseException) -> NoReturn:
+        outcome, message = verdict(error)
+        if outcome in (CRASHED, LOST):
+            traceback.print_exception(error)
+        else:
+            print(f"filmstill: {message}", file=sys.stderr)
+        with suppress(FilmstillError):  # a full disk: the log has it
+            write_json(self._record(rank), {"outcome": outcome, "message": message})
+        if rank != 0 and outcome in (GATE, REFUSED):  # all end so, and what the first one writes is published
+            time.sleep(SECONDS_TO_SPEAK)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # at once: threads of torch may wait for peers that have gone
+
+    def _record(self, rank: int) -> Path:
+        return self.folder / ("result.json" if rank == 0 else f"crash-{rank}.json")
+
+
+def ended(folder: Path) -> dict[str, Any] | None:
+    """The record of how the job of a submission's folder ended, the first one of several; None: it has not, by itself.
+
+    {"outcome": done | gate | refused | crashed, "message": one line}, of a done one also "inputs" and "files".
+    """
+    records = sorted((*folder.glob("result.json"), *folder.glob("crash-*.json")), key=lambda path: path.stat().st_mtime)
+    ends = (json.loads(path.read_text()) for path in records)
+    return next((end for end in ends if end["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
+
+
+def began(folder: Path) -> bool:
+    """Whether the job of a submission's folder came as far as python."""
+    return (folder / "result.json").exists()
+
+
+def left(folder: Path) -> int:
+    """How often the job of a submission's folder went back to the queue in order."""
+    return len(list(folder.glob("left-*")))
+
+
+def restarts() -> int:
+    """How often SLURM has started this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def over_limit(stage: str) -> str:
+    return (
+        f"{stage}: its job lost a node or a process more often than max_requeues of cluster.yaml allows; look at its log "
+        "(`python -m filmstill jobs`), then run `dvc repro`, which goes on from the last checkpoint"
+    )
+
+
+def verdict(error: BaseException) -> tuple[str, str]:
+    """(outcome, the one line for it) of what a process failed with."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        error = writing_failed(error.filename or "a file", error)
+    if isinstance(error, FilmstillError):
+        return GATE if isinstance(error, GateError) else REFUSED, str(error)
+    text = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+    if any(sign in text for sign in PEER_LOST):
+        return LOST, text
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return CRASHED, f"{text} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise Interrupted("SLURM wants the node, or the time limit is near", number)
+
+
+def _stay(_number: int, _frame: object) -> None:
+    pass

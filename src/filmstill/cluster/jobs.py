@@ -1,0 +1,105 @@
+"""`python -m filmstill jobs` and `cancel`: this repository's jobs, in SLURM's queue and on record."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from filmstill.cluster import slurm
+from filmstill.cluster.config import STAGES
+from filmstill.cluster.follow import state
+from filmstill.cluster.job import ended
+from filmstill.cluster.submit import RECORD, Submission, latest
+from filmstill.errors import FilmstillError
+from filmstill.runtime.progress import REPORT
+from filmstill.runtime.workbench import WORK
+
+
+@dataclass(frozen=True)
+class Known:
+    """A job as its queue or its record in the work folder shows it."""
+
+    stage: str
+    key: str
+    id: str
+    state: str
+    requeues: str
+    progress: str  # 12/30 step
+    log: str
+
+
+def show_jobs() -> None:
+    """Print the table of live jobs, and of the last one of every work folder that was ever submitted."""
+    from rich.console import Console
+    from rich.table import Table
+
+    root = Path.cwd()
+    try:
+        live, note = _alive(root), ""
+    except (slurm.Unreachable, FilmstillError) as error:
+        live, note = [], f"SLURM's controller does not answer ({error}); jobs on record:"
+    known = [_live(job) for job in live] + _past({job.id for job in live})
+    console = Console()
+    if note:
+        console.print(note)
+    if not known:
+        console.print("no job of this repository: cluster.yaml says whether `dvc repro` submits any")
+        return
+    table = Table("stage", "key", "job", "state", "requeued", "progress", "log")
+    for job in known:
+        table.add_row(job.stage, job.key, job.id, job.state, job.requeues, job.progress, job.log)
+    console.print(table)
+
+
+def cancel_jobs(stage: str | None) -> None:
+    """Cancel this repository's live jobs, of one stage or of all. Raises FilmstillError when SLURM refuses."""
+    if stage is not None and stage not in STAGES:
+        raise FilmstillError(f"cancel: {stage!r} is no stage that runs as a job; allowed: {', '.join(STAGES)}")
+    try:
+        jobs = [job for job in _alive(Path.cwd()) if stage in (None, _stage_and_key(job)[0])]
+        for job in jobs:
+            slurm.cancel(job.id)
+            print(f"cancelled job {job.id} ({job.name}); `dvc repro` goes on from its last checkpoint")
+    except slurm.Unreachable as error:
+        raise FilmstillError(f"cancel: SLURM's controller does not answer ({error}); try again when it does") from None
+    if not jobs:
+        print(f"no job of {stage or 'this repository'} waits or runs")
+
+
+def _alive(root: Path) -> list[slurm.Job]:
+    """This repository's jobs that wait or run; a clone elsewhere has a tag of its own."""
+    named = ((job, slurm.parse_name(job.name)) for job in slurm.queued())
+    return [job for job, name in named if job.alive and name is not None and name[2] == slurm.tag(root)]
+
+
+def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
+    return slurm.parse_name(job.name)[:2]  # type: ignore[index]
+
+
+def _live(job: slurm.Job) -> Known:
+    stage, key = _stage_and_key(job)
+    folder = latest(WORK / stage / key)
+    log = str(Submission(job.name, job.id, str(folder)).log("err")) if folder else ""
+    return Known(stage, key, job.id, "".join(state(job)), str(job.restarts), _progress(folder), log)
+
+
+def _past(live: set[str]) -> list[Known]:
+    """The last submission of every work folder, but those that are alive, newest last."""
+    records = sorted(WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
+    submissions = [Submission(**json.loads(path.read_text())) for path in records]
+    return [_recorded(submission) for submission in submissions if submission.id not in live]
+
+
+def _recorded(submission: Submission) -> Known:
+    folder = Path(submission.folder)
+    end = ended(folder)
+    how = f"{end['outcome']} {end['message']}".strip() if end else "gone, not finished"
+    stage, key = folder.parts[-4:-2]
+    return Known(stage, key, submission.id, how, "", _progress(folder), str(submission.log("err")))
+
+
+def _progress(folder: Path | None) -> str:
+    """How far a submission's job has reported to be."""
+    if folder is None or not (folder / REPORT).exists():
+        return ""
+    report = json.loads((folder / REPORT).read_text())
+    return f"{report['n']:g}/{report['total']:g} {report['unit']}"

@@ -1,0 +1,47 @@
+"""How torch.distributed.checkpoint's parts become one folder that is there or not."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from filmstill.runtime.checkpoint import MANIFEST
+from filmstill.runtime.files import sha256_of, write_json
+
+
+class Writer(HuggingFaceStorageWriter):
+    """Writes beside `target`; when every process has written its part, renames the whole and removes what is `stale`.
+
+    Its methods are those that the library calls: on every process, but `finish` on the first alone.
+    """
+
+    def __init__(self, target: Path, stale: list[Path]) -> None:
+        super().__init__(str(target.with_name(f".{target.name}.tmp")), save_distributed=True)
+        self.target, self.stale = target, stale
+        self.folder = Path(self.path)
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        super().set_up_storage_writer(is_coordinator, *args, **kwargs)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        written = super().write_data(plan, planner)  # in this very thread
+        for part in self.folder.glob(f"shard-{plan.storage_data['shard_index']:05d}-*.safetensors"):
+            part.with_suffix(".sha256").write_text(sha256_of(part))
+        return written
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        parts = sorted(self.folder.glob("*.sha256"))
+        write_json(self.folder / MANIFEST, {f"{part.stem}.safetensors": part.read_text() for part in parts})
+        for part in parts:
+            part.unlink()
+        shutil.rmtree(self.target, ignore_errors=True)
+        os.rename(self.folder, self.target)
+        for old in self.stale:
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,164 @@
+"""The processes of one training job: who this one is, what all agree on, and the mesh that networks are spread over.
+
+Notable: one mesh, replicate x shard, says every way to spread a network: `full` is 1 x processes, `hybrid` nodes x
+processes a node, `none` processes x 1; a process alone has no group and pays nothing; what is drawn, trained and saved
+is the same on any number of processes, so nothing here is part of a stage's key.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from filmstill.params.load import require
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+REPLICATE, SHARD = "replicate", "shard"  # the mesh's dimensions
+PATIENCE = timedelta(hours=2)  # with a process that does alone what the others wait for, such as encoding prompts
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Spread:
+    """How networks lie on this job's processes. sharding: none, hybrid (whole on every node) or full.
+    offload: frozen networks wait in the host's memory."""
+
+    device: str
+    sharding: str
+    offload: bool
+
+    @cached_property
+    def mesh(self) -> "DeviceMesh":
+        """[replicate, shard]."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        together = {"none": 1, "hybrid": int(os.environ["LOCAL_WORLD_SIZE"]), "full": size()}[self.sharding]
+        return init_device_mesh(self.device, (size() // together, together), mesh_dim_names=(REPLICATE, SHARD))
+
+
+_spread: Spread | None = None  # one a process, as torch.distributed's own group
+
+
+def start(device: str, sharding: str, offload: bool) -> None:
+    """Join the job's processes, told by torch's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, …)."""
+    global _spread
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+        _spread = Spread(device, sharding, offload)
+
+
+def stop() -> None:
+    """Leave the job's processes."""
+    global _spread
+    if _spread is not None:
+        dist.destroy_process_group()
+        _spread = None
+
+
+def spread() -> Spread | None:
+    """How networks are to lie on the processes; None for a process alone."""
+    return _spread
+
+
+def rank() -> int:
+    return dist.get_rank() if _spread is not None else 0
+
+
+def size() -> int:
+    """Processes of the job."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what a run makes once."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if _spread is not None:
+        agreed(None)  # over gloo: nccl's barrier would hold a GPU
+
+
+def agreed(value: Value) -> Value:
+    """The first process's value, on every process."""
+    if _spread is None:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
+
+
+def sums(*shares: float) -> list[float]:
+    """Each number summed over the processes."""
+    return _reduced(torch.tensor(shares, dtype=torch.float64), dist.ReduceOp.SUM).tolist()
+
+
+def highest(number: int) -> int:
+    """The largest of the processes' numbers."""
+    return int(_reduced(torch.tensor([number]), dist.ReduceOp.MAX))
+
+
+def first_said(words: str | None) -> str | None:
+    """What the lowest process that says anything says."""
+    if _spread is None:
+        return words
+    said: list[str | None] = [None] * size()
+    dist.all_gather_object(said, words)
+    return next(filter(None, said), None)
+
+
+def _reduced(numbers: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+    if _spread is not None:
+        dist.all_reduce(numbers, how)
+    return numbers
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor, which shares its memory; an unspread tensor is all there."""
+    return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every process must ask for it."""
+    return tensor.full_tensor() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def part_of(everything: Tensor, spread: Tensor) -> Tensor:
+    """A tensor that every process has, laid out as another one of its shape is."""
+    if not _is_spread(spread):
+        return everything
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh, placements = spread.device_mesh, spread.placements  # type: ignore[attr-defined]
+    there = DTensor.from_local(everything, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return there.redistribute(placements=placements)
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # DTensor: the module that defines it takes its time to import
+
+
+def micro_batches(batch: int, micro_batch: int | None, key: str, rank: int, processes: int) -> list[range]:
+    """One process's samples of a batch, in parts whose gradients are added up: batch = part x processes x parts.
+
+    micro_batch: samples a part; None: as many as make it one. A process alone may have a smaller last part.
+    key: what the batch is called in params.yaml, for the refusal of one that does not divide.
+    """
+    if processes == 1:
+        part = micro_batch or batch
+        return [range(start, min(start + part, batch)) for start in range(0, batch, part)]
+    part = micro_batch or max(batch // processes, 1)
+    allowed = f"a multiple of {part} samples (compute.micro_batch) x {processes} processes"
+    require(batch % (part * processes) == 0, key, batch, allowed)
+    return [range(start, start + part) for start in range(rank * part, batch, part * processes)]
