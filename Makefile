@@ -18,6 +18,16 @@ repro: .venv/ready  ## run the pipeline end to end (the profile in params.yaml),
 test: .venv/ready  ## every test
 	python -m pytest
 
+test-slurm: .venv/ready  ## the tests on a real SLURM, which they bring up and take down (root; installs it by apt-get)
+	python tests/cluster/lab.py install
+	python -m pytest tests/cluster
+
+slurm-up: .venv/ready  ## a real SLURM on this machine to play with: two nodes, pretended H100s (root)
+	python tests/cluster/lab.py up
+
+slurm-down:  ## stop it, and every job on it
+	python tests/cluster/lab.py down
+
 lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check .
 	ruff format --check .
@@ -50,4 +60,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test lint deps readme kill-test mini bench bench-gpu clean help
+.PHONY: repro test test-slurm slurm-up slurm-down lint deps readme kill-test mini bench bench-gpu clean help

@@ -9,6 +9,7 @@ from filmstill.models.weights import save_model
 from filmstill.params.distill import Distill
 from filmstill.params.load import section
 from filmstill.prompts.store import load_prompts
+from filmstill.runtime.distributed import is_first
 from filmstill.runtime.files import write_json
 from filmstill.runtime.stage import Stage, run
 
@@ -36,9 +37,10 @@ def main(stage: Stage) -> None:
     out = stage.out / "distill"
     with self_forcing.ema.swapped_into(generator):
         metrics = {**probe.score(generator), "loss_ratio": loss_ratio(losses)}
-    write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "student.safetensors", self_forcing.ema.tensors(), setup.config, setup.facts())
-    stage.keep_curves()
+    if is_first():
+        write_json(out / "metrics.json", judged(params.gate, metrics))
+        stage.keep_curves()
     check_gate("distill", params.gate, metrics, out)
 
 

@@ -8,6 +8,7 @@ from filmstill.distill.setup import Setup
 from filmstill.models.weights import save_model
 from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
+from filmstill.runtime.distributed import is_first
 from filmstill.runtime.files import write_json
 from filmstill.runtime.stage import Stage, run
 
@@ -34,9 +35,10 @@ def main(stage: Stage) -> None:
     )
     out = stage.out / "ode_init"
     metrics = {**probe.score(model), "loss_ratio": loss_ratio(losses)}
-    write_json(out / "metrics.json", judged(params.gate, metrics))
     save_model(out / "init.safetensors", model.state_dict(), setup.config, setup.facts())
-    stage.keep_curves()
+    if is_first():
+        write_json(out / "metrics.json", judged(params.gate, metrics))
+        stage.keep_curves()
     check_gate("ode_init", params.gate, metrics, out)
 
 

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from filmstill.distill.ema import Ema
 from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.statistics import Worth
 from filmstill.distill.training import EXPLODES, WINDOW, Rhythm, TrainState, train
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime import randomness
 from filmstill.runtime.checkpoint import Checkpoints
 
 STEPS, EVERY = 24, 5
+WORTH = Worth(8, lambda index: 1.0, torch.device("cpu"))
 Hook = Callable[[int, dict[str, float]], None]
 
 
@@ -72,7 +74,7 @@ def run(
         hook(index, scalars)
         return scalars
 
-    return train("toy", folder, Rhythm(steps, every, 10), state, step, draw_sheet), state
+    return train("toy", folder, Rhythm(steps, every, 10), state, step, WORTH, draw_sheet), state
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_not_written(tmp_path):
         return {"loss": loss}
 
     with pytest.raises(FilmstillError, match="last good checkpoint is step 12"):
-        train("toy", tmp_path, Rhythm(STEPS, 1, 100), state, step, lambda path: None)
+        train("toy", tmp_path, Rhythm(STEPS, 1, 100), state, step, WORTH, lambda path: None)
     assert last(tmp_path).parent.name == "step-0000012"
 
 

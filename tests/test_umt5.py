@@ -1,10 +1,7 @@
-"""Wan's text encoder gives transformers' numbers from either layout, encodes a prompt once, and says what is wrong."""
+"""Wan's text encoder gives transformers' numbers from either layout, and says what is wrong with others' files."""
 
 import json
 import math
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.models.prompt_cache import PromptCache
-from filmstill.models.umt5 import TIED, WEIGHTS, Umt5, clean_prompt, import_umt5, wan_names
-from filmstill.runtime.files import save_tensors
+from filmstill.models.umt5 import TIED, clean_prompt, import_umt5, wan_names
 from goldens import assert_close
-from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder, write_tokenizer
+from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder
+from umt5_folders import PROMPTS, TEXT_LEN, imported, opened, release
 
-CPU = torch.device("cpu")
-TEXT_LEN, FORWARD = 48, 2e-5
-PROMPTS = ["a red three bobs up and down", "", "blue 7", "a " * 30 + "zebra", "digits & Zürich"]
+FORWARD = 2e-5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,26 +31,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both released layouts of the same weights, and the tokenizer where Wan keeps it."""
-    folder = tmp_path_factory.mktemp("released")
-    write_tokenizer(folder / "google/umt5-xxl/tokenizer.json", [*PROMPTS[0].split(), "blue", "digits"])
-    write_encoder(folder / WAN_FILE, "wan", seed=0)
-    write_encoder(folder / "text_encoder", "diffusers", seed=0)
-    return folder
-
-
-def imported(released: Path, folder: Path, source: str = WAN_FILE, text_len: int = TEXT_LEN) -> Path:
-    import_umt5(released / source, released / "google/umt5-xxl", folder, text_len)
-    return folder
+    return release(tmp_path_factory.mktemp("released"))
 
 
 @pytest.fixture(scope="module")
 def artifact(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return imported(released, tmp_path_factory.mktemp("artifact"))
-
-
-def opened(folder: Path, cache: Path, placement: str = "cpu", dtype: torch.dtype = torch.float32) -> Umt5:
-    return Umt5.load(folder, cache, placement, CPU, dtype)
 
 
 def padded_ids(released: Path, prompts: list[str]) -> tuple[Tensor, Tensor]:
@@ -144,15 +124,6 @@ def test_distances_beyond_the_last_bucket(released: Path, tmp_path: Path):
     assert_close(encoder.encode([prompt])[0, : len(ids)], t5_rows(weights, ids), FORWARD)
 
 
-def test_a_prompts_bits_do_not_depend_on_its_company(artifact: Path, tmp_path: Path):
-    together = opened(artifact, tmp_path / "together").encode(PROMPTS)
-    for i, prompt in enumerate(PROMPTS):
-        assert torch.equal(opened(artifact, tmp_path / str(i)).encode([prompt])[0], together[i])
-    assert torch.equal(
-        opened(artifact, tmp_path / "together").encode(PROMPTS[::-1] * 2), together.flip(0).repeat(2, 1, 1)
-    )
-
-
 def test_shards_and_a_second_copy_of_the_embedding_are_read(released: Path, tmp_path: Path):
     weights = {**random_weights(0), TIED: random_weights(0)["shared.weight"].clone()}
     folder = tmp_path / "text_encoder"
@@ -183,89 +154,6 @@ def test_cleaning(pasted: str, cleaned: str):
     assert clean_prompt(pasted) == cleaned
 
 
-def test_prompts_that_clean_alike_share_their_vectors(artifact: Path, tmp_path: Path):
-    rows = opened(artifact, tmp_path).encode(["a red three", " a  red\nthree"])
-    assert torch.equal(rows[0], rows[1])
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
-
-
-def test_what_is_cached_needs_no_network(artifact: Path, tmp_path: Path):
-    folder, cache = Path(shutil.copytree(artifact, tmp_path / "artifact")), tmp_path / "cache"
-    first = opened(folder, cache)
-    first.prepare(PROMPTS)
-    assert first._network is None
-    rows = first.encode(PROMPTS)
-    assert first._network is None  # training holds no encoder
-    (folder / WEIGHTS).unlink()
-    assert torch.equal(opened(folder, cache).encode(PROMPTS), rows)
-    opened(folder, cache).prepare(PROMPTS)
-    with pytest.raises(FilmstillError, match=r"encoder\.safetensors: cannot be read \(No such file"):
-        opened(folder, cache).encode(["a prompt of another day"])
-
-
-def test_a_damaged_entry_is_made_again(artifact: Path, tmp_path: Path):
-    rows = opened(artifact, tmp_path).encode(PROMPTS)
-    files = sorted(tmp_path.rglob("*.safetensors"))
-    assert len(files) == len(PROMPTS)
-    assert {len(file.parent.name) for file in files} == {2}
-    good = files[0].read_bytes()
-    for damage in (good[:-7], good[:-1] + bytes([good[-1] ^ 1]), b"", b"no tensors"):
-        files[0].write_bytes(damage)
-        assert torch.equal(opened(artifact, tmp_path).encode(PROMPTS), rows)
-        assert files[0].read_bytes() == good
-
-
-def test_every_flipped_byte_is_noticed(tmp_path: Path):
-    cache, rows = PromptCache(tmp_path, "encoder"), torch.arange(4.0).view(2, 2)
-    cache.put("a prompt", rows)
-    [file] = tmp_path.rglob("*.safetensors")
-    good = file.read_bytes()
-    for i in range(len(good)):
-        file.write_bytes(good[:i] + bytes([good[i] ^ 0x15]) + good[i + 1 :])
-        [found] = cache.get(["a prompt"])
-        assert found is None or torch.equal(found, rows), f"byte {i}"
-
-
-def test_encoders_share_a_folder_and_no_entry(released: Path, artifact: Path, tmp_path: Path):
-    """Other weights, another length and another dtype each have their own; the same encoder imported twice has not."""
-    write_encoder(tmp_path / WAN_FILE, "wan", seed=1)
-    import_umt5(tmp_path / WAN_FILE, released / "google/umt5-xxl", tmp_path / "other", TEXT_LEN)
-    cache, prompt = tmp_path / "cache", ["a red three"]
-    encoders = [
-        opened(artifact, cache),
-        opened(tmp_path / "other", cache),
-        opened(imported(released, tmp_path / "short", text_len=9), cache),
-        opened(artifact, cache, dtype=torch.bfloat16),
-        opened(imported(released, tmp_path / "again"), cache),
-    ]
-    rows = [encoder.encode(prompt) for encoder in encoders]
-    assert len(list(cache.rglob("*.safetensors"))) == 4
-    assert not torch.allclose(rows[0], rows[1])
-    assert rows[3].dtype == torch.bfloat16
-    assert_close(rows[3].float(), rows[0], 0.05)
-    assert torch.equal(rows[4], rows[0])
-
-
-def test_two_processes_may_write_the_same_prompts_at_once(tmp_path: Path):
-    def write(i: int) -> None:
-        PromptCache(tmp_path, "x").put(f"prompt {i % 4}", torch.full((3, 5), i % 4.0))
-
-    script = (
-        "import sys, torch; from pathlib import Path; from filmstill.models.prompt_cache import PromptCache\n"
-        "for i in range(40): PromptCache(Path(sys.argv[1]), 'x').put(f'prompt {i % 4}', torch.full((3, 5), i % 4.0))"
-    )
-    cache, prompts, rounds = PromptCache(tmp_path, "x"), [f"prompt {i}" for i in range(4)], 0
-    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    while other.poll() is None:
-        write(rounds)
-        for i, rows in enumerate(cache.get(prompts[: rounds + 1])):
-            assert rows is not None
-            assert torch.equal(rows, torch.full((3, 5), float(i)))
-        rounds += 1
-    assert other.returncode == 0
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
-
-
 def test_long_prompts_are_cut_as_transformers_cuts_them_and_counted_once(
     released: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -277,27 +165,6 @@ def test_long_prompts_are_cut_as_transformers_cuts_them_and_counted_once(
     rows = encoder.encode(long)
     assert capsys.readouterr().err == ""  # it was said when they were encoded
     assert_close(rows, transformers_rows(released, long), FORWARD)
-
-
-@pytest.mark.parametrize("placement", ["cpu", "gpu", "offload"])
-def test_the_network_is_let_go_of_unless_it_is_to_stay(artifact: Path, tmp_path: Path, placement: str):
-    rows = opened(artifact, tmp_path / "one").encode(PROMPTS)
-    encoder = opened(artifact, tmp_path / "two", placement)
-    assert torch.equal(encoder.encode(PROMPTS), rows)
-    assert torch.equal(encoder.encode(["up", *PROMPTS])[1:], rows)
-    for _ in range(2):
-        assert (encoder._network is not None) == (placement == "gpu")
-        encoder.prepare(["down"])
-
-
-def test_a_damaged_entry_does_not_bring_the_network_back_for_good(artifact: Path, tmp_path: Path):
-    """`prepare` sees that a file is there, `encode` that it is whole: training must not hold the encoder after that."""
-    encoder = opened(artifact, tmp_path)
-    rows = encoder.encode(PROMPTS)
-    for path in tmp_path.rglob("*.safetensors"):
-        path.write_bytes(path.read_bytes()[:-1])
-    encoder.prepare(PROMPTS)
-    assert torch.equal(encoder.encode(PROMPTS), rows) and encoder._network is None
 
 
 def test_the_embedding_is_held_once(artifact: Path, tmp_path: Path):
@@ -379,19 +246,6 @@ def test_a_config_that_contradicts_its_weights(released: Path, tmp_path: Path, k
     (tmp_path / "text_encoder/config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(FilmstillError, match=rf"config\.json: .*: {key} {value} \(needed: {config[key]}\)$"):
         import_umt5(tmp_path / "text_encoder", released / "google/umt5-xxl", tmp_path / "ours")
-
-
-def test_an_artifact_that_was_touched(released: Path, artifact: Path, tmp_path: Path):
-    """Whole files that are not the ones the folder was written with would fill the cache with others' vectors."""
-    folder = Path(shutil.copytree(artifact, tmp_path / "artifact"))
-    save_tensors(folder / WEIGHTS, random_weights(1))
-    with pytest.raises(FilmstillError, match=r"artifact: its files are not those encoder\.json was written for"):
-        opened(folder, tmp_path / "cache").encode(["a"])
-    (folder / "encoder.json").write_text('{"kind": "hashed_words"}')
-    with pytest.raises(FilmstillError, match=r"encoder\.json: kind 'hashed_words', not a whole 'umt5'"):
-        opened(folder, tmp_path / "cache")
-    with pytest.raises(FilmstillError, match=r"encoder\.json: no such file"):
-        opened(tmp_path, tmp_path / "cache")
 
 
 def test_the_names_are_one_to_one():

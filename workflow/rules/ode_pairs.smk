@@ -5,11 +5,11 @@ rule ode_pairs_shard:
         "logs/pairs-{shard}.log",
     conda:
         "../envs/filmstill.yaml"
-    # A GPU has memory for one.
-    threads: workflow.cores if config.get("device") == "cuda" else 1
+    # A GPU has memory for one; a job has its own.
+    threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/pairs-{wildcards.shard}.log").resolve(),
     shell:
-        "cd {params.root:q} && python workflow/scripts/ode_pairs.py {wildcards.shard} {params.out:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {PYTHON} workflow/scripts/ode_pairs.py {wildcards.shard} {params.out:q} > {params.log:q} 2>&1"

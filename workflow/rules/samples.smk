@@ -5,11 +5,11 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # Arms are timed: each has the machine for itself.
-    threads: workflow.cores
+    # Arms are timed: each has the machine for itself, or its job's cores (`exclusive` of cluster.yaml: the node).
+    threads: CPUS or workflow.cores
     params:
         root=ROOT,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/samples-{wildcards.arm}.log").resolve(),
     shell:
-        "cd {params.root:q} && python workflow/scripts/samples.py {wildcards.arm} {params.out:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {PYTHON} workflow/scripts/samples.py {wildcards.arm} {params.out:q} > {params.log:q} 2>&1"

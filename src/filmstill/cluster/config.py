@@ -4,9 +4,11 @@ It says where work runs, never what it makes: nothing here is in a stage's param
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from filmstill.params.load import checked, read_plain, require
 
@@ -16,7 +18,13 @@ EXECUTORS = (LOCAL, SLURM)
 SHARDINGS = ("none", "hybrid", "full")
 STAGES = ("ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
 TRAINING = ("ode_init", "distill")  # one job each; the others are fanned out, a job a shard
-TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d\d):(\d\d)")
+TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
+# Flags of sbatch that other keys set, or that the way a job is found, stopped and resumed rests on.
+OWN_FLAGS = (
+    *("partition", "account", "qos", "constraint", "nodes", "ntasks", "ntasks_per_node", "cpus_per_task", "time"),
+    *("gpus", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "signal", "wait", "test_only"),
+    *("job_name", "dependency", "output", "error", "open_mode", "array", "chdir", "requeue", "no_requeue", "parsable"),
+)
 
 
 @dataclass
@@ -33,9 +41,7 @@ class Asked:
     memory_gb: int = 8  # a node
     time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer goes on by itself
     constraint: str | None = None
-    sbatch: dict[str, Any] = field(
-        default_factory=dict
-    )  # any other flag of sbatch: {reservation: mine, exclusive: true}
+    sbatch: dict[str, Any] = field(default_factory=dict)  # other flags of sbatch: {reservation: mine, exclusive: true}
     setup: list[str] = field(default_factory=list)  # shell commands before python: module load cuda/12.9
     python: str | None = None  # what runs instead of this python: apptainer exec --nv image.sif python
     signal_seconds: int = 120  # before the time limit, when a job is told to save and leave
@@ -49,6 +55,22 @@ class Asked:
         tasks = self.tasks_per_node
         require(tasks is None or tasks > 0, "tasks_per_node", tasks, "null or a positive integer")
         require(bool(TIME.fullmatch(self.time)), "time", self.time, "[days-]hours:minutes:seconds, such as 1-00:00:00")
+        require(
+            not self.gpus_per_node or self.tasks <= self.gpus_per_node,
+            "tasks_per_node",
+            tasks,
+            f"at most gpus_per_node ({self.gpus_per_node}): a process has a GPU of its own",
+        )
+        for name in ("partition", "account", "qos", "constraint", "python"):
+            value = getattr(self, name)
+            require(value is None or bool(value.strip()), name, value, "null or some text")
+        for name, value in self.sbatch.items():
+            own = name.replace("-", "_") in OWN_FLAGS
+            require(
+                not own, "sbatch", name, "flags of sbatch that no other key sets, and not how a job ends or resumes"
+            )
+            known = value is True or (isinstance(value, str | int | float) and value is not False)
+            require(known, f"sbatch.{name}", value, "text, a number, or true for a flag without a value")
         allowed = f"more than signal_seconds ({self.signal_seconds} s), which a job has to save its work"
         require(self.seconds > self.signal_seconds, "time", self.time, allowed)
         require(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {', '.join(SHARDINGS)}")
@@ -79,21 +101,49 @@ class Cluster:
     def __post_init__(self) -> None:
         require(self.executor in EXECUTORS, "executor", self.executor, f"one of {', '.join(EXECUTORS)}")
         require(self.max_requeues >= 0, "max_requeues", self.max_requeues, "0 or a positive integer")
+        absolute = self.scratch is None or Path(self.scratch).is_absolute()
+        require(absolute, "scratch", self.scratch, "null or a folder's absolute path, such as /scratch/me")
         require(self.poll_seconds > 0, "poll_seconds", self.poll_seconds, "a positive number")
         for name in self.stages:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
     def asked(self, stage: str) -> Asked:
-        """What `stage` asks for: its own section over the defaults."""
-        own = checked(Asked, self.stages.get(stage) or {}, str(CLUSTER), f"stages.{stage}")
-        return replace(self.defaults, **{name: getattr(own, name) for name in self.stages.get(stage) or {}})
+        """What `stage` asks for: its own section over the defaults; a shard's job is one process on one node."""
+        own = self.stages.get(stage) or {}
+        where = f"stages.{stage}"
+        values = {**asdict(self.defaults), **own} if isinstance(own, dict) else own
+        _require_mapping(values, "sbatch", f"{CLUSTER}: {where}.sbatch")
+        asked = checked(Asked, values, str(CLUSTER), where)
+        if stage in TRAINING:
+            return asked
+        require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), "1: a shard is one process")
+        return replace(asked, nodes=1, tasks_per_node=1)
 
 
 def read_cluster(path: Path = CLUSTER) -> Cluster:
     """The checked cluster.yaml, or the local default where there is none."""
     if not path.exists():
         return Cluster()
-    cluster = checked(Cluster, read_plain(path), str(path))
+    values = read_plain(path)
+    _keep_times(values, yaml.load(path.read_text(), yaml.BaseLoader))
+    _require_mapping(values, "stages", f"{path}: stages")
+    _require_mapping(values.get("defaults"), "sbatch", f"{path}: defaults.sbatch")
+    cluster = checked(Cluster, values, str(path))
     for stage in cluster.stages:
         cluster.asked(stage)
     return cluster
+
+
+def _keep_times(values: dict[str, Any], written: Any) -> None:
+    """Put times back as they are written: YAML reads an unquoted 1:00:00 as the number 3600, and 3600 as well."""
+    written = written if isinstance(written, dict) else {}  # the text of an interpolation
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _keep_times(value, written.get(key))
+        elif key == "time" and isinstance(value, int | float):
+            values[key] = written.get(key, value)
+
+
+def _require_mapping(values: Any, key: str, name: str) -> None:
+    found = values.get(key, {}) if isinstance(values, dict) else {}
+    require(isinstance(found, dict), name, found, "a mapping, such as {key: value}")

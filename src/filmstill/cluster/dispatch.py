@@ -14,9 +14,11 @@ from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
 from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, left, over_limit
 from filmstill.cluster.preflight import preflight
+from filmstill.cluster.scratch import use_scratch
 from filmstill.cluster.submit import Submission, alive, latest, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
+from filmstill.runtime.fanout import last_line
 from filmstill.runtime.stage import Stage, files_of
 
 
@@ -43,22 +45,21 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
 
 
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
+    use_scratch(cluster, root)
     digest, lost = workbench.inputs(stage.name).digest(with_gates=True), 0
-    if _is_made(stage, digest):
-        return
     while True:
-        submission = alive(stage, root)
-        how = "attached to"
+        how, submission = "attached to", alive(stage, root)
         if submission is None:
+            if _is_made(stage, digest):
+                return
             preflight(stage.name, cluster, root)
-            submission = submit(stage, cluster, root, cluster.max_requeues - lost)
-            how = "submitted"
+            how, submission = "submitted", submit(stage, cluster, root, cluster.max_requeues - lost)
         _say(f"{stage.name}: {how} job {submission.id}; its log: {submission.log('err')}")
         job = follow(stage.name, submission, cluster.poll_seconds)
         if (end := ended(Path(submission.folder))) is None:
             lost += _losses(stage.name, submission, job, cluster)
             if lost > cluster.max_requeues:
-                raise FilmstillError(over_limit(stage.name))
+                raise FilmstillError(over_limit(stage.name, Path(submission.folder)))
             _say(f"{stage.name}: job {submission.id} is gone ({job.state if job else 'unknown to SLURM'}); once more")
         elif end["outcome"] == GATE:
             raise GateError(end["message"])
@@ -73,7 +74,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
 
 
 def _is_made(stage: Stage, digest: str) -> bool:
-    """Whether the latest job made the stage's `out`, judged by the gates that stand now, and nobody wrote to it since."""
+    """Whether the latest job made the stage's `out`, by the gates that stand now, and nobody wrote to it since."""
     folder = latest(stage.work)
     end = ended(folder) if folder else None
     made = {"outcome": DONE, "message": "", "inputs": digest, "files": files_of(stage.out)}
@@ -94,9 +95,8 @@ def _losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: 
             f"cluster.yaml; its log: {log}"
         )
     folder = Path(submission.folder)
-    if state == "FAILED" and not began(folder):
-        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    if job and state == "FAILED" and not began(folder):
+        said = last_line(log) or f"no log; SLURM's reason: {job.reason}"
         raise FilmstillError(f"{stage}: job {submission.id} ended before python began: {said}; its log: {log}")
     return 1 + (job.restarts if job else 0) - left(folder)
 

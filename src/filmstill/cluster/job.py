@@ -7,6 +7,7 @@ when SLURM warns of the time limit or of a preemption the job leaves in order: s
 
 import json
 import os
+import re
 import runpy
 import signal
 import sys
@@ -30,8 +31,11 @@ from filmstill.runtime.stage import Stage, files_of
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
 STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
 # What gloo, NCCL and torch's store say where a peer has gone, or its port has not been given back yet.
-PEER_LOST = ("closed by peer", "reset by peer", "likely closed", "Broken pipe", "remote process exited", "pair closure")
-PEER_LOST += ("Connection refused", "Timed out", "timed out", "timeout", "EADDRINUSE")
+PEER_LOST = re.compile(
+    "closed by peer|reset by peer|likely closed|broken pipe|remote process exited|pair closure|connection refused|"
+    "timed out|timeout|EADDRINUSE",
+    re.IGNORECASE,
+)
 SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself before another's end kills it
 SECONDS_TO_REQUEUE = 20.0  # that it has to ask SLURM before another asks in its place
 SECONDS_TO_BE_KILLED = 300.0
@@ -50,20 +54,17 @@ class Job:
 
     def __call__(self) -> None:
         """Run the stage. Ends the process itself, with exit code 1, when that fails."""
-        signal.signal(signal.SIGUSR2, _leave)
-        for number in (signal.SIGTERM, signal.SIGCONT):  # what follows a SIGTERM is not for the job to decide
-            signal.signal(number, _stay)
-        os.chdir(self.root)
-        os.environ[JOB] = str(self.root / self.folder)
         rank = int(os.environ["SLURM_PROCID"])
         try:
-            facts = self._make(rank)
+            signal.signal(signal.SIGUSR2, _leave)
+            signal.signal(signal.SIGTERM, _stay)
+            os.chdir(self.root)
+            os.environ[JOB] = str(self.root / self.folder)
+            self._make(rank)
         except Interrupted:
             self._requeue(rank)
         except BaseException as error:
             self._fail(rank, error)
-        if rank == 0:
-            write_json(self._record(0), {"outcome": DONE, "message": "", **facts})
 
     def checkpoint(self) -> Any:
         """What submitit queues again when SLURM's warning comes before this object answers signals: the same."""
@@ -71,42 +72,41 @@ class Job:
 
         return DelayedSubmission(self)
 
-    def _make(self, rank: int) -> dict[str, Any]:
-        """Make the stage's `out`; returns, on the first process, what it was made from and its files."""
+    def _make(self, rank: int) -> None:
+        """Make the stage's `out`; the first process puts on record what it was made from."""
         from submitit.helpers import TorchDistributedEnvironment
 
+        stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
             write_json(self._record(0), {"outcome": STARTED, "message": ""})
             self._refuse_restarts()
-            inputs = self._inputs()
-            workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
+            digest = self._inputs().digest(with_gates=True)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
         # All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
-        stage = Stage(self.stage, self.folder.parents[1])
         runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
         distributed.barrier()
-        if rank != 0:
-            return {}
-        self._inputs()
-        return {"inputs": inputs.digest(with_gates=True), "files": files_of(stage.out)}
+        if rank == 0:
+            self._inputs()
+            end = {"outcome": DONE, "message": "", "inputs": digest, "files": files_of(stage.out)}
+            write_json(self._record(0), end)
 
     def _inputs(self) -> workbench.Inputs:
         """The stage's inputs as they stand, which must be those that the work folder is named by."""
-        found = workbench.inputs(self.stage)
-        if found.key != self.folder.parents[1].name:
+        found, work = workbench.inputs(self.stage), self.folder.parents[1]
+        if found.key != work.name:
             raise FilmstillError(
-                f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in "
-                f"{self.folder.parents[1]}: run `dvc repro` again"
+                f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "
+                "run `dvc repro` again"
             )
+        workbench.refuse_sources_younger(found, filmstill.BEGAN)
         return found
 
     def _refuse_restarts(self) -> None:
-        lost = restarts() - left(self.folder)
-        if lost > self.restarts:
-            raise FilmstillError(over_limit(self.stage))
+        if restarts() - left(self.folder) > self.restarts:
+            raise FilmstillError(over_limit(self.stage, self.folder))
 
     def _requeue(self, rank: int) -> NoReturn:
         """Go back to the queue and wait to be killed; the first process asks, or another where that one is stuck."""
@@ -147,9 +147,12 @@ def ended(folder: Path) -> dict[str, Any] | None:
 
     {"outcome": done | gate | refused | crashed, "message": one line}, of a done one also "inputs" and "files".
     """
-    records = sorted((*folder.glob("result.json"), *folder.glob("crash-*.json")), key=lambda path: path.stat().st_mtime)
-    ends = (json.loads(path.read_text()) for path in records)
-    return next((end for end in ends if end["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
+    ends = []
+    for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
+        with suppress(FileNotFoundError):  # the job starts again just now
+            ends.append((path.stat().st_mtime, json.loads(path.read_text())))
+    own = [end for _, end in sorted(ends, key=lambda each: each[0])]
+    return next((end for end in own if end["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
 
 
 def began(folder: Path) -> bool:
@@ -167,10 +170,10 @@ def restarts() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
-def over_limit(stage: str) -> str:
+def over_limit(stage: str, folder: Path) -> str:
     return (
-        f"{stage}: its job lost a node or a process more often than max_requeues of cluster.yaml allows; look at its log "
-        "(`python -m filmstill jobs`), then run `dvc repro`, which goes on from the last checkpoint"
+        f"{stage}: its job lost a node or a process more often than max_requeues of cluster.yaml allows; look at the "
+        f"logs in {folder}, then run `dvc repro`, which goes on from the last checkpoint"
     )
 
 
@@ -181,7 +184,7 @@ def verdict(error: BaseException) -> tuple[str, str]:
     if isinstance(error, FilmstillError):
         return GATE if isinstance(error, GateError) else REFUSED, str(error)
     text = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
-    if any(sign in text for sign in PEER_LOST):
+    if PEER_LOST.search(text):
         return LOST, text
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames

@@ -16,8 +16,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Asked, Cluster
@@ -28,21 +27,24 @@ from filmstill.runtime.files import write_text
 from filmstill.runtime.progress import progress
 
 TRIES = 2  # of a shard, as in workflow/profiles/default
-SECONDS_TO_STOP = 30.0  # that Snakemake has to finish its last sbatch
-SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: .*/(.+)/\d+\.log\)")  # Snakemake's log: id and wildcard of a job
-REFUSED = re.compile(r"The error message was '(?:sbatch: )*(?:error: )?([^'\n]+)|submission failed with exception: (.+)")
-OWN_END = ("COMPLETED", "FAILED")  # a job's state when it ended by itself
-ADVICE = {"TIMEOUT": "; raise time of {} in cluster.yaml", "OUT_OF_MEMORY": "; raise memory_gb of {} in cluster.yaml"}
+SECONDS_TO_STOP = 30.0  # that Snakemake has to end its last sbatch
+SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
+REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
+ADVICE = {
+    "TIMEOUT": "; raise stages.{}.time in cluster.yaml",
+    "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
+}
 
 
 def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: str, cluster: Cluster) -> None:
-    """Make the shards that are missing in `work`. Raises FilmstillError with the reason, Interrupted when told to stop.
+    """Make the shards that are missing in `work`.
 
-    Told to stop, it cancels the jobs; killed, it leaves them to the next run.
+    Raises FilmstillError with the reason of a shard that could not be made, Interrupted when told to stop: then the
+    jobs are cancelled. A killed process leaves them to the next one.
     """
     root = Path.cwd()
     preflight(stage, cluster, root)
-    name = slurm.job_name(stage, work.name, root).replace(".", "-")  # Snakemake takes no dot, and adds _<a number>
+    name = slurm.job_name(stage, work.name, root).replace(".", "-")  # Snakemake refuses a dot, and adds _<a number>
     tries: Counter[str] = Counter()
     jobs: dict[str, str] = {}
     try:
@@ -53,21 +55,153 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 if not todo:
                     break
                 submitted = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
+                tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
                 jobs |= submitted
-                tries.update(list(submitted or todo))  # over the limit of jobs some wait for the next round
     except (Interrupted, KeyboardInterrupt) as error:
-        number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
-        raise Interrupted(f"{stage}: stopped; {_cancel(name)}", number) from None
+        stopped_by = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(f"{stage}: stopped; {_cancel(name)}", stopped_by) from None
     for shard in _missing(work, shards):
-        raise FilmstillError(f"{stage}: shard {shard} failed: {_why(stage, work, shard, jobs.get(shard))}")
+        raise FilmstillError(
+            f"{stage}: shard {shard} failed: {_why(stage, work, shard, jobs.get(shard))}; finished shards are kept"
+        )
 
 
-def _wait(bar: tqdm, name: str, work: Path, cluster: Cluster) -> None:
-    """Return when none of the shards' jobs is alive any more."""
-    while live := _alive(name):
-        for job in live:
-            if job.restarts > cluster.max_requeues:
-                slurm.cancel(job.id)
-        bar.set_postfix(refresh=False, jobs=...)
+def _wait(bar: Any, name: str, work: Path, cluster: Cluster) -> None:
+    """Return when no job of that name is alive; the bar shows the jobs and what they report."""
+    while True:
+        try:
+            alive = _alive(name)
+            for job in alive:
+                if job.restarts > cluster.max_requeues:
+                    slurm.cancel(job.id)
+            state = _states(alive)
+        except slurm.Unreachable as error:
+            alive, state = None, f"SLURM does not answer: {error}"
+        bar.set_postfix(refresh=False, jobs=state)
         bar.update(done(work) - bar.n)
+        if alive == []:
+            return
         time.sleep(cluster.poll_seconds)
+
+
+def _alive(name: str) -> list[slurm.Job]:
+    return [job for job in slurm.queued() if job.alive and job.name.startswith(f"{name}_")]
+
+
+def _states(jobs: list[slurm.Job]) -> str:
+    """Such as `2 running, 3 pending (Priority)`; `none`."""
+    counts = Counter(
+        f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" else job.state.lower() for job in jobs
+    )
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
+
+
+def _missing(work: Path, shards: list[str]) -> list[str]:
+    """By a listing: opening the folder makes NFS look for what other machines wrote; asking for a file does not."""
+    there = {path.stem for path in (work / "shards").glob("*.safetensors")}
+    return [shard for shard in shards if shard not in there]
+
+
+def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds: float) -> dict[str, str]:
+    """Let Snakemake submit a job for each shard; returns the ids of those that SLURM took, by shard."""
+    for shard in shards:
+        log_of(work, shard).unlink(missing_ok=True)  # of an earlier try: it must not speak for this one
+    # Snakemake's own check of an account fails where there is no accounting, sbatch's does not.
+    account = {"SBATCH_ACCOUNT": asked.account} if asked.account else {}
+    with (work / "snakemake.log").open("a+") as log:
+        begin = log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            _command(name, work, shards, asked),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            close_fds=False,
+            env={**os.environ, **account},
+        )
+        try:
+            if process.wait() != 0:
+                time.sleep(poll_seconds)  # killed, it may have left an sbatch that is about to end
+        except BaseException:
+            _stop(process)
+            raise
+        log.seek(begin)
+        by_wildcard = {shard.partition("-")[2]: shard for shard in shards}
+        return {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(log.read())}
+
+
+def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str]:
+    python = work.resolve() / "python.sh"
+    write_text(python, "\n".join([*asked.setup, f'exec {asked.python or shlex.quote(sys.executable)} "$@"', ""]))
+    return [
+        *snakemake(work, "slurm"),
+        *("--config", f"root={Path.cwd()}", f"cpus={asked.cpus_per_task}", f"python=bash {shlex.quote(str(python))}"),
+        *("--slurm-jobname-prefix", name),
+        *("--slurm-logdir", str(_logs(work))),
+        *("--default-resources", *_resources(asked)),
+        *("--", *(f"shards/{shard}.safetensors" for shard in shards)),
+    ]
+
+
+def _resources(asked: Asked) -> list[str]:
+    """What Snakemake asks of SLURM for each shard: one process on one node, with one GPU where the stage has GPUs."""
+    extra = {"gpus-per-node": 1 if asked.gpus_per_node else None, **asked.sbatch}
+    wanted = {
+        "runtime": -(-asked.seconds // 60),  # minutes
+        "mem_mb": asked.memory_gb * 1024,
+        "nodes": 1,
+        "slurm_partition": asked.partition,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+        "slurm_extra": " ".join(_flag(name, value) for name, value in extra.items() if value not in (None, False)),
+    }
+    return [f"{name}={value!r}" for name, value in wanted.items() if value]
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={shlex.quote(str(value))}"
+
+
+def _stop(snakemake: subprocess.Popen) -> None:
+    """End Snakemake, but not between an sbatch and its answer."""
+    snakemake.send_signal(signal.SIGINT)
+    try:
+        snakemake.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        snakemake.kill()
+        snakemake.wait()
+
+
+def _cancel(name: str) -> str:
+    """Cancel the shards' jobs; returns what became of them."""
+    try:
+        for run in {job.name for job in _alive(name)}:
+            slurm.run("scancel", f"--name={run}")
+    except (slurm.Unreachable, FilmstillError) as error:
+        return f"its jobs could not be cancelled ({error}), they go on and `dvc repro` takes them up"
+    return "its jobs are cancelled, finished shards are kept, `dvc repro` makes the rest"
+
+
+def _why(stage: str, work: Path, shard: str, job: str | None) -> str:
+    """SLURM's reason if it ended the job, else the last line of the shard's log, or of SLURM's where there is none."""
+    if job is None:
+        log = work / "snakemake.log"
+        refused = REFUSED.findall(log.read_text(errors="replace"))
+        return f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {log})"
+    log = log_of(work, shard)
+    if not log.is_file():
+        log = next(_logs(work).glob(f"*/*/{job}.log"), log)
+    ended = None
+    with suppress(slurm.Unreachable, FilmstillError):
+        ended = slurm.find(job)
+    if ended is None or ended.state == "FAILED":
+        reason = last_line(log) or f"job {job} left no log"
+    elif ended.state == "COMPLETED":
+        reason = f"job {job} made it, but it is not to be seen here: is this folder the same on every node?"
+    else:
+        reason = f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)}"
+    return f"{reason} (log: {log})"
+
+
+def _logs(work: Path) -> Path:
+    """SLURM's own logs: <rule>/<wildcard>/<job>.log."""
+    return work.resolve() / "logs" / "slurm"

@@ -47,7 +47,9 @@ NO_ANSWER = re.compile(
     "munge|authentication|unexpected message|send/receive|configuration source|temporarily unavailable",
     re.IGNORECASE,
 )
-SPEAKER = re.compile(r"^\w+: (error|fatal): ")
+# Variables that hide jobs (SQUEUE_PARTITION), change times, or come from a job that this process is part of.
+OPTION = re.compile("(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCANCEL)_")
+SPEAKER = re.compile(r"^\w+: ((error|fatal): )?")
 
 
 class Unreachable(Exception):
@@ -83,12 +85,7 @@ def run(*words: str, text: str | None = None) -> str:
 
     Raises FilmstillError with SLURM's own last line, Unreachable when the controller does not answer.
     """
-    # SQUEUE_PARTITION and its like would hide jobs, SLURM_TIME_FORMAT would change times.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SQUEUE_", "SACCT_", "SINFO_")) and name != "SLURM_TIME_FORMAT"
-    }
+    environment = {name: value for name, value in os.environ.items() if not OPTION.match(name) or name == "SLURM_CONF"}
     try:
         done = subprocess.run(
             words, input=text or "", capture_output=True, text=True, timeout=TIMEOUT, env=environment, errors="replace"
@@ -101,8 +98,8 @@ def run(*words: str, text: str | None = None) -> str:
         raise Unreachable(f"{words[0]} has not answered for {TIMEOUT} s") from None
     if done.returncode == 0:
         return done.stdout
-    said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    said = SPEAKER.sub("", said)
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip() and not line.startswith("Try ")]
+    said = SPEAKER.sub("", lines[-1]) if lines else f"exit code {done.returncode}"
     raise Unreachable(said) if NO_ANSWER.search(said) else FilmstillError(f"{words[0]}: {said}")
 
 

@@ -69,17 +69,10 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
         root / folder, cluster="slurm", slurm_max_num_timeout=ENDLESS, slurm_python=asked.python or None
     )
     executor.update_parameters(
-        name=name,
-        nodes=asked.nodes,
-        tasks_per_node=asked.tasks,
-        cpus_per_task=asked.cpus_per_task,
-        mem_gb=asked.memory_gb,
-        timeout_min=-(-asked.seconds // 60),
-        slurm_signal_delay_s=asked.signal_seconds,
         slurm_setup=[f"export PYTHONPATH={shlex.quote(str(root / 'src'))}", *asked.setup],
-        # srun has not taken cpus-per-task over from sbatch since 22.05.
+        # srun has not taken cpus-per-task over from sbatch since 22.05; a site's WaitTime would end the last process.
         slurm_srun_args=["--kill-on-bad-exit=1", "--wait=0", f"--cpus-per-task={asked.cpus_per_task}"],
-        slurm_additional_parameters=sbatch_flags(asked, name),
+        slurm_additional_parameters={**sbatch_flags(asked, name), "chdir": str(root)},
     )
     job = Job(root, stage.name, folder, restarts, asked.sharding, asked.offload)
     kept = {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}

@@ -15,6 +15,7 @@ from filmstill.diffusion.sample import guided
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.dit import VideoDiT
 from filmstill.models.experts import Denoiser
+from filmstill.runtime.stopwatch import part
 
 SIGMA_RANGE = (0.02, 0.98)  # noise levels at which the scores are compared
 
@@ -59,8 +60,10 @@ class Dmd:
         sigma = self._sigma(draw.u)
         with torch.no_grad():
             noisy = add_noise(video, draw.noise, sigma)
-            real_velocity = guided(self.teacher, text, self.no_text, self.guidance)(noisy, sigma)
-            fake_velocity = self.critic(noisy, sigma * TIMESTEPS, self.critic.read_text(text))
+            with part("teacher"):
+                real_velocity = guided(self.teacher, text, self.no_text, self.guidance)(noisy, sigma)
+            with part("critic"):
+                fake_velocity = self.critic(noisy, sigma * TIMESTEPS, self.critic.read_text(text))
             fake_x0 = velocity_to_x0(fake_velocity, noisy, sigma)
             real_x0 = velocity_to_x0(real_velocity, noisy, sigma)
             gradient = dmd_gradient(video, fake_x0, real_x0)

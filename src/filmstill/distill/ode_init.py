@@ -17,12 +17,16 @@ from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
 from filmstill.distill.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.pairs import Pairs
+from filmstill.distill.statistics import Worth
 from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
 from filmstill.models.text import TextEncoder
 from filmstill.params.ode_init import OdeInit
+from filmstill.plan.flops import regression_flops
+from filmstill.plan.passes import Clip
 from filmstill.runtime import distributed, randomness
+from filmstill.runtime.stopwatch import part
 
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
@@ -57,16 +61,19 @@ def train_ode_init(
 
     def regress(samples: range, chosen: list[int], node: Tensor, noisy_in_batch: Tensor) -> Tensor:
         """This micro-batch's share of the loss, its gradients added to the others'."""
-        node = node[samples.start : samples.stop]
-        mine = chosen[samples.start : samples.stop]
-        trajectory = pairs.trajectories(mine, kept).float()  # [b, S, F, C, H, W]
-        rows, columns = torch.arange(len(mine))[:, None], torch.arange(frames)
-        xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
-        sigma, noisy = sigmas[node], (node < student_steps).to(device)
-        text = encoder.encode([pairs.prompts[i] for i in mine]).to(device)
-        velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), plan=attention)
-        loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
-        loss.backward()
+        with part("data"):
+            node = node[samples.start : samples.stop]
+            mine = chosen[samples.start : samples.stop]
+            trajectory = pairs.trajectories(mine, kept).float()  # [b, S, F, C, H, W]
+            rows, columns = torch.arange(len(mine))[:, None], torch.arange(frames)
+            xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
+            sigma, noisy = sigmas[node], (node < student_steps).to(device)
+            text = encoder.encode([pairs.prompts[i] for i in mine]).to(device)
+        with part("forward"):
+            velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), plan=attention)
+            loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
+        with part("backward"):
+            loss.backward()
         return loss.detach()
 
     def step(index: int) -> dict[str, float]:
@@ -75,16 +82,20 @@ def train_ode_init(
         chosen = batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch)
         node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
         noisy = (node < student_steps).sum().to(device)
-        losses = [regress(part, chosen, node, noisy) for part in parts]
-        norm = clip_gradients(model, params.max_grad_norm)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-        (loss,) = distributed.sums(sum(part.item() for part in losses))
+        losses = [regress(samples, chosen, node, noisy) for samples in parts]
+        with part("optimizer"):
+            norm = clip_gradients(model, params.max_grad_norm)
+            for optimizer in optimizers.values():
+                optimizer.step()
+                optimizer.zero_grad()
+        (loss,) = distributed.sums(sum(share.item() for share in losses))
         return {"loss": loss, "gradient_norm": norm}
 
     rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
-    return train("ode_init", folder, rhythm, TrainState({"student": model}, optimizers), step, draw_sheet)
+    clip = Clip.of(pairs.shape, encoder.text_len)
+    flops = regression_flops(model.config, clip.causal(attention, params.batch), model.checkpointing)
+    worth = Worth(params.batch * clip.tokens, lambda _index: flops, device)
+    return train("ode_init", folder, rhythm, TrainState({"student": model}, optimizers), step, worth, draw_sheet)
 
 
 def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:

@@ -20,6 +20,7 @@ from filmstill.params.gates import Gate
 from filmstill.params.shared import DIGITS, World
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime import randomness
+from filmstill.runtime.distributed import is_first
 from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right
 
@@ -47,7 +48,10 @@ class Probe:
         return cls(shown, texts, setup.codec(), setup.world, setup.plan, setup.latent_shape, setup.seed)
 
     def save_sheet(self, model: VideoDiT, path: Path) -> None:
-        save_sheet(self._video(model, SHEET_ROWS).cpu(), path)
+        """Every process of a job must ask: the network may lie on all of them."""
+        video = self._video(model, SHEET_ROWS).cpu()
+        if is_first():
+            save_sheet(video, path)
 
     def score(self, model: VideoDiT) -> dict[str, float]:
         """`all_attributes`: share of clips whose digit, colour and motion are all right; {} where nobody can tell."""

@@ -16,12 +16,17 @@ from filmstill.distill.dmd import Dmd, Draw
 from filmstill.distill.ema import Ema
 from filmstill.distill.optimizers import clip_gradients, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
+from filmstill.distill.statistics import Worth
 from filmstill.distill.training import Rhythm, TrainState, train
+from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
 from filmstill.models.sharding import gathered
 from filmstill.models.text import TextEncoder
 from filmstill.params.distill import Distill
+from filmstill.plan.flops import critic_update_flops, generator_update_flops
+from filmstill.plan.passes import Clip
 from filmstill.runtime import distributed, randomness
+from filmstill.runtime.stopwatch import part
 
 
 class SelfForcing:
@@ -74,6 +79,22 @@ class SelfForcing:
             {"generator": self.ema},
         )
 
+    def worth(self) -> Worth:
+        """Tokens of all updates' clips; operations by the exit steps that are drawn."""
+        config, checkpointing = self.generator.config, self.generator.checkpointing
+        clip = Clip.of(self.latent_shape, self.encoder.text_len)
+        critics = [f"critic{update}" for update in range(self.params.critic_updates)]
+
+        def rolled(index: int, update: str) -> tuple[Clip, BlockCausal, float, bool]:
+            return clip, self.plan.attention, self.exit_step(index, update) + 1, checkpointing
+
+        def flops(index: int) -> float:
+            critic = sum(critic_update_flops(config, *rolled(index, update)) for update in critics)
+            score = self.objective.teacher.config
+            return self.params.batch * (critic + generator_update_flops(config, score, *rolled(index, "generator")))
+
+        return Worth(self.params.batch * (len(critics) + 1) * clip.tokens, flops, self.generator.device)
+
     def step(self, index: int) -> dict[str, float]:
         """`critic_updates` critic updates, then one of the generator."""
         factor = warmup_then_decay(index, self.params.updates, 0, self.params.decay_share)
@@ -81,7 +102,8 @@ class SelfForcing:
         for update in range(self.params.critic_updates):
             critic_loss = self._update_critic(index, f"critic{update}")
         loss, norm = self._update_generator(index)
-        self.ema.update(self.generator, index)
+        with part("optimizer"):
+            self.ema.update(self.generator, index)
         loss, critic_loss = distributed.sums(loss, critic_loss)
         return {"loss": loss, "critic_loss": critic_loss, "gradient_norm": norm}
 
@@ -90,11 +112,10 @@ class SelfForcing:
         for samples in self.parts:
             with torch.no_grad():
                 video, text = self._generate(index, update, samples)
-            loss = self.objective.critic_loss(video, text, self._draw(index, update, samples))
-            losses.append(self._backward(loss, samples))
-        clip_gradients(self.objective.critic, self.params.max_grad_norm)
-        self.critic_optimizer.step()
-        self.critic_optimizer.zero_grad()
+            draw = self._draw(index, update, samples)
+            with part("critic"):
+                losses.append(self._backward(self.objective.critic_loss(video, text, draw), samples))
+        self._apply(self.critic_optimizer, self.objective.critic)
         return sum(losses)
 
     def _update_generator(self, index: int) -> tuple[float, float]:
@@ -102,11 +123,17 @@ class SelfForcing:
         for samples in self.parts:
             video, text = self._generate(index, "generator", samples)
             loss = self.objective.generator_loss(video, text, self._draw(index, "generator", samples))
-            losses.append(self._backward(loss, samples))
-        norm = clip_gradients(self.generator, self.params.max_grad_norm)
-        self.generator_optimizer.step()
-        self.generator_optimizer.zero_grad()
-        return sum(losses), norm
+            with part("backward"):
+                losses.append(self._backward(loss, samples))
+        return sum(losses), self._apply(self.generator_optimizer, self.generator)
+
+    def _apply(self, optimizer: AdamW, model: VideoDiT) -> float:
+        """Update by the gradients; returns the norm they had."""
+        with part("optimizer"):
+            norm = clip_gradients(model, self.params.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        return norm
 
     def _backward(self, loss: Tensor, samples: range) -> float:
         """Add the gradients of a micro-batch's mean loss; returns its share of the batch's."""
@@ -117,11 +144,12 @@ class SelfForcing:
     def _generate(self, index: int, update: str, samples: range) -> tuple[Tensor, Tensor]:
         """A rollout of the generator as it is now: (latents [B, F, C, H, W], text [B, text_len, text_dim])."""
         purpose, device = f"distill/{update}", self.generator.device
-        chosen = self._drawn(index, update)
-        text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
-        shape = (self.plan.noises, *self.latent_shape)
-        noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
-        with gathered(self.generator):
+        with part("data"):
+            chosen = self._drawn(index, update)
+            text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
+            shape = (self.plan.noises, *self.latent_shape)
+            noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
+        with part("rollout"), gathered(self.generator):
             text_kv, exit_step = self.generator.read_text(text), self.exit_step(index, update)
             blocks = rollout(self.generator, text_kv, noise, self.plan, exit_step)
             return torch.cat(list(blocks), dim=1), text
@@ -137,10 +165,11 @@ class SelfForcing:
 
     def _draw(self, index: int, update: str, samples: range) -> Draw:
         device, purpose = self.generator.device, f"distill/{update}"
-        return Draw(
-            randomness.uniform(self.seed, f"{purpose}/time", index, samples).to(device),
-            randomness.normal(self.latent_shape, self.seed, f"{purpose}/noise", index, samples).to(device),
-        )
+        with part("data"):
+            return Draw(
+                randomness.uniform(self.seed, f"{purpose}/time", index, samples).to(device),
+                randomness.normal(self.latent_shape, self.seed, f"{purpose}/noise", index, samples).to(device),
+            )
 
 
 def train_self_forcing(folder: Path, run: SelfForcing, draw_sheet: Callable[[Path], None]) -> list[float]:
@@ -152,4 +181,4 @@ def train_self_forcing(folder: Path, run: SelfForcing, draw_sheet: Callable[[Pat
 
     params = run.params
     rhythm = Rhythm(params.updates, params.checkpoint_every, params.sheet_every)
-    return train("distill", folder, rhythm, run.state(), run.step, sheet_of_average)
+    return train("distill", folder, rhythm, run.state(), run.step, run.worth(), sheet_of_average)

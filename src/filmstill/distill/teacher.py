@@ -9,13 +9,17 @@ from filmstill.diffusion.losses import flow_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise
 from filmstill.distill.ema import Ema
 from filmstill.distill.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.statistics import Worth
 from filmstill.distill.training import Rhythm, TrainState, train
 from filmstill.models.codec import DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.params.shared import World
 from filmstill.params.teacher import Teacher
+from filmstill.plan.flops import regression_flops
+from filmstill.plan.passes import Clip
 from filmstill.runtime import randomness
+from filmstill.runtime.stopwatch import part
 from filmstill.worlds import digits
 
 MAX_GRAD_NORM = 1.0
@@ -64,20 +68,24 @@ def train_teacher(
     def step(index: int) -> dict[str, float]:
         factor = warmup_then_decay(index, params.steps, params.warmup, params.decay_share)
         set_learning_rate(optimizers.values(), factor)
-        clips = digits.draw(world, seed, "teacher/clips", index, samples)
-        dropped = randomness.uniform(seed, "teacher/drop", index, samples) < params.drop_prompt
-        text = encoder.encode(["" if drop else p for p, drop in zip(clips.prompts, dropped, strict=True)])
-        x0 = codec.encode(clips.video)
-        noise = randomness.normal(tuple(x0.shape[1:]), seed, "teacher/noise", index, samples)
-        sigma = schedule.warp(randomness.uniform(seed, "teacher/time", index, samples))
-        velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
-        loss = flow_loss(x0, noise, velocity)
-        loss.backward()
-        norm = clip_gradients(model, MAX_GRAD_NORM)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-        ema.update(model, index)
+        with part("data"):
+            clips = digits.draw(world, seed, "teacher/clips", index, samples)
+            dropped = randomness.uniform(seed, "teacher/drop", index, samples) < params.drop_prompt
+            text = encoder.encode(["" if drop else p for p, drop in zip(clips.prompts, dropped, strict=True)])
+            x0 = codec.encode(clips.video)
+            noise = randomness.normal(tuple(x0.shape[1:]), seed, "teacher/noise", index, samples)
+            sigma = schedule.warp(randomness.uniform(seed, "teacher/time", index, samples))
+        with part("forward"):
+            velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
+            loss = flow_loss(x0, noise, velocity)
+        with part("backward"):
+            loss.backward()
+        with part("optimizer"):
+            norm = clip_gradients(model, MAX_GRAD_NORM)
+            for optimizer in optimizers.values():
+                optimizer.step()
+                optimizer.zero_grad()
+            ema.update(model, index)
         return {"loss": loss.item(), "gradient_norm": norm}
 
     def sheet_of_average(path: Path) -> None:
@@ -85,5 +93,8 @@ def train_teacher(
             draw_sheet(path)
 
     rhythm = Rhythm(params.steps, params.checkpoint_every, params.sheet_every)
-    train("teacher", folder, rhythm, state, step, sheet_of_average)
+    clip = Clip.of(world.latent_shape(model.config.in_channels), encoder.text_len)
+    flops = regression_flops(model.config, clip.whole(params.batch), model.checkpointing)
+    worth = Worth(params.batch * clip.tokens, lambda _index: flops, model.device)
+    train("teacher", folder, rhythm, state, step, worth, sheet_of_average)
     return ema

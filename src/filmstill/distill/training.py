@@ -5,23 +5,25 @@ last good checkpoint when the loss is not finite or explodes, and writes one whe
 """
 
 import math
-import statistics
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from filmstill.distill.ema import Ema
+from filmstill.distill.statistics import Statistics, Worth
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.checkpoint import Checkpoints
 from filmstill.runtime.curves import Curves
 from filmstill.runtime.distributed import agreed, first_said, is_first, local
 from filmstill.runtime.progress import progress
 from filmstill.runtime.stopping import SAVE, stop_requested
+from filmstill.runtime.stopwatch import part
 
 EXPLODES = 100.0  # times the median loss of the last WINDOW steps
 WINDOW = 50
@@ -70,48 +72,60 @@ def train(
     rhythm: Rhythm,
     state: TrainState,
     step: Callable[[int], dict[str, float]],
+    worth: Worth,
     draw_sheet: Callable[[Path], None],
 ) -> list[float]:
-    """Run `step(0)` … `step(steps - 1)` from wherever `folder` says the run stands.
+    """Run `step(0)` … `step(steps - 1)` from wherever `folder` says the run stands, on every process of a job.
 
-    step: trains once and returns scalars, `loss` among them. draw_sheet: writes a picture of samples to a path.
-    Returns the loss of every step.
+    step: trains once and returns scalars, `loss` among them, the same on every process. worth: what a step does.
+    draw_sheet: writes a picture of samples to a path. Returns the loss of every step.
     Raises FilmstillError when the loss is not finite or explodes, Interrupted when told to stop.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     done = saved = checkpoints.load_latest(state.allocated)
     curves = Curves(folder / "curves", done) if is_first() else None
     losses = agreed(curves.values("loss") if curves else [])
-    with closing(checkpoints), stop_requested() as stopping, progress(label, rhythm.steps, done) as bar:
-        for index in range(done, rhythm.steps):
-            scalars = step(index)
-            _check(label, scalars, losses[-WINDOW:], index, saved)
-            losses.append(scalars["loss"])
-            if curves:
-                curves.log(index, scalars)
-            bar.update()
-            bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
-            finished = index + 1
-            stop = stopping()  # once a step: a signal that comes later is answered after the next one
-            # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
-            if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
-                with torch.no_grad():
-                    draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
-            if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
-                tensors = state.tensors()
-                _check_tensors(label, tensors, index, saved)
+    with closing(checkpoints), stop_requested() as stopping, Statistics.of(worth, folder) as statistics:
+        with progress(label, rhythm.steps, done) as bar:
+            for index in range(done, rhythm.steps):
+                scalars = step(index)
+                _check(label, scalars, losses[-WINDOW:], index, saved)
+                losses.append(scalars["loss"])
                 if curves:
-                    curves.flush()
-                checkpoints.save(finished, tensors)
-                saved = finished
-            if stop:
-                checkpoints.wait()
-            if stop > SAVE and finished < rhythm.steps:
-                raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
+                    curves.log(index, scalars)
+                bar.update()
+                bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
+                statistics.add(index)
+                finished = index + 1
+                stop = stopping()  # once a step: a signal that comes later is answered after the next one
+                # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
+                if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
+                    with part("sheets"), torch.no_grad():
+                        draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
+                if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
+                    with part("saving"):
+                        _save(label, checkpoints, state, curves, finished, saved)
+                    statistics.report(label, rhythm.steps - finished)
+                    saved = finished
+                if stop:
+                    checkpoints.wait()
+                if stop > SAVE and finished < rhythm.steps:
+                    raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
         checkpoints.wait()
     if curves:
         curves.close()
     return losses
+
+
+def _save(
+    label: str, checkpoints: Checkpoints, state: TrainState, curves: Curves | None, finished: int, saved: int
+) -> None:
+    """Start to write a checkpoint, once what it stands on is known to be good and on disk."""
+    tensors = state.tensors()
+    _check_tensors(label, tensors, finished - 1, saved)
+    if curves:
+        curves.flush()
+    checkpoints.save(finished, tensors)
 
 
 def _allocate(optimizer: Optimizer) -> None:
@@ -144,7 +158,7 @@ def _check(label: str, scalars: dict[str, float], recent: list[float], index: in
                 f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step {saved}: "
                 "lower the learning rate, or look at the curves beside it"
             )
-    if len(recent) >= LEAST and abs(scalars["loss"]) > EXPLODES * (usual := statistics.median(map(abs, recent))):
+    if len(recent) >= LEAST and abs(scalars["loss"]) > EXPLODES * (usual := median(map(abs, recent))):
         raise FilmstillError(
             f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
             f"{usual:.3g}; stopped, the last good checkpoint is step {saved}: lower the learning rate"

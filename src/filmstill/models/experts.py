@@ -9,12 +9,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from filmstill.models.dit import VideoDiT
+from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.runtime import distributed
 
 
 class Denoiser(Protocol):
     """What a sampler and an objective ask of a teacher: VideoDiT's interface without plans and caches."""
+
+    @property
+    def config(self) -> DiTConfig: ...
 
     def read_text(self, text: Tensor) -> Any: ...
 
@@ -28,6 +31,11 @@ class Experts:
         self.high, self.low = high, low
         self.boundary = boundary
         self.device = device
+
+    @property
+    def config(self) -> DiTConfig:
+        """Both are of the same sizes."""
+        return self.high.config
 
     def read_text(self, text: Tensor) -> Tensor:
         """The token vectors themselves: each expert reads them its own way."""

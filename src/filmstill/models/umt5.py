@@ -2,7 +2,8 @@
 
 Notable: reads Wan's `models_t5_umt5-xxl-enc-bf16.pth` and Hugging Face's `text_encoder/` into one folder of ours;
 the network is loaded when a prompt is missing from the cache, and let go of afterwards; a prompt is encoded alone
-and without padding, so its vectors are the same bits whatever else was asked for and wherever a run was killed.
+and without padding, so its vectors are the same bits whatever else was asked for and wherever a run was killed; the
+processes of a job divide the prompts, and the network's weights lie spread over them.
 
 Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/{t5,tokenizers}.py` for the names, the cleaning and the length.
 """
@@ -12,7 +13,8 @@ import html
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 from filmstill.errors import FilmstillError
 from filmstill.models.prompt_cache import PromptCache
 from filmstill.models.released import Weights, check_names, open_weights, read_json
+from filmstill.runtime import distributed
+from filmstill.runtime.distributed import Spread, is_first
 from filmstill.runtime.files import sha256_of, write_json, write_text
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import STORED, stream_tensors
@@ -121,28 +125,27 @@ class Umt5:
         return cls(folder, config, text_len, digest, prompts, placement, device, dtype)
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Token vectors [B, text_len, text_dim] on the CPU in `dtype`, zero past a prompt's last token (its </s>)."""
+        """Token vectors [B, text_len, text_dim] on the CPU in `dtype`, zero past a prompt's last token (its </s>).
+
+        In a job of several processes the prompts must have been prepared: the network needs all of them at once.
+        """
         cleaned = [clean_prompt(prompt) for prompt in prompts]
         asked = list(dict.fromkeys(cleaned))
-        found = zip(asked, self.cache.get(asked), strict=True)
-        rows = {prompt: kept for prompt, kept in found if kept is not None}
-        missing = [prompt for prompt in asked if prompt not in rows]
-        rows |= zip(missing, list(self._make(missing)), strict=True)
-        self._let_go()
+        alone = distributed.size() == 1
+        rows = self._found_or_made(asked) if alone else {prompt: self.cache.wait_for(prompt) for prompt in asked}
         out = torch.zeros(len(prompts), self.text_len, self.text_dim, dtype=self.dtype)
         for row, prompt in zip(out, cleaned, strict=True):
             row[: len(rows[prompt])] = rows[prompt]
         return out
 
     def prepare(self, prompts: list[str]) -> None:
-        """Encode what has no file in the cache. Several processes may share the prompts."""
+        """Encode what has no file in the cache. The processes of a job all ask for the same prompts, and divide them;
+        several jobs may share the cache."""
         asked = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
-        missing = [prompt for prompt in asked if not self.cache.holds(prompt)]
+        # The first process looks for all: on another node a file that was looked for in vain may stay unseen for long.
+        missing = distributed.agreed([prompt for prompt in asked if is_first() and not self.cache.holds(prompt)])
         if missing:
-            made = self._make(missing)
-            with progress("text", len(missing), unit="prompt") as bar:
-                for _ in made:
-                    bar.update()
+            self._make_shares(missing)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -152,23 +155,44 @@ class Umt5:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _make(self, prompts: list[str]) -> Iterator[Tensor]:
-        """Vectors [tokens, text_dim] of cleaned prompts as they are encoded, each put into the cache on its way."""
-        return self._rows(prompts, self._tokens(prompts)) if prompts else iter(())
+    def _found_or_made(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Vectors [tokens, text_dim] of cleaned prompts, for a process alone."""
+        found = zip(prompts, self.cache.get(prompts), strict=True)
+        rows = {prompt: kept for prompt, kept in found if kept is not None}
+        if missing := [prompt for prompt in prompts if prompt not in rows]:
+            rows |= zip(missing, list(self._make(missing, self._tokens(missing))), strict=True)
+        self._let_go()
+        return rows
 
-    def _rows(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
-        network = self._placed()
+    def _make_shares(self, prompts: list[str]) -> None:
+        """Put cleaned prompts into the cache: every process its share of them, all in as many passes."""
+        processes, tokens = distributed.size(), self._tokens(prompts)
+        mine = slice(distributed.rank(), None, processes)
+        with progress("text", len(prompts), unit="prompt") if is_first() else nullcontext() as bar:
+            for _ in self._make(prompts[mine], tokens[mine]):
+                if bar:
+                    bar.update(min(processes, len(prompts) - bar.n))
+        if len(tokens[mine]) < len(tokens[::processes]):
+            self._pass(tokens[0])  # the others' last pass gathers this process's weights too
+        distributed.barrier()
+
+    def _make(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
+        """Vectors [tokens, text_dim] of cleaned prompts as they are encoded, each put into the cache on its way."""
         for prompt, ids in zip(prompts, tokens, strict=True):
-            with torch.no_grad():
-                rows = network(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
+            rows = self._pass(ids)
             self.cache.put(prompt, rows)
             yield rows
 
+    @torch.no_grad()
+    def _pass(self, ids: list[int]) -> Tensor:
+        """[tokens, text_dim] on the CPU. Where the network is spread every process must make the pass."""
+        return self._placed()(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
+
     def _tokens(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids with </s> at the end, cut to `text_len`; says on stderr how many were cut."""
+        """Token ids with </s> at the end, cut to `text_len`; the first process says on stderr how many were cut."""
         whole = [self._tokenizer.encode(prompt).ids for prompt in prompts]
         longest = max(map(len, whole))
-        if longest > self.text_len:
+        if longest > self.text_len and is_first():
             cut = sum(len(ids) > self.text_len for ids in whole)
             print(
                 f"warning: {cut} of {len(prompts)} prompts are longer than {self.text_len} tokens and were cut;"
@@ -182,12 +206,17 @@ class Umt5:
         return _open_tokenizer(self.folder / TOKENIZER)
 
     def _placed(self) -> nn.Module:
-        """The network on its device; loaded if need be."""
+        """The network on its device, or spread over the processes; loaded if need be."""
         if self._network is None:
             if _digest(self.folder) != self.digest:
                 raise FilmstillError(f"{self.folder}: its files are not those {FACTS} was written for; import it again")
-            self._network = _load_network(open_weights(self.folder / WEIGHTS), self.config, self.device, self.dtype)
-        return self._network.to(self.device)
+            weights, spread = open_weights(self.folder / WEIGHTS), distributed.spread()
+            if spread is None:
+                self._network = _load_network(weights, self.config, self.device, self.dtype)
+            else:  # from the host's memory a block at a time: training's networks may be on the device already
+                whole = _load_network(weights, self.config, torch.device("cpu"), self.dtype)
+                self._network = _spread(whole, spread, self.device)
+        return self._network
 
 
 def _names_in(source: Path, weights: Weights) -> dict[str, str]:
@@ -266,8 +295,20 @@ def _load_network(weights: Weights, config: dict[str, Any], device: torch.device
     network: Any = _empty_network(config)
     tensors = {name: weights[name].to(device, dtype) for name in weights}
     network.load_state_dict({**tensors, TIED: tensors[EMBEDDING]}, assign=True)
-    network.tie_weights()  # one parameter again: a move to another device would copy two
+    network.tie_weights()  # one parameter again: two would be gathered twice where the network is spread
     return network.requires_grad_(False)
+
+
+def _spread(network: Any, spread: Spread, device: torch.device) -> nn.Module:
+    """Its weights divided over the processes in place: a group a block, and one for the embedding and the last norm."""
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+    if device.type != spread.device:  # text.placement: cpu beside GPUs
+        spread = replace(spread, device=device.type)
+    offload = CPUOffloadPolicy() if spread.offload and device.type == "cuda" else OffloadPolicy()
+    for group in (*network.encoder.block, network):
+        fully_shard(group, mesh=spread.mesh, offload_policy=offload)
+    return network
 
 
 def _digest(folder: Path) -> str:

@@ -4,9 +4,10 @@ Notable: formulas of the config and a pass, term by term as the network computes
 forward one, but once where nothing below learns; checkpointing computes the layers once more.
 """
 
+from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.plan.network import patch_size
-from filmstill.plan.passes import Pass
+from filmstill.plan.passes import Clip, Pass
 
 
 def text_flops(config: DiTConfig, batch: int, text_len: int) -> float:
@@ -64,6 +65,24 @@ def regression_flops(config: DiTConfig, call: Pass, checkpointing: bool) -> floa
     """A forward and a backward pass, text included: an update of the critic, of ODE init, of the embedded teacher."""
     text = text_flops(config, call.batch, call.text_len) + text_backward_flops(config, call.batch, call.text_len)
     return text + forward_flops(config, call) + backward_flops(config, call, checkpointing)
+
+
+def critic_update_flops(
+    config: DiTConfig, clip: Clip, attention: BlockCausal, passes: float, checkpointing: bool
+) -> float:
+    """A critic update's operations a sample; `passes` of a rollout's blocks each, the one that exits included."""
+    rolled = rollout_flops(config, clip.blocks(attention), passes)
+    return rolled + regression_flops(config, clip.whole(), checkpointing)
+
+
+def generator_update_flops(
+    config: DiTConfig, score: DiTConfig, clip: Clip, attention: BlockCausal, passes: float, checkpointing: bool
+) -> float:
+    """A generator update's: the rollout with its backward pass, the guided real score, the critic's."""
+    blocks = clip.blocks(attention)
+    rolled = rollout_flops(config, blocks, passes)
+    backward = rollout_backward_flops(config, blocks, checkpointing)
+    return rolled + backward + reading_flops(score, clip.whole(2)) + reading_flops(config, clip.whole())
 
 
 def reading_flops(config: DiTConfig, call: Pass) -> float:

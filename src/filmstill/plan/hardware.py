@@ -6,6 +6,8 @@ promises. Speed is that of dense bfloat16 products, from the vendor's data sheet
 
 from dataclasses import dataclass
 
+import torch
+
 from filmstill.params.load import require
 
 GIB = 2.0**30
@@ -31,6 +33,14 @@ GPUS = {
     "h200-141gb": Gpu(139.8 * GIB, 989.4e12),  # H200 SXM data sheet: 1,979 with sparsity
     "b200-180gb": Gpu(178.3 * GIB, 2250e12),  # DGX B200 data sheet: eight GPUs, 36 PFLOP/s with sparsity
 }
+
+
+def speed_of(device: torch.device) -> float | None:
+    """Speed of the GPU that this is; None: a CPU, or a card that is not in the table."""
+    if device.type != "cuda":
+        return None
+    words = torch.cuda.get_device_name(device).lower().replace("-", " ").split()
+    return next((gpu.speed for kind, gpu in GPUS.items() if kind.split("-")[0].removeprefix("rtx") in words), None)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.params.shared import Compute
 from filmstill.params.teacher import NOTHING
-from filmstill.plan.flops import reading_flops, regression_flops, rollout_backward_flops, rollout_flops, sampling_flops
+from filmstill.plan.flops import (
+    critic_update_flops,
+    generator_update_flops,
+    regression_flops,
+    rollout_flops,
+    sampling_flops,
+)
 from filmstill.plan.hardware import USABLE, Machine
 from filmstill.plan.memory import (
     FLOAT32,
@@ -116,7 +122,9 @@ def distill(run: Run) -> Stage:
     """Self-Forcing: critic updates on rollouts without gradient, then one of the generator on a rollout with it."""
     params, config = run.params.distill, run.config
     passes = (run.params.student.steps + 1) / 2
-    critic, generator = critic_flops(run, passes), generator_flops(run, passes)
+    rolled = (run.clip(), run.attention, passes, run.checkpointing)
+    critic = critic_update_flops(config, *rolled)
+    generator = generator_update_flops(config, run.scores[0], *rolled)
     flops = params.updates * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.scores, run.machine.shards))
@@ -127,20 +135,6 @@ def distill(run: Run) -> Stage:
     }
     work = _checkpoints(3 * float32_bytes(config) + 2 * optimizer_bytes(config, muon=False))
     return Stage("distill", moments, flops, run.machine.gpus, float32_bytes(config), work)
-
-
-def critic_flops(run: Run, passes: float) -> float:
-    """A critic update's operations a sample; `passes` of a rollout's blocks each, the one that exits included."""
-    rolled = rollout_flops(run.config, run.clip().blocks(run.attention), passes)
-    return rolled + regression_flops(run.config, run.clip().whole(), run.checkpointing)
-
-
-def generator_flops(run: Run, passes: float) -> float:
-    """A generator update's: the rollout with its backward pass, the guided real score, the critic's."""
-    blocks, clip = run.clip().blocks(run.attention), run.clip()
-    rolled = rollout_flops(run.config, blocks, passes)
-    backward = rollout_backward_flops(run.config, blocks, run.checkpointing)
-    return rolled + backward + reading_flops(run.scores[0], clip.whole(2)) + reading_flops(run.config, clip.whole())
 
 
 def samples(run: Run) -> Stage:

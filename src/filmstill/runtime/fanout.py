@@ -1,4 +1,4 @@
-"""Fan a stage's shards out through Snakemake, with one progress bar over all of them: local processes, or SLURM jobs."""
+"""Fan a stage's shards out through Snakemake, here or as jobs of SLURM's, with one progress bar over all of them."""
 
 import signal
 import subprocess

@@ -17,7 +17,7 @@ JOB = "FILMSTILL_JOB"  # set inside a cluster's job: the folder of its submissio
 REPORT = "progress.json"  # there
 
 
-def progress(label: str, total: int, done: int = 0, unit: str = "step") -> "tqdm | Report":
+def progress(label: str, total: int, done: float = 0, unit: str = "step") -> "tqdm | Report":
     """A bar on stderr; use it as a context manager and call `update()`. In a job, a report for whoever waits for it."""
     if JOB in os.environ:
         return Report(label, total, done, unit)
@@ -31,9 +31,8 @@ def progress(label: str, total: int, done: int = 0, unit: str = "step") -> "tqdm
 class Report:
     """What a bar is used for here, written by a job's first process to its submission's folder."""
 
-    def __init__(self, label: str, total: int, done: int, unit: str) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.n: float = done
+    def __init__(self, label: str, total: int, done: float, unit: str) -> None:
+        self.label, self.total, self.n, self.unit = label, total, done, unit
         self.unit_scale = False
         self.postfix: dict[str, str] = {}
         self.written = float("-inf")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from filmstill.runtime import distributed
+from filmstill.runtime.progress import JOB
 
 SAVE = 1  # asked for: save, and go on; a larger number is the signal to save and leave by
-JOB = "FILMSTILL_JOB"  # set inside a cluster's job: the folder of its submission
 NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 

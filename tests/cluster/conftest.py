@@ -1,0 +1,34 @@
+"""The clusters that the tests share: brought up once, taken down whatever happens."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from lab import Lab
+from lab_host import ACCOUNTING, missing
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A cluster without accounting; this process's SLURM commands and /etc/slurm/slurm.conf mean it."""
+    cluster = Lab(tmp_path_factory.mktemp("slurm"), system=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.conf))
+        yield from started(cluster)
+
+
+@pytest.fixture(scope="session")
+def lab_with_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Another cluster, whose sacct works; only what is given its `environment()` sees it."""
+    if packages := missing(ACCOUNTING):
+        pytest.skip(f"not installed: {packages}")
+    yield from started(Lab(tmp_path_factory.mktemp("slurm-accounting"), accounting=True))
+
+
+def started(cluster: Lab) -> Iterator[Lab]:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest tears down after Ctrl-C, not after SIGTERM
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()

@@ -1,0 +1,336 @@
+"""A stage as a job of a real SLURM: whatever ends the job or the process that waits for it, every step is done once.
+
+Notable: the stage counts, and its count is its checkpoint, so that a job takes seconds; everything around it, from
+`run("distill", dispatched(main))` to what is published, is the pipeline's own.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from repository import ROOT, environment
+
+STEPS = 12
+SECONDS = 60.0  # enough for anything that is waited for here
+
+STAGE = """
+import os
+import time
+
+from filmstill.cluster.dispatch import dispatched
+from filmstill.errors import GateError, Interrupted
+from filmstill.params.load import read_plain
+from filmstill.runtime import distributed
+from filmstill.runtime.files import write_json
+from filmstill.runtime.progress import progress
+from filmstill.runtime.stage import run
+from filmstill.runtime.stopping import SAVE, stop_requested
+
+
+def main(stage):
+    given, steps = read_plain("params.yaml"), stage.work / "steps.txt"
+    params = given["distill"]
+    done = len(steps.read_text().splitlines()) if steps.exists() else 0
+    with stop_requested() as told, progress("distill", params["steps"], done) as bar:
+        for step in range(distributed.agreed(done), params["steps"]):
+            time.sleep(given["seconds"])
+            if step == params["fails_at"] and distributed.rank() == 1:
+                raise ValueError(f"no step {step} today")
+            distributed.highest(step)
+            if distributed.is_first():
+                with steps.open("a") as file:
+                    file.write(f"{step} {os.environ.get('SLURM_JOB_ID', 'here')}\\n")
+            bar.update()
+            if (stop := told()) > SAVE:
+                raise Interrupted("stopped", stop)
+    if distributed.is_first():
+        print("counted to", params["steps"], "on", distributed.size())
+        write_json(stage.out / "distill" / "count.json", params["steps"])
+    if params["gate"] > params["steps"]:
+        raise GateError(f"distill.gate: is {params['gate']}, counted to {params['steps']}")
+
+
+if __name__ == "__main__":
+    run("distill", dispatched(main))
+"""
+GRAPH = {
+    "distill": {
+        "cmd": "python stages/distill.py",
+        "deps": ["stages/distill.py"],
+        "params": ["distill"],
+        "metrics": [{"data/distill/count.json": {"cache": False}}],
+    }
+}
+
+
+@dataclass
+class Repository:
+    """A repository whose one stage counts, on two nodes of the cluster."""
+
+    root: Path
+    around: dict[str, str]
+
+    def write(self, seconds: float = 0.5, cluster: dict[str, Any] | None = None, **params: Any) -> None:
+        """params.yaml and cluster.yaml anew, with these values instead of the usual ones; `seconds` is not in the key."""
+        usual = {"steps": STEPS, "fails_at": -1, "gate": 0}
+        asked = {"nodes": 2, "cpus_per_task": 1, "memory_gb": 1, "time": "0:10:00", "signal_seconds": 30}
+        machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": asked, **(cluster or {})}
+        given = {"compute": {}, "seconds": seconds, "distill": usual | params}
+        for name, value in (("params", given), ("cluster", machine)):
+            (self.root / f"{name}.yaml").write_text(yaml.safe_dump(value))
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """The stage as `dvc repro` runs it, in a session of its own; its stderr goes to stderr.txt."""
+        words = command or (sys.executable, "stages/distill.py")
+        with (self.root / "stderr.txt").open("w") as said:
+            return subprocess.Popen(
+                words, cwd=self.root, env=self.around, stdout=said, stderr=said, text=True, start_new_session=True
+            )
+
+    def said(self) -> str:
+        return (self.root / "stderr.txt").read_text()
+
+    def run(self) -> int:
+        return self.start().wait(SECONDS)
+
+    def steps(self) -> list[int]:
+        return [int(line.split()[0]) for path in self.works("steps.txt") for line in path.read_text().splitlines()]
+
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that made steps."""
+        return sorted({line.split()[1] for path in self.works("steps.txt") for line in path.read_text().splitlines()})
+
+    def works(self, pattern: str) -> list[Path]:
+        return sorted(self.root.glob(f".work/distill/*/{pattern}"))
+
+    def published(self) -> int | None:
+        path = self.root / "data/distill/count.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def slurm(self, *words: str) -> str:
+        return subprocess.run(words, cwd=self.root, env=self.around, capture_output=True, text=True, check=True).stdout
+
+    def alive(self) -> list[str]:
+        """Ids of this repository's jobs that wait or run."""
+        lines = self.slurm("squeue", "--noheader", "--Format", "JobID:|,WorkDir:|").splitlines()
+        return [line.split("|")[0] for line in lines if line.split("|")[1] == str(self.root)]
+
+    def python(self, line: str) -> str:
+        return self.slurm(sys.executable, "-c", line)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, lab: Any) -> Iterator[Repository]:
+    shutil.copytree(ROOT / "src/filmstill", tmp_path / "src/filmstill", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/distill.py").write_text(STAGE)
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": GRAPH}))
+    found = Repository(tmp_path, {**environment(tmp_path), **lab.environment(), "COLUMNS": "200"})
+    found.write()
+    yield found
+    left = found.alive()
+    for job in left:
+        found.slurm("scancel", "--signal=KILL", job)
+        found.slurm("scancel", job)
+    assert not left, f"jobs left behind: {left}\n{found.said()}"
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.1)
+    return found
+
+
+def midway(repository: Repository) -> tuple[subprocess.Popen[str], str]:
+    """The stage under way, a few steps done; the process that waits and its job's id."""
+    process = repository.start()
+    until(lambda: process.poll() is not None or len(repository.steps()) > 2)
+    assert process.poll() is None, repository.said()
+    return process, repository.jobs()[0]
+
+
+def finished(repository: Repository, code: int) -> None:
+    """The stage ended well: published, every step made once."""
+    assert code == 0, repository.said()
+    assert repository.published() == STEPS
+    assert repository.steps() == list(range(STEPS))
+
+
+def test_a_stage_runs_as_a_job_and_is_published(repository):
+    repository.write(seconds=0)
+    finished(repository, repository.run())
+    said = repository.said()
+    assert "distill: submitted job" in said and "running on node[1-2]" in said  # the line of state
+    assert f"counted to {STEPS} on 2" in said  # the first process's log
+    [folder] = repository.works("jobs/*")
+    report = json.loads((folder / "progress.json").read_text())
+    assert (report["n"], report["total"]) == (STEPS, STEPS)
+    shutil.rmtree(repository.root / "data")
+    repository.works("done.json")[0].unlink()  # killed before it published: the job's own record says that all is made
+    finished(repository, repository.run())
+    assert repository.works("jobs/*") == [folder]
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["recorded", "forgotten"])
+def test_the_next_run_attaches_to_the_job_of_a_killed_one(repository, forget):
+    process, job = midway(repository)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    record = repository.works("job.json")[0]
+    before = json.loads(record.read_text())
+    if forget:
+        record.unlink()
+    finished(repository, repository.run())
+    assert f"distill: attached to job {job}" in repository.said()
+    assert repository.jobs() == [job] and len(repository.works("jobs/*")) == 1
+    assert json.loads(record.read_text()) == before
+
+
+def test_a_submission_killed_half_way_is_adopted(repository):
+    """After sbatch, before submitit has put the job's pickle where the job looks for it."""
+    repository.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")  # jobs wait
+    try:
+        process = repository.start()
+        until(repository.alive)
+        until(lambda: repository.works("job.json"))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        [pickle] = repository.works("jobs/*/*_submitted.pkl")
+        pickle.rename(pickle.with_name("0123456789abcdef.pkl"))
+        repository.works("job.json")[0].unlink()
+    finally:
+        repository.slurm("scontrol", "update", "PartitionName=main", "State=UP")
+    finished(repository, repository.run())
+    assert len(repository.works("jobs/*")) == 1
+
+
+def test_a_cancelled_job_ends_the_stage_and_the_next_run_goes_on(repository):
+    repository.write(seconds=1)  # so that it is not done before SIGKILL follows SIGTERM
+    process, job = midway(repository)
+    repository.slurm("scancel", job)
+    assert process.wait(SECONDS) == 2
+    assert f"distill: job {job} was cancelled; `dvc repro` goes on" in repository.said()
+    assert repository.published() is None
+    repository.write(seconds=0)
+    finished(repository, repository.run())
+    assert len(repository.jobs()) == 2
+
+
+def test_a_crash_is_told_and_not_tried_again(repository):
+    repository.write(seconds=0, fails_at=4)
+    assert repository.run() == 2
+    last = repository.said().splitlines()[-1]
+    assert "crashed: ValueError: no step 4 today (stages/distill.py:" in last and "_0_log.err" in last
+    assert repository.steps() == [0, 1, 2, 3] and repository.published() is None
+    [folder] = repository.works("jobs/*")
+    assert not list(folder.glob("left-*"))
+
+
+def test_a_missed_gate_shows_by_how_much_and_does_not_train_again_when_lowered(repository):
+    repository.write(seconds=0, gate=STEPS + 1)
+    assert repository.run() == 1
+    assert f"distill.gate: is {STEPS + 1}, counted to {STEPS}" in repository.said().splitlines()[-1]
+    assert repository.published() == STEPS  # the figures
+    repository.write(seconds=0)
+    finished(repository, repository.run())
+
+
+def test_requeued_from_outside_it_goes_on_at_its_step(repository):
+    process, job = midway(repository)
+    repository.slurm("scontrol", "requeue", job)
+    finished(repository, process.wait(SECONDS))
+    assert repository.jobs() == [job] and "requeued 1 times" in repository.said()
+
+
+def test_warned_of_its_time_limit_it_leaves_in_order_and_that_is_no_loss(repository):
+    repository.write(cluster={"max_requeues": 0})
+    process, job = midway(repository)
+    repository.slurm("scancel", "--signal=USR2", job)
+    finished(repository, process.wait(SECONDS))
+    assert repository.jobs() == [job] and "requeued 1 times" in repository.said()
+    assert [path.name for path in repository.works("jobs/*/left-*")] == ["left-0"]
+
+
+@pytest.mark.parametrize("allowed", [1, 0])
+def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository, allowed):
+    repository.write(cluster={"max_requeues": allowed})
+    process, job = midway(repository)
+    ranks = [each for each in psutil.process_iter() if rank_of(each, job) == "1"]
+    assert ranks
+    for each in ranks:
+        each.kill()
+    code = process.wait(SECONDS)
+    if allowed:
+        finished(repository, code)
+        assert len(repository.jobs()) == 2
+    else:
+        assert code == 2 and "more often than max_requeues" in repository.said().splitlines()[-1]
+
+
+def rank_of(process: psutil.Process, job: str) -> str | None:
+    with suppress(psutil.Error):
+        around = process.environ()
+        if around.get("SLURM_JOB_ID") == job and "submitit.core._submit" in process.cmdline():
+            return around.get("SLURM_PROCID")
+    return None
+
+
+def test_another_job_under_the_id_on_record_is_not_trusted(repository, tmp_path):
+    """A cluster set up anew counts its jobs from 1: the record's id is a stranger's, and its result another's."""
+    repository.write(seconds=1)
+    process, job = midway(repository)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    repository.slurm("scancel", job)
+    repository.write(seconds=0)
+    until(lambda: not repository.alive())
+    submitted = repository.slurm("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", "--wrap", "sleep 60")
+    record = repository.works("job.json")[0]
+    record.write_text(json.dumps({**json.loads(record.read_text()), "id": submitted.strip()}))
+    finished(repository, repository.run())
+    repository.slurm("scancel", submitted.strip())
+    assert "attached" not in repository.said() and len(repository.works("jobs/*")) == 2
+
+
+def test_told_to_stop_it_leaves_the_job_and_says_how_to_go_on(repository):
+    repository.write(seconds=1)
+    process, job = midway(repository)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 143
+    last = repository.said().splitlines()[-1]
+    assert f"job {job} goes on" in last and "`dvc repro` attaches" in last and "filmstill cancel distill" in last
+    assert repository.alive() == [job]
+    table = repository.python("from filmstill.cluster.jobs import show_jobs; show_jobs()")
+    assert "running on node[1-2]" in table and f"/{STEPS} step" in table
+    said = repository.python("from filmstill.cluster.jobs import cancel_jobs; cancel_jobs('distill')")
+    assert f"cancelled job {job} (distill-" in said
+    until(lambda: not repository.alive())
+    assert "gone, not finished" in repository.python("from filmstill.cluster.jobs import show_jobs; show_jobs()")
+
+
+def test_when_dvc_is_killed_the_wait_ends_and_the_lock_is_free(repository):
+    dvc = repository.root / "dvc"
+    dvc.write_text("import subprocess, sys\nsubprocess.run([sys.executable, 'stages/distill.py'])\n")
+    process = repository.start(sys.executable, "dvc")
+    until(lambda: len(repository.steps()) > 2)
+    [stage] = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs([stage], SECONDS)[1] == []
+    finished(repository, repository.run())
+    assert len(repository.jobs()) == 1

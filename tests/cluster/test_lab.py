@@ -1,0 +1,168 @@
+"""The cluster that the tests run on is a real one: it starts jobs, loses nodes, preempts, restarts, and goes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lab_host
+import psutil
+import pytest
+from lab import Lab
+
+from filmstill.errors import FilmstillError
+
+HERE = Path(__file__).parent
+WAITING = "import time\n\ndef test(lab):\n    open('{}', 'w')\n    time.sleep(60)\n"
+
+
+def ends(lab: Lab, job: int, seconds: float = 30) -> str:
+    """The state that a job ends in."""
+    lab.wait_until(lambda: lab.job(job).state not in ("PD", "R", "CG"), seconds)
+    return lab.job(job).state
+
+
+def runs(lab: Lab, job: int) -> None:
+    lab.wait_until(lambda: lab.job(job).state == "R", 20)
+
+
+def test_a_job_has_its_nodes_and_pretended_gpus(lab: Lab, tmp_path: Path):
+    job = lab.submit(
+        f"srun bash -c 'echo $SLURM_PROCID $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES >> {tmp_path}/$SLURM_PROCID'",
+        nodes=2,
+        ntasks_per_node=1,
+        gpus_per_node=2,
+    )
+    assert ends(lab, job) == "CD"
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["0 node1 0,1\n", "1 node2 0,1\n"]
+    assert lab.job(job).nodes == "node[1-2]"
+
+
+def test_a_job_on_a_node_that_loses_power_is_requeued_and_ends(lab: Lab, tmp_path: Path):
+    """Its node, not its command, is what failed: the survivors are not told by a closed socket."""
+    log = tmp_path / "log"
+    work = f"echo $SLURM_RESTART_COUNT/$SLURM_PROCID >> {log}; [ $SLURM_RESTART_COUNT ] || sleep 600"
+    job = lab.submit(f"srun --kill-on-bad-exit=1 bash -c '{work}'", nodes=2, ntasks_per_node=1)
+    lab.wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2, 20)
+    lab.stop_node("node2")
+    assert lab.processes("node2") == []
+    lab.start_node("node2")
+    assert ends(lab, job) == "CD"
+    assert lab.job(job).restarts == 1
+    assert sorted(log.read_text().split()) == ["/0", "/1", "1/0", "1/1"]
+
+
+def test_a_daemon_that_comes_back_in_time_costs_its_job_nothing(lab: Lab):
+    job = lab.submit("sleep 3", nodelist="node2")
+    runs(lab, job)
+    lab.stop_slurmd("node2")
+    lab.start_node("node2")
+    assert (ends(lab, job), lab.job(job).restarts) == ("CD", 0)
+
+
+def test_a_job_in_low_is_told_and_makes_way_for_one_in_high(lab: Lab):
+    leave = "trap 'scontrol requeue $SLURM_JOB_ID' USR2; [ $SLURM_RESTART_COUNT ] || { sleep 600 & wait; wait; }"
+    low = lab.submit(leave, partition="low", nodes=2, exclusive=True, signal="B:USR2@60", time=10)
+    runs(lab, low)
+    high = lab.submit("true", partition="high", nodes=2, exclusive=True)
+    assert ends(lab, high) == "CD"
+    assert ends(lab, low) == "CD"
+    assert lab.job(low).restarts == 1
+
+
+def test_jobs_outlive_the_controller(lab: Lab):
+    first = lab.submit("sleep 3", nodes=2)
+    second = lab.submit("true", dependency=f"afterok:{first}")
+    runs(lab, first)
+    lab.restart_controller()
+    assert (lab.job(first).restarts, ends(lab, first), ends(lab, second)) == (0, "CD", "CD")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"partition": "short", "time": 5}, "PartitionTimeLimit"),
+        ({"partition": "far"}, "Nodes required for job are DOWN, DRAINED or reserved"),
+    ],
+)
+def test_partitions_on_which_a_job_would_wait_for_ever(lab: Lab, flags: dict[str, object], reason: str):
+    job = lab.submit("true", **flags)
+    lab.wait_until(lambda: lab.job(job).reason.startswith(reason), 10)
+    subprocess.run(["scancel", str(job)], check=True)
+    assert ends(lab, job) == "CA"
+
+
+def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
+    job = lab_with_accounting.submit("true")
+    words = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
+    environment = {**os.environ, **lab_with_accounting.environment()}
+    said = lambda: subprocess.run(words, env=environment, capture_output=True, text=True).stdout  # noqa: E731
+    lab_with_accounting.wait_until(lambda: said() == "COMPLETED\n", 30)
+
+
+def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Path):
+    other = Lab(tmp_path / "slurm", nodes=1)
+    try:
+        other.up()
+        pids = {process.pid for process in other.processes()}
+        other.up()  # found up, and left alone
+        assert {process.pid for process in other.processes()} == pids
+        job = other.submit(f"setsid sleep 600 & touch {tmp_path}/began; sleep 600")
+        other.wait_until((tmp_path / "began").exists, 20)
+        assert other.job(job).nodes == "node1"
+        pids = {process.pid for process in other.processes()}
+    finally:
+        other.down()
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and lab_host.lives(psutil.Process(pid))]
+    assert traces(other.folder) == []
+    assert lab.is_up()
+
+
+def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path: Path):
+    """The fixtures of this folder in a pytest of their own, which is told to stop in the middle of a test."""
+    (tmp_path / "conftest.py").symlink_to(HERE / "conftest.py")
+    (tmp_path / "test_it.py").write_text(WAITING.format(tmp_path / "up"))
+    before = os.readlink(lab_host.SYSTEM_CONF)
+    words = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "--rootdir",
+        str(tmp_path),
+        "--basetemp",
+        str(tmp_path / "t"),
+        str(tmp_path),
+    )
+    around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1] / 'src'}"}
+    session = subprocess.Popen(words, cwd=tmp_path, env=around, stdout=subprocess.PIPE, text=True)
+    lab.wait_until((tmp_path / "up").exists, 30)
+    assert os.readlink(lab_host.SYSTEM_CONF) != before
+    session.send_signal(signal.SIGTERM)
+    said, _ = session.communicate(timeout=30)
+    assert "KeyboardInterrupt" in said
+    assert traces(tmp_path / "t") == []
+    assert os.readlink(lab_host.SYSTEM_CONF) == before
+
+
+def traces(folder: Path) -> list[str]:
+    """Command lines of living processes that name the folder, or were started to talk to a cluster in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words, around = " ".join(process.cmdline()), process.environ()
+        except psutil.Error:
+            continue
+        if str(folder) in words or str(folder) in around.get("SLURM_CONF", ""):
+            found.append(words)
+    return found
+
+
+def test_a_real_cluster_s_slurm_conf_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    system, conf = tmp_path / "slurm.conf", tmp_path / "lab" / "etc" / "slurm.conf"
+    monkeypatch.setattr(lab_host, "SYSTEM_CONF", system)
+    system.write_text("ClusterName=real\n")
+    with pytest.raises(FilmstillError, match="belongs to a real cluster"):
+        lab_host.point(conf)
+    lab_host.unpoint(conf)
+    assert system.read_text() == "ClusterName=real\n"

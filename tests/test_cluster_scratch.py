@@ -1,0 +1,132 @@
+"""Which folder other hosts can see, and `.work` as a link into it. No SLURM is needed."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from filmstill.cluster import scratch
+from filmstill.cluster.config import Cluster
+from filmstill.cluster.scratch import refuse_unshared, use_scratch
+from filmstill.cluster.slurm import tag
+from filmstill.errors import FilmstillError
+
+HERE = {"node1": (socket.gethostname(), "127.0.0.1"), "node2": ("localhost", "127.0.0.1")}
+FAR = {**HERE, "node3": ("other.example", "192.0.2.1")}  # an address that is nobody's
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    (tmp_path / "repository").mkdir()
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Cluster:
+    (tmp_path / "scratch").mkdir()
+    return Cluster(scratch=str(tmp_path / "scratch"))
+
+
+@pytest.fixture
+def mounts(tmp_path, monkeypatch, root, cluster):
+    """Pretend these kinds of file systems: of everything, of the scratch, of the repository."""
+
+    def write(everything: str, of_scratch: str, of_root: str) -> None:
+        lines = [f"a / {everything} rw", f"b {cluster.scratch} xfs rw", f"c {cluster.scratch} {of_scratch} rw"]
+        (tmp_path / "mounts").write_text("\n".join([*lines, f"d {root} {of_root} rw", ""]))
+
+    monkeypatch.setattr(scratch, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(scratch, "EXPORTS", tmp_path / "exports")
+    return write
+
+
+def test_on_one_host_everything_is_shared(root, cluster, mounts):
+    mounts("ext4", "tmpfs", "xfs")
+    refuse_unshared(cluster, root, HERE)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "overlay", "tmpfs"])
+def test_a_scratch_of_this_machine_alone_is_refused(root, cluster, mounts, kind):
+    mounts("ext4", kind, "nfs4")
+    with pytest.raises(FilmstillError, match=rf"scratch: is '\S+/scratch', on {kind} of this machine.* which node3 is"):
+        refuse_unshared(cluster, root, FAR)
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.juicefs"])
+def test_a_file_system_of_several_hosts_is_taken(root, cluster, mounts, kind):
+    mounts("ext4", kind, kind)
+    refuse_unshared(cluster, root, FAR)
+
+
+def test_a_repository_of_this_machine_alone_is_refused(root, cluster, mounts):
+    mounts("nfs4", "lustre", "ext4")
+    with pytest.raises(FilmstillError, match=r"the repository: is '\S+/repository', on ext4 of this machine alone"):
+        refuse_unshared(cluster, root, FAR)
+
+
+def test_a_folder_that_this_machine_serves_to_the_others_is_taken(root, cluster, mounts, tmp_path):
+    mounts("ext4", "ext4", "ext4")
+    (tmp_path / "exports").write_text(f"# comment\n{tmp_path} *(rw)\n")
+    refuse_unshared(cluster, root, FAR)
+
+
+@pytest.mark.parametrize(("folder", "why"), [("/nowhere/at/all", "No such file"), ("/proc", "No such file")])
+def test_a_scratch_that_cannot_be_written_is_refused(root, folder, why):
+    with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
+        refuse_unshared(Cluster(scratch=folder), root, HERE)
+
+
+def test_work_becomes_a_link_into_the_scratch_once(root, cluster):
+    target = Path(cluster.scratch or "") / f"repository-{tag(root)}"
+    use_scratch(cluster, root)
+    assert os.readlink(root / ".work") == str(target)
+    (root / ".work/file").write_text("work")
+    use_scratch(cluster, root)
+    assert (target / "file").read_text() == "work"
+
+
+def test_two_clones_have_folders_of_their_own(tmp_path, cluster):
+    clones = [tmp_path / name / "repository" for name in ("a", "b")]
+    for clone in clones:
+        clone.mkdir(parents=True)
+        use_scratch(cluster, clone)
+    assert len(os.listdir(cluster.scratch or "")) == 2
+
+
+def test_an_empty_work_folder_becomes_the_link(root, cluster):
+    (root / ".work").mkdir()
+    use_scratch(cluster, root)
+    assert (root / ".work").is_symlink()
+
+
+def test_a_scratch_that_was_wiped_is_used_again(root, cluster):
+    use_scratch(cluster, root)
+    (root / ".work").resolve().rmdir()
+    use_scratch(cluster, root)
+    assert (root / ".work").is_dir()
+
+
+def test_work_is_never_hidden_and_the_line_says_how_to_move_it(root, cluster):
+    (root / ".work/distill").mkdir(parents=True)
+    (root / ".work/distill/file").write_text("work")
+    with pytest.raises(FilmstillError, match=r"\.work: holds work of this machine, .*; move it: (mv .*)") as refusal:
+        use_scratch(cluster, root)
+    command = str(refusal.value).partition("move it: ")[2]
+    subprocess.run(command, shell=True, check=True, cwd=root)
+    use_scratch(cluster, root)
+    assert (root / ".work").is_symlink() and (root / ".work/distill/file").read_text() == "work"
+
+
+def test_a_link_that_leads_elsewhere_is_refused(root, cluster, tmp_path):
+    (tmp_path / "other").mkdir()
+    (root / ".work").symlink_to(tmp_path / "other")
+    with pytest.raises(FilmstillError, match=r"\.work: leads to \S+/other, but cluster\.yaml: scratch is"):
+        use_scratch(cluster, root)
+    assert os.readlink(root / ".work") == str(tmp_path / "other")
+
+
+def test_without_a_scratch_nothing_happens(root):
+    use_scratch(Cluster(), root)
+    assert os.listdir(root) == []

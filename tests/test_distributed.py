@@ -1,0 +1,192 @@
+"""Training on several processes: the same numbers on 1, 2 and 4, spread every way, stopped on some and gone on on others.
+
+Every process group is real (gloo); a spawn costs seconds, so each scenario does all that its processes can show.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import test_steps as steps
+from filmstill.distill.ode_init import train_ode_init
+from filmstill.distill.pairs import Pairs
+from filmstill.distill.self_forcing import train_self_forcing
+from filmstill.models.experts import Experts
+from filmstill.models.sharding import gathered, shard
+from filmstill.models.weights import load_model, save_model
+from filmstill.params.ode_init import OdeInit
+from filmstill.runtime import distributed, randomness
+from filmstill.runtime.checkpoint import Checkpoints
+from goldens import TINY, tiny
+from processes import run_on
+
+CLOSE = 1e-5
+BATCH = 4
+
+
+class Stopped(Exception):
+    """Where a training is cut off."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A training in `folder`, in passes of `micro_batch`, that ends before step `before`, or at its end."""
+
+    folder: Path
+    micro_batch: int | None = None
+    before: int | None = None
+
+
+def parts(cut: Cut) -> list[range]:
+    return distributed.micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.size())
+
+
+def distil(cut: Cut) -> None:
+    """Self-Forcing of tiny networks; writes the losses and the averaged generator."""
+    generator, critic, teacher = models = steps.networks()
+    for model in (generator, critic):
+        model.requires_grad_(True)
+    for model in models:
+        shard(model)
+    run = steps.self_forcing(models, None, checkpoint_every=1)
+    run.parts, step = parts(cut), run.step
+
+    def until(index: int) -> dict[str, float]:
+        if index == cut.before:
+            raise Stopped
+        return step(index)
+
+    run.step = until
+    try:
+        losses = train_self_forcing(cut.folder, run, lambda path: None)
+    except Stopped:
+        return
+    save_model(cut.folder / "student.safetensors", run.ema.tensors(), TINY, {})
+    if distributed.is_first():
+        (cut.folder / "losses.json").write_text(json.dumps(losses))
+
+
+def regress(cut: Cut) -> None:
+    """ODE initialisation with Muon and AdamW; writes the losses and the weights."""
+    trajectories = randomness.normal((3, *steps.SHAPE), 0, "pairs", 0, range(5))
+    sigmas = torch.cat([steps.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
+    pairs = Pairs(sigmas, steps.PROMPTS, steps.SHAPE, [(trajectories, row) for row in range(5)])
+    model = shard(tiny("causal").requires_grad_(True))
+    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
+    given = (params, pairs, steps.PLAN.attention, 2, steps.SCHEDULE, model, steps.ENCODER, 0, parts(cut))
+    losses = train_ode_init(cut.folder, *given, lambda path: None)
+    save_model(cut.folder / "student.safetensors", model.state_dict(), TINY, {})
+    if distributed.is_first():
+        (cut.folder / "losses.json").write_text(json.dumps(losses))
+
+
+def both(folder: Path, micro_batch: int | None = None) -> None:
+    distil(Cut(folder / "distil", micro_batch))
+    regress(Cut(folder / "regress", micro_batch))
+
+
+def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
+    return json.loads((folder / "losses.json").read_text()), load_model(folder / "student.safetensors")[0].state_dict()
+
+
+def assert_close(folder: Path, expected: Path) -> None:
+    (losses, weights), (wanted, theirs) = ended(folder), ended(expected)
+    assert losses == pytest.approx(wanted, rel=CLOSE)
+    assert weights.keys() == theirs.keys()
+    assert max((weights[name] - theirs[name]).abs().max().item() for name in weights) <= CLOSE
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """Both trainings in one process, the whole batch a pass."""
+    folder = tmp_path_factory.mktemp("alone")
+    both(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("processes", "sharding", "per_node", "micro_batch"),
+    [(2, "full", 0, None), (2, "none", 0, 1), (4, "hybrid", 2, None), (4, "full", 0, 1)],
+)
+def test_training_is_the_same_on_any_number_of_processes(tmp_path, alone, processes, sharding, per_node, micro_batch):
+    run_on(processes, both, tmp_path, micro_batch, sharding=sharding, per_node=per_node)
+    for training in ("distil", "regress"):
+        assert_close(tmp_path / training, alone / training)
+
+
+def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
+    both(tmp_path, 1)
+    for training in ("distil", "regress"):
+        assert_close(tmp_path / training, alone / training)
+
+
+def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone):
+    """Two processes, then four, then one: every checkpoint is read by as many as are there."""
+    run_on(2, distil, Cut(tmp_path, before=2))
+    (newest,) = (tmp_path / "checkpoints").glob("step-0000002")
+    assert len(list(newest.glob("*.safetensors"))) == 2
+    run_on(4, distil, Cut(tmp_path, before=3), sharding="hybrid", per_node=2)
+    distil(Cut(tmp_path))
+    assert_close(tmp_path, alone / "distil")
+
+
+def same_answers(folder: Path) -> None:
+    """Networks spread over processes answer as they do alone, to the bit."""
+    x = randomness.normal(steps.SHAPE, 0, "x", distributed.rank(), range(2))
+    t = torch.tensor([900.0, 300.0] if distributed.is_first() else [200.0, 100.0])
+    text = steps.ENCODER.encode(steps.PROMPTS[:2])
+    for precision in (torch.float32, torch.bfloat16):
+        answers = []
+        for spread in (False, True):
+            high, low = tiny("bidir"), tiny("causal")
+            for model in (high, low):
+                model.precision = precision
+                model.freeze()
+                if spread:
+                    shard(model)
+                    held = sum(distributed.local(p).numel() for p in model.parameters())
+                    assert held <= 0.6 * sum(p.numel() for p in model.parameters())
+            experts = Experts(high, low, 500.0, torch.device("cpu"))
+            with gathered(high):
+                answers.append(torch.cat([high(x, t, high.read_text(text)), experts(x, t, experts.read_text(text))]))
+        name = f"{precision}-{distributed.rank()}".removeprefix("torch.")
+        save_file({"alone": answers[0], "spread": answers[1]}, folder / name)
+
+
+def damage_is_everybodys(folder: Path) -> None:
+    """A part that one process finds damaged sends all of them to the checkpoint before."""
+    tensors = {"x": torch.zeros(3, 2)}
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2):
+        checkpoints.save(step, {"x": tensors["x"] + step})
+        checkpoints.wait()
+    if distributed.is_first():
+        part = max((folder / "step-0000002").glob("*.safetensors"))
+        part.write_bytes(part.read_bytes()[:-1] + b"\xff")
+    distributed.barrier()
+    assert checkpoints.load_latest(lambda: tensors) == 1
+    assert tensors["x"].eq(1).all()
+
+
+def two_processes(folder: Path) -> None:
+    same_answers(folder)
+    damage_is_everybodys(folder / "checkpoints")
+    assert distributed.agreed(distributed.rank()) == 0
+    assert distributed.highest(distributed.rank()) == 1
+    assert distributed.sums(1.0, distributed.rank()) == [2.0, 1.0]
+    assert distributed.first_said(None if distributed.is_first() else "the second") == "the second"
+
+
+def test_what_is_spread_over_two_processes_is_whole(tmp_path, capfd):
+    run_on(2, two_processes, tmp_path)
+    files = list(tmp_path.glob("*-*"))
+    assert len(files) == 4
+    for file in files:
+        answers = load_file(file)
+        assert torch.equal(answers["alone"], answers["spread"])
+    assert capfd.readouterr().err.count("going on from the checkpoint before it") == 1
