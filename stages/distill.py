@@ -1,6 +1,7 @@
 """Self-Forcing distillation of the causal student."""
 
 from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS
+from filmstill.cluster.dispatch import dispatched
 from filmstill.distill.dmd import Dmd
 from filmstill.distill.probe import Probe, check_gate, judged, loss_ratio
 from filmstill.distill.self_forcing import SelfForcing, train_self_forcing
@@ -15,7 +16,7 @@ from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    params, setup = section(Distill, "distill"), Setup.read()
+    params, setup = section(Distill, "distill"), Setup.prepared()
     parts = setup.parts(params.batch, "distill.batch")
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
     probe, no_text = Probe.of(setup, params.gate, "distill"), setup.no_text()
@@ -45,4 +46,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run("distill", main)
+    run("distill", dispatched(main))

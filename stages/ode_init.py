@@ -1,6 +1,7 @@
 """Turn the teacher's weights into a causal student by regression of the teacher's own trajectories."""
 
 from filmstill.artifacts import PAIRS, TEACHER
+from filmstill.cluster.dispatch import dispatched
 from filmstill.distill.ode_init import train_ode_init
 from filmstill.distill.pairs import Pairs
 from filmstill.distill.probe import Probe, check_gate, judged, loss_ratio
@@ -14,7 +15,7 @@ from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    params, setup = section(OdeInit, "ode_init"), Setup.read()
+    params, setup = section(OdeInit, "ode_init"), Setup.prepared()
     parts = setup.parts(params.batch, "ode_init.batch")
     pairs = Pairs.load(PAIRS)
     probe = Probe.of(setup, params.gate, "ode_init")
@@ -43,4 +44,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run("ode_init", main)
+    run("ode_init", dispatched(main))

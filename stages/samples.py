@@ -1,4 +1,4 @@
-"""Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then their mp4s."""
+"""Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then bound together."""
 
 from filmstill.distill.setup import Setup
 from filmstill.evaluate.arms import long_plan, prepare_prompts, requests
@@ -14,10 +14,10 @@ def main(stage: Stage) -> None:
     params, setup = section(Samples, "samples"), Setup.read()
     long_plan(params, setup)  # refuse bad parameters before the first arm is made
     prepare_prompts(params, setup)
-    arms, codec = every_arm(setup.world), setup.codec(params.fast_decoder)
+    arms = every_arm(setup.world)
     clips = sum(len(requests(params, arm)) for arm in arms)
     shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in arms], clips, "clip", setup.compute.device)
-    write_samples(params, codec, setup.world.fps, dict(zip(arms, shards, strict=True)), stage.out / "samples")
+    write_samples(params, dict(zip(arms, shards, strict=True)), stage.out / "samples")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training on several processes: the same numbers on 1, 2 and 4, spread every way, stopped on some and gone on on others.
+"""Training on several processes: the same numbers on 1, 2 and 4, spread every way, begun on some and ended on others.
 
 Every process group is real (gloo); a spawn costs seconds, so each scenario does all that its processes can show.
 """
@@ -48,7 +48,7 @@ def parts(cut: Cut) -> list[range]:
 
 def distil(cut: Cut) -> None:
     """Self-Forcing of tiny networks; writes the losses and the averaged generator."""
-    generator, critic, teacher = models = steps.networks()
+    generator, critic, _ = models = steps.networks()
     for model in (generator, critic):
         model.requires_grad_(True)
     for model in models:

@@ -1,10 +1,11 @@
-"""The average of the weights and the learning rate's curve."""
+"""The average of the weights, the learning rate's curve, and Muon."""
 
 import pytest
 import torch
 from torch import nn
 
 from filmstill.distill.ema import Ema
+from filmstill.distill.muon import Muon, orthogonal
 from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
 
 
@@ -45,3 +46,38 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
     muon, adamw = (o.param_groups[0]["params"] for o in muon_and_adamw(model, 1e-2, 1e-3, 0.1).values())
     assert [id(p) for p in muon] == [id(model["blocks"].weight)]
     assert {id(p) for p in adamw} == {id(p) for p in model.parameters()} - {id(model["blocks"].weight)}
+
+
+def test_muon_brings_singular_values_near_one_whatever_the_shape():
+    for shape in ((3, 6, 4), (2, 4, 6), (1, 5, 5)):
+        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        values = torch.linalg.svdvals(orthogonal(matrices))
+        assert values.min() > 0.5 and values.max() < 1.3
+        left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+        assert ((left.mT @ orthogonal(matrices) @ right.mT).diagonal(dim1=1, dim2=2) > 0.5).all()
+
+
+def test_muon_is_the_librarys_but_for_the_librarys_bfloat16():
+    ours, theirs = nn.Linear(6, 4, bias=False), nn.Linear(6, 4, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    before = ours.weight.detach().clone()
+    pair = (
+        (ours, Muon(ours.parameters(), 1e-2, 0.1)),
+        (theirs, torch.optim.Muon(theirs.parameters(), lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")),
+    )
+    for step in range(4):
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in pair:
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    moved = (theirs.weight - before).norm()
+    assert (ours.weight - theirs.weight).norm() < 0.02 * moved
+
+
+def test_muon_does_not_magnify_the_last_bit_of_a_gradient():
+    """In bfloat16 it does, a thousandfold: then a run depends on the number of its processes."""
+    gradient = torch.randn(2, 24, 16, generator=torch.Generator().manual_seed(0))
+    nudged = gradient + 2**-23 * torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1))
+    change = (orthogonal(gradient) - orthogonal(nudged)).norm() / orthogonal(gradient).norm()
+    assert change < 1e-5

@@ -15,18 +15,15 @@ from filmstill.errors import FilmstillError
 from filmstill.models.umt5 import TIED, clean_prompt, import_umt5, wan_names
 from goldens import assert_close
 from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder
-from umt5_folders import PROMPTS, TEXT_LEN, imported, opened, release
+from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened, release
 
 FORWARD = 2e-5
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A second one only waits, for matrices as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def on_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

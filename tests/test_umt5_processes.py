@@ -15,7 +15,7 @@ from filmstill.models.umt5 import WEIGHTS, Umt5, clean_prompt
 from filmstill.runtime.distributed import local, rank
 from processes import run_on
 from tiny_umt5 import random_weights
-from umt5_folders import PROMPTS, TEXT_LEN, imported, opened, release
+from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened, release
 
 SEVEN = [*PROMPTS, "red " * 100, "down " * TEXT_LEN]
 ASKED = [*SEVEN, SEVEN[0], " blue  7"]  # two of them again
@@ -23,10 +23,11 @@ ASKED = [*SEVEN, SEVEN[0], " blue  7"]  # two of them again
 
 def test_two_processes_put_the_same_bytes_into_the_cache(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     artifact, alone = imported(release(tmp_path / "released"), tmp_path / "artifact"), tmp_path / "alone"
-    opened(artifact, alone / "seven").prepare(ASKED)
-    opened(artifact, alone / "two").prepare(PROMPTS[:2])
-    opened(artifact, alone / "one").prepare(["up"])
-    torch.save(opened(artifact, alone / "seven").encode(ASKED), tmp_path / "rows.pt")
+    with one_thread():  # as each of the two
+        opened(artifact, alone / "seven").prepare(ASKED)
+        opened(artifact, alone / "two").prepare(PROMPTS[:2])
+        opened(artifact, alone / "one").prepare(["up"])
+        torch.save(opened(artifact, alone / "seven").encode(ASKED), tmp_path / "rows.pt")
     capfd.readouterr()
     run_on(2, scenario, artifact, alone, tmp_path)
     told = capfd.readouterr().err
@@ -56,6 +57,7 @@ def scenario(artifact: Path, alone: Path, folder: Path) -> None:
 
 
 def the_weights_are_spread(encoder: Umt5) -> None:
+    monkeypatch.setattr(distributed.spread(), "device", "cuda")
     weights = list(encoder._placed().parameters())
     assert sum(weight.numel() for weight in weights) == sum(weight.numel() for weight in random_weights(0).values())
     assert all(2 * local(weight).numel() == weight.numel() for weight in weights)
@@ -67,7 +69,7 @@ def record_what_is_made() -> list[str]:
     made, put = [], PromptCache.put
 
     def slow(cache: PromptCache, prompt: str, rows: Tensor) -> None:
-        time.sleep(0.5 * rank())
+        time.sleep(0.2 * rank())
         made.append(prompt)
         put(cache, prompt, rows)
 

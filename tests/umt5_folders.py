@@ -1,5 +1,7 @@
 """The tiny encoder as it is released, imported and opened by the tests."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,3 +29,12 @@ def imported(released: Path, folder: Path, source: str = WAN_FILE, text_len: int
 
 def opened(folder: Path, cache: Path, placement: str = "cpu", dtype: torch.dtype = torch.float32) -> Umt5:
     return Umt5.load(folder, cache, placement, CPU, dtype)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A second one only waits, for matrices as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

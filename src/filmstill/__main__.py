@@ -1,4 +1,4 @@
-"""The command line: `python -m filmstill profile | check | plan | generate | convert | results | prune`."""
+"""The command line: `python -m filmstill --help` lists the commands."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
   python -m filmstill profile embedded distill.lr=5e-5    the laptop profile with one value changed
   python -m filmstill generate "a red three bobs up and down" --seed 1 --out three.gif
+  python -m filmstill cluster check                       does SLURM run what cluster.yaml asks for?
   python -m filmstill prune --dry-run                     what old work folders hold
 
 The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metrics show` and
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     _add_plan(commands)
+    _add_cluster(commands)
     _add_generate(commands)
     _add_convert(commands)
 
@@ -90,6 +92,19 @@ def _add_plan(commands: Commands) -> None:
     plan.add_argument("--efficiency", type=float, default=0.4, help="share of the GPU's speed reached (default 0.4)")
     plan.add_argument("--json", action="store_true", dest="as_json", help="the same numbers, to compare plans")
     plan.set_defaults(run=_plan)
+
+
+def _add_cluster(commands: Commands) -> None:
+    cluster = commands.add_parser("cluster", help="check: what a short job on the cluster of cluster.yaml sees")
+    cluster.add_argument("what", choices=["check"], help="check: submit a job of a minute, and say what to fix")
+    cluster.set_defaults(run=_cluster_check)
+
+    jobs = commands.add_parser("jobs", help="this repository's jobs on the cluster, live and past")
+    jobs.set_defaults(run=_jobs)
+
+    cancel = commands.add_parser("cancel", help="cancel this repository's live jobs; their work is kept")
+    cancel.add_argument("stage", nargs="?", help="of this stage alone (default: all)")
+    cancel.set_defaults(run=_cancel)
 
 
 def _add_generate(commands: Commands) -> None:
@@ -171,6 +186,24 @@ def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
 
     check_given(check())
+
+
+def _cluster_check(_arguments: argparse.Namespace) -> None:
+    from filmstill.cluster.check import cluster_check
+
+    cluster_check()
+
+
+def _jobs(_arguments: argparse.Namespace) -> None:
+    from filmstill.cluster.jobs import show_jobs
+
+    show_jobs()
+
+
+def _cancel(arguments: argparse.Namespace) -> None:
+    from filmstill.cluster.jobs import cancel_jobs
+
+    cancel_jobs(arguments.stage)
 
 
 def _generate(arguments: argparse.Namespace) -> None:

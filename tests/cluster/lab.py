@@ -3,9 +3,9 @@
 `python tests/cluster/lab.py up`, `status`, `down`; `make slurm-up`, `make slurm-down`. Root only: slurmd starts jobs as
 their users.
 
-Notable: every daemon has SLURM_CONF and SLURMD_NODENAME in its environment, as every process of a job has; so what
-belongs to a cluster or to one of its nodes is found by looking, not by pid files; a node that loses power is frozen
-before it is killed, since the sockets of a killed process tell its peers so, and those of a dead node don't.
+Notable: a job really runs, on this machine; whatever belongs to the cluster or to one of its nodes is found by looking
+(lab_processes.py); a node that loses power is frozen before it is killed, since the sockets of a killed process tell its
+peers so, and those of a dead node don't.
 """
 
 import argparse
@@ -18,22 +18,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lab_files
 import lab_host
+import lab_processes
 import psutil
-from lab_host import destroy, lives
+from lab_processes import destroy, freeze
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime.exit import exit_code
 
 T = TypeVar("T")
 UP = {"idle", "mix", "alloc", "comp"}  # a node's states without a fault, as sinfo abbreviates them
-CONTROL = "control"  # the place of daemons that are no node's
 FIELDS = ("JobID", "Name", "Partition", "StateCompact", "Reason", "NodeList", "RestartCnt")
 
 
@@ -90,6 +89,8 @@ class Lab:
         port = lab_host.free_ports(self.nodes + 3)
         try:
             self._write(port)
+            if self.system:
+                lab_host.point(self.conf)
             self._start(port)
             self.wait_until(self.is_up, 30)
         except BaseException:
@@ -103,30 +104,27 @@ class Lab:
 
     def is_up(self) -> bool:
         """Whether every node is there and free of faults."""
-        if not self.processes(CONTROL):
-            return False  # without slurm.conf sinfo looks for one in the DNS, for a minute
+        if not self.controller():
+            return False  # without a slurm.conf sinfo looks for one in the DNS, for a minute
         said = self._ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).split()
         return said[::2] == self.names and set(said[1::2]) <= UP
 
-    def processes(self, place: str | None = None) -> list[psutil.Process]:
-        """What lives of this cluster, or at one place of it (a node's name): daemons, step daemons, jobs' processes."""
-        found: dict[int, psutil.Process] = {}
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                around = process.environ()
-                here = around.get("SLURMD_NODENAME")
-                if here and here == (place or here) and around.get("SLURM_CONF") == str(self.conf):
-                    found |= {each.pid: each for each in (process, *process.children(recursive=True)) if lives(each)}
-        return list(found.values())
+    def processes(self, node: str | None = None) -> list[psutil.Process]:
+        """What lives of this cluster, or of one of its nodes: daemons, step daemons, and all that jobs started."""
+        log = self.folder / "log"
+        found = lab_processes.daemons(log / f"slurmd.{node}.log" if node else log)
+        return lab_processes.with_children(found + lab_processes.of_jobs(self.conf, node))
+
+    def controller(self) -> list[psutil.Process]:
+        """slurmctld, if it runs."""
+        return [each for each in lab_processes.daemons(self.folder / "log") if each.name() == "slurmctld"]
 
     # Faults
 
     def stop_node(self, name: str) -> None:
         """The node loses power: silence at once, then nothing of it lives. Returns when the controller has noticed."""
         self.stop_slurmd(name)
-        while moving := [each for each in self.processes(name) if each.status() != psutil.STATUS_STOPPED]:
-            for process in moving:
-                process.suspend()
+        freeze(lambda: self.processes(name))
         self.wait_until(lambda: self.node_state(name).startswith("down"), 60)
         destroy(lambda: self.processes(name))
 
@@ -136,17 +134,23 @@ class Lab:
 
     def start_node(self, name: str) -> None:
         """Start the node's daemon and wait until the controller has it back."""
-        self._run(name, "slurmd", "-N", name)
+        self._run("slurmd", "-N", name)
         self.wait_until(lambda: self.node_state(name) in UP, 60)
 
-    def restart_controller(self, away: float = 0) -> None:
-        """Stop slurmctld in order, and start it `away` seconds later with the state that it saved."""
-        [controller] = [each for each in self.processes(CONTROL) if each.name() == "slurmctld"]
-        controller.terminate()
-        while lives(controller):
-            time.sleep(0.02)
-        time.sleep(away)
-        self._run(CONTROL, "slurmctld")
+    def restart_controller(self) -> None:
+        """Stop slurmctld in order, and start it with the state that it saved."""
+        self.stop_controller()
+        self.start_controller()
+
+    def stop_controller(self) -> None:
+        """Stop slurmctld in order: jobs run on, and every question fails."""
+        for process in self.controller():
+            process.terminate()
+        self.wait_until(lambda: not self.controller(), 30)
+
+    def start_controller(self) -> None:
+        """Start slurmctld with the state that it saved, and wait until every node is back."""
+        self._run("slurmctld")
         self.wait_until(self.is_up, 60)
 
     # What SLURM says
@@ -199,35 +203,33 @@ class Lab:
         munge = self.folder / "munge"
         files = [f"--{name}-file={munge}/{name}" for name in ("key", "pid", "seed")]
         files += [f"--log-file={self.folder}/log/munged.log", f"--socket={lab_files.munge_socket(self.folder)}"]
-        self._run(CONTROL, "munged", "--force", *files)
+        self._run("munged", "--force", *files)
         if self.accounting:
             self._start_accounting(port + self.nodes + 1)
-        self._run(CONTROL, "slurmctld", "-c")
+        self._run("slurmctld", "-c")
         for name in self.names:
-            self._run(name, "slurmd", "-N", name)
-        if self.system:
-            lab_host.point(self.conf)
+            self._run("slurmd", "-N", name)
 
     def _start_accounting(self, port: int) -> None:
         data = self.folder / "database"
         here = ["--no-defaults", "--user=root", f"--socket={data}/socket"]
         fresh = ["--skip-test-db", "--auth-root-authentication-method=normal"]
-        self._run(CONTROL, "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *fresh)
+        self._run("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *fresh)
         served = [f"--datadir={data}", f"--log-error={self.folder}/log/mariadb.log", "--bind-address=127.0.0.1"]
         served += [f"--port={port + 1}", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M"]
         served += ["--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900"]
-        self._run(CONTROL, "setsid", "--fork", "mariadbd", *here, *served)
+        self._run("setsid", "--fork", "mariadbd", *here, *served)
         user = f"create user slurm@127.0.0.1 identified by '{lab_files.DATABASE_PASSWORD}'"
         grant = "grant all on *.* to slurm@127.0.0.1"
         self.wait_until(lambda: self._works("mariadb", *here, "--execute", f"{user}; {grant}"), 30)
         settings = lab_files.slurmdbd_conf(self.folder, port, database_port=port + 1)
         lab_host.secret(self.conf.with_name("slurmdbd.conf"), settings.encode())
-        self._run(CONTROL, "slurmdbd")
+        self._run("slurmdbd")
         self.wait_until(lambda: self._works("sacctmgr", "--immediate", "add", "cluster", "lab"), 30)
 
-    def _run(self, place: str, *words: str) -> None:
-        """Start a daemon at `place`; it detaches itself. What it says before it has its own log is in start.log."""
-        around = {"PATH": os.environ["PATH"], **self.environment(), "SLURMD_NODENAME": place}
+    def _run(self, *words: str) -> None:
+        """Start a daemon; it detaches itself. What it says before it has its own log is in start.log."""
+        around = {"PATH": os.environ["PATH"], **self.environment()}
         with (self.folder / "log" / "start.log").open("a") as log:
             said: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             subprocess.run(words, env=around, cwd=self.folder, check=True, timeout=60, **said)
@@ -267,8 +269,7 @@ def main() -> None:
             lab.up()
         if not lab.is_up():
             raise FilmstillError(f"{folder}: no cluster is up there; start one with `make slurm-up`")
-        print(f"export SLURM_CONF={lab.conf}", flush=True)
-        subprocess.run(["sinfo"], env={**os.environ, **lab.environment()}, check=True)
+        print(f"export SLURM_CONF={lab.conf}", lab.sinfo(), sep="\n")
 
 
 if __name__ == "__main__":

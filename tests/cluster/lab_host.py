@@ -1,6 +1,6 @@
 """What a throw-away SLURM cluster needs of the machine: Debian's packages, ports, names, and the system's slurm.conf.
 
-Notable: nothing here knows a cluster; /etc/slurm/slurm.conf is only ever a link, and what it was before lies beside it.
+Notable: nothing here knows a cluster; /etc/slurm/slurm.conf is only ever replaced where it is a link, and put back.
 """
 
 import os
@@ -9,12 +9,8 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from filmstill.errors import FilmstillError
 
@@ -71,7 +67,7 @@ def resolve(names: list[str]) -> None:
 
 
 def point(conf: Path) -> None:
-    """Let /etc/slurm/slurm.conf be a link to `conf`. Raises FilmstillError where it is a file: a cluster's own."""
+    """Let /etc/slurm/slurm.conf be a link to `conf`. Raises FilmstillError where it is a file: a real cluster's."""
     if SYSTEM_CONF.exists() and not SYSTEM_CONF.is_symlink():
         raise FilmstillError(f"{SYSTEM_CONF}: belongs to a real cluster; use a machine that is in none")
     if SYSTEM_CONF.is_symlink():
@@ -83,35 +79,18 @@ def point(conf: Path) -> None:
 
 def unpoint(conf: Path) -> None:
     """Put back what `point` replaced; nothing to do where /etc/slurm/slurm.conf is no longer a link to `conf`."""
-    if SYSTEM_CONF.is_symlink() and Path(os.readlink(SYSTEM_CONF)) == conf:
+    if SYSTEM_CONF.is_symlink() and os.readlink(SYSTEM_CONF) == str(conf):
         SYSTEM_CONF.unlink()
         if before(conf).is_symlink():
-            before(conf).rename(SYSTEM_CONF)
+            SYSTEM_CONF.symlink_to(os.readlink(before(conf)))
 
 
 def before(conf: Path) -> Path:
-    """Where the link that was there before waits: beside it, on the same disk."""
-    return SYSTEM_CONF.with_name(f"slurm.conf.before-{conf.parents[1].name}")
+    """Where the link that was there before waits."""
+    return conf.with_name("slurm.conf.before")
 
 
 def secret(path: Path, content: bytes) -> None:
     """Write a file that only its owner may read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
-
-
-def lives(process: psutil.Process) -> bool:
-    """Whether a process runs: a zombie does not, and in containers process 1 may take its time to bury it."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def destroy(found: Callable[[], list[psutil.Process]]) -> None:
-    """kill -9 until nothing is found any more."""
-    while processes := found():
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        time.sleep(0.02)

@@ -83,8 +83,8 @@ class Repository:
     root: Path
     around: dict[str, str]
 
-    def write(self, seconds: float = 0.5, cluster: dict[str, Any] | None = None, **params: Any) -> None:
-        """params.yaml and cluster.yaml anew, with these values instead of the usual ones; `seconds` is not in the key."""
+    def write(self, seconds: float = 0.4, cluster: dict[str, Any] | None = None, **params: Any) -> None:
+        """params.yaml and cluster.yaml anew, with these values; `seconds` a step is not in the key."""
         usual = {"steps": STEPS, "fails_at": -1, "gate": 0}
         asked = {"nodes": 2, "cpus_per_task": 1, "memory_gb": 1, "time": "0:10:00", "signal_seconds": 30}
         machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": asked, **(cluster or {})}
@@ -257,6 +257,16 @@ def test_requeued_from_outside_it_goes_on_at_its_step(repository):
     assert repository.jobs() == [job] and "requeued 1 times" in repository.said()
 
 
+def test_edited_sources_are_not_trained_on(repository):
+    process, job = midway(repository)
+    script = repository.root / "stages/distill.py"
+    script.write_text(script.read_text() + "# edited\n")
+    repository.slurm("scontrol", "requeue", job)  # what starts again would be other code
+    assert process.wait(SECONDS) == 2
+    assert "changed since it was submitted" in repository.said().splitlines()[-1]
+    assert repository.published() is None and len(repository.jobs()) == 1
+
+
 def test_warned_of_its_time_limit_it_leaves_in_order_and_that_is_no_loss(repository):
     repository.write(cluster={"max_requeues": 0})
     process, job = midway(repository)
@@ -290,7 +300,7 @@ def rank_of(process: psutil.Process, job: str) -> str | None:
     return None
 
 
-def test_another_job_under_the_id_on_record_is_not_trusted(repository, tmp_path):
+def test_another_job_under_the_id_on_record_is_not_trusted(repository):
     """A cluster set up anew counts its jobs from 1: the record's id is a stranger's, and its result another's."""
     repository.write(seconds=1)
     process, job = midway(repository)

@@ -72,11 +72,14 @@ def test_a_job_in_low_is_told_and_makes_way_for_one_in_high(lab: Lab):
 
 
 def test_jobs_outlive_the_controller(lab: Lab):
-    first = lab.submit("sleep 3", nodes=2)
+    first = lab.submit("sleep 4", nodes=2)
     second = lab.submit("true", dependency=f"afterok:{first}")
     runs(lab, first)
-    lab.restart_controller()
-    assert (lab.job(first).restarts, ends(lab, first), ends(lab, second)) == (0, "CD", "CD")
+    lab.stop_controller()
+    with pytest.raises(RuntimeError, match="Unable to contact slurm controller"):
+        lab.squeue()
+    lab.start_controller()
+    assert (ends(lab, first), ends(lab, second), lab.job(first).restarts) == ("CD", "CD", 0)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +99,12 @@ def test_partitions_on_which_a_job_would_wait_for_ever(lab: Lab, flags: dict[str
 def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
     job = lab_with_accounting.submit("true")
     words = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
-    environment = {**os.environ, **lab_with_accounting.environment()}
-    said = lambda: subprocess.run(words, env=environment, capture_output=True, text=True).stdout  # noqa: E731
-    lab_with_accounting.wait_until(lambda: said() == "COMPLETED\n", 30)
+    around = {**os.environ, **lab_with_accounting.environment()}
+
+    def recorded() -> bool:
+        return subprocess.run(words, env=around, capture_output=True, text=True).stdout == "COMPLETED\n"
+
+    lab_with_accounting.wait_until(recorded, 30)
 
 
 def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Path):
@@ -114,7 +120,7 @@ def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Pa
         pids = {process.pid for process in other.processes()}
     finally:
         other.down()
-    assert not [pid for pid in pids if psutil.pid_exists(pid) and lab_host.lives(psutil.Process(pid))]
+    assert not pids & {process.pid for process in psutil.process_iter() if lab_host.lives(process)}
     assert traces(other.folder) == []
     assert lab.is_up()
 
@@ -124,16 +130,7 @@ def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path: Path):
     (tmp_path / "conftest.py").symlink_to(HERE / "conftest.py")
     (tmp_path / "test_it.py").write_text(WAITING.format(tmp_path / "up"))
     before = os.readlink(lab_host.SYSTEM_CONF)
-    words = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "--rootdir",
-        str(tmp_path),
-        "--basetemp",
-        str(tmp_path / "t"),
-        str(tmp_path),
-    )
+    words = (sys.executable, "-m", "pytest", f"--rootdir={tmp_path}", f"--basetemp={tmp_path}/t", str(tmp_path))
     around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1] / 'src'}"}
     session = subprocess.Popen(words, cwd=tmp_path, env=around, stdout=subprocess.PIPE, text=True)
     lab.wait_until((tmp_path / "up").exists, 30)
@@ -158,11 +155,32 @@ def traces(folder: Path) -> list[str]:
     return found
 
 
-def test_a_real_cluster_s_slurm_conf_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    system, conf = tmp_path / "slurm.conf", tmp_path / "lab" / "etc" / "slurm.conf"
-    monkeypatch.setattr(lab_host, "SYSTEM_CONF", system)
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What takes the place of /etc/slurm/slurm.conf."""
+    monkeypatch.setattr(lab_host, "SYSTEM_CONF", tmp_path / "slurm" / "slurm.conf")
+    (tmp_path / "lab").mkdir()
+    return lab_host.SYSTEM_CONF
+
+
+def test_a_link_that_was_there_before_is_put_back(system: Path, tmp_path: Path):
+    other, conf = tmp_path / "other.conf", tmp_path / "lab" / "slurm.conf"
+    other.write_text("")
+    lab_host.point(other)
+    lab_host.point(conf)
+    assert os.readlink(system) == str(conf)
+    lab_host.unpoint(conf)
+    assert os.readlink(system) == str(other)
+    lab_host.unpoint(conf)
+    assert os.readlink(system) == str(other)
+    lab_host.unpoint(other)
+    assert os.listdir(system.parent) == []
+
+
+def test_a_real_cluster_s_slurm_conf_is_left_alone(system: Path, tmp_path: Path):
+    system.parent.mkdir()
     system.write_text("ClusterName=real\n")
     with pytest.raises(FilmstillError, match="belongs to a real cluster"):
-        lab_host.point(conf)
-    lab_host.unpoint(conf)
+        lab_host.point(tmp_path / "lab" / "slurm.conf")
+    lab_host.unpoint(tmp_path / "lab" / "slurm.conf")
     assert system.read_text() == "ClusterName=real\n"

@@ -36,7 +36,7 @@ PEER_LOST = re.compile(
     "timed out|timeout|EADDRINUSE",
     re.IGNORECASE,
 )
-SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself before another's end kills it
+SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself, before another's end would kill it
 SECONDS_TO_REQUEUE = 20.0  # that it has to ask SLURM before another asks in its place
 SECONDS_TO_BE_KILLED = 300.0
 
@@ -132,6 +132,7 @@ class Job:
             print(f"filmstill: {message}", file=sys.stderr)
         with suppress(FilmstillError):  # a full disk: the log has it
             write_json(self._record(rank), {"outcome": outcome, "message": message})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if rank != 0 and outcome in (GATE, REFUSED):  # all end so, and what the first one writes is published
             time.sleep(SECONDS_TO_SPEAK)
         sys.stdout.flush()

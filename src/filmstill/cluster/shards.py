@@ -30,6 +30,7 @@ TRIES = 2  # of a shard, as in workflow/profiles/default
 SECONDS_TO_STOP = 30.0  # that Snakemake has to end its last sbatch
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
+STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in SLURM's log of a job
 ADVICE = {
     "TIMEOUT": "; raise stages.{}.time in cluster.yaml",
     "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
@@ -182,24 +183,24 @@ def _cancel(name: str) -> str:
 
 
 def _why(stage: str, work: Path, shard: str, job: str | None) -> str:
-    """SLURM's reason if it ended the job, else the last line of the shard's log, or of SLURM's where there is none."""
+    """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error where that is empty."""
+    log = log_of(work, shard)
     if job is None:
         log = work / "snakemake.log"
         refused = REFUSED.findall(log.read_text(errors="replace"))
         return f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {log})"
-    log = log_of(work, shard)
-    if not log.is_file():
-        log = next(_logs(work).glob(f"*/*/{job}.log"), log)
     ended = None
     with suppress(slurm.Unreachable, FilmstillError):
         ended = slurm.find(job)
-    if ended is None or ended.state == "FAILED":
-        reason = last_line(log) or f"job {job} left no log"
-    elif ended.state == "COMPLETED":
-        reason = f"job {job} made it, but it is not to be seen here: is this folder the same on every node?"
-    else:
-        reason = f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)}"
-    return f"{reason} (log: {log})"
+    if ended is not None and ended.state == "COMPLETED":
+        return f"job {job} ended well, but its shard is not to be seen here: do the nodes see this folder?"
+    if ended is not None and ended.state != "FAILED":
+        return f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)} (log: {log})"
+    if not log.is_file() or not log.stat().st_size:  # its process was not reached
+        log = next(_logs(work).glob(f"*/*/{job}.log"), log)
+        errors = STEP_ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
+        return f"{errors[0] if errors else f'job {job} said nothing'} (log: {log})"
+    return f"{last_line(log)} (log: {log})"
 
 
 def _logs(work: Path) -> Path:

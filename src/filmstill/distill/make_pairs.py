@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from filmstill.artifacts import TEACHER, TRAIN_PROMPTS
+from filmstill.cluster.config import LOCAL, read_cluster
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.sample import guided, sample
 from filmstill.distill.setup import Setup
@@ -18,8 +19,9 @@ from filmstill.models.load import DTYPES
 from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.prompts.store import load_prompts
+from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
-from filmstill.runtime.files import load_tensors, save_tensors, write_table
+from filmstill.runtime.files import read_metadata, save_tensors, write_table
 
 
 def shard_names(params: OdePairs) -> list[str]:
@@ -27,16 +29,19 @@ def shard_names(params: OdePairs) -> list[str]:
 
 
 def prepare_prompts(params: OdePairs, setup: Setup) -> None:
-    """Encode every prompt once, before shards run side by side."""
-    setup.encoder.prepare([*_prompts(params)["text"].tolist(), setup.text.negative])
+    """Encode every prompt once, before shards run side by side on this machine; jobs each encode their own."""
+    if read_cluster().executor == LOCAL:
+        prepare(setup.compute)
+        setup.encoder.prepare([*_prompts(params)["text"].tolist(), setup.text.negative])
 
 
 def make_shard(number: int, out: Path) -> None:
     """Write shard `number`: latents [n, nodes + 1, F, C, H, W] of its prompts, noisy to clean."""
-    params, setup = section(OdePairs, "ode_pairs"), Setup.read()
+    params, setup = section(OdePairs, "ode_pairs"), Setup.prepared()
     torch.set_num_threads(1)  # shards run side by side
-    model, no_text = setup.frozen(TEACHER), setup.no_text()
     mine = _prompts(params).iloc[number :: params.shards]
+    setup.encoder.prepare([*mine["text"].tolist(), setup.text.negative])
+    model, no_text = setup.frozen(TEACHER), setup.no_text()
     keep = [params.steps // params.nodes * node for node in range(params.nodes)]
     parts = []
     for start in range(0, len(mine), params.batch):
@@ -53,12 +58,11 @@ def make_shard(number: int, out: Path) -> None:
 
 
 def write_manifest(params: OdePairs, folder: Path, shards: list[Path]) -> None:
-    """Check every shard and bind them: one row a pair, in the order of the latents."""
+    """Bind the shards: one row a pair, in the order of the latents."""
     prompts = _prompts(params).set_index("id")
     rows = []
     for shard in shards:
-        _, facts = load_tensors(shard)
-        ids = json.loads(facts["ids"])
+        ids = json.loads(read_metadata(shard)["ids"])  # the digest is for whoever reads the latents
         rows += [{"id": i, "text": prompts.loc[i, "text"], "shard": shard.name, "row": n} for n, i in enumerate(ids)]
     write_table(folder / "manifest.parquet", pd.DataFrame(rows))
 

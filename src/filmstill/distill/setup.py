@@ -38,9 +38,15 @@ class Setup:
     config: DiTConfig
 
     @classmethod
+    def prepared(cls) -> "Setup":
+        """Read by a process that computes: it is made ready to."""
+        setup = cls.read()
+        prepare(setup.compute)
+        return setup
+
+    @classmethod
     def read(cls) -> "Setup":
         compute, world, text = section(Compute, "compute"), section(World, "world"), section(Text, "text")
-        prepare(compute)
         schedule = FlowSchedule(section(Schedule, "schedule").shift)
         return cls(read_seed(), world, text, compute, schedule, config_of(section(Model, "model")))
 

@@ -82,7 +82,7 @@ class Statistics:
             "tokens_a_second": self.worth.tokens * self.steps / seconds,
             "peak_gib": distributed.highest(self._peak_bytes()) / GIB,
             "model_flop_utilisation": self.flops / (seconds * speed * distributed.size()) if speed else None,
-            "ends": (datetime.now() + timedelta(seconds=steps_left * seconds / steps)).isoformat(" ", "minutes"),
+            "ends": _in(steps_left * seconds / steps) if steps_left else None,
         }
 
     def _peak_bytes(self) -> int:
@@ -92,6 +92,11 @@ class Statistics:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def _in(seconds: float) -> str:
+    """The time of day so much later."""
+    return (datetime.now() + timedelta(seconds=seconds)).isoformat(" ", "minutes")
+
+
 def in_words(figures: dict[str, Any]) -> str:
     """A summary as one line."""
     whole = figures["seconds_a_step"]
@@ -99,7 +104,8 @@ def in_words(figures: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in parts)
     used = figures["model_flop_utilisation"]
     known = "" if used is None else f", MFU {used:.1%}"
+    known += f", ends {figures['ends']}" if figures["ends"] else ""
     return (
         f"{figures['seconds_a_step']:.3g} s a step ({shares}), {figures['tokens_a_second']:,.0f} tokens/s, "
-        f"peak {figures['peak_gib']:.1f} GiB a process{known}, ends {figures['ends']}"
+        f"peak {figures['peak_gib']:.1f} GiB a process{known}"
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from filmstill.artifacts import EVAL_PROMPTS, INIT, STUDENT, TEACHER
+from filmstill.cluster.config import LOCAL, read_cluster
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
@@ -23,8 +24,10 @@ from filmstill.models.codec import Codec
 from filmstill.params.load import require, section
 from filmstill.params.samples import Samples
 from filmstill.prompts.store import load_prompts
+from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
 from filmstill.runtime.files import save_tensors, write_json
+from filmstill.runtime.video import save_video
 from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse_all
 
@@ -53,18 +56,25 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
 
 
 def prepare_prompts(params: Samples, setup: Setup) -> None:
-    """Encode every prompt once, before the arms are timed."""
+    """Encode every prompt once, before the arms run on this machine; jobs each encode what they are asked for."""
+    if read_cluster().executor == LOCAL:
+        prepare(setup.compute)
+        _encode(params, setup)
+
+
+def _encode(params: Samples, setup: Setup) -> None:
     texts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")["text"].tolist()
     setup.encoder.prepare([*texts, setup.text.negative])
 
 
 def make_arm(arm: str, out: Path) -> None:
-    """Write one arm's latents [N, F, C, H, W], and its timing beside them (a clock's numbers differ run by run).
+    """Write one arm's latents [N, F, C, H, W], and beside them its clips and its timing, which a clock makes.
 
     Seconds of a clip: its batch's, by as many clips; the codec's decoding counts, loading the network does not, nor
     does the first of several batches (None): it is the one that finds the process without its memory.
     """
-    params, setup = section(Samples, "samples"), Setup.read()
+    params, setup = section(Samples, "samples"), Setup.prepared()
+    _encode(params, setup)
     made_by, codec, table = build(arm, params, setup), setup.codec(params.fast_decoder), requests(params, arm)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 
@@ -79,6 +89,8 @@ def make_arm(arm: str, out: Path) -> None:
         made = run(slice(begin, begin + params.batch))
         clips, warm = len(made.latents), begin > 0 or len(table) <= params.batch
         parts.append(made.latents.cpu())
+        for row, video in enumerate(made.video, begin):
+            save_video(video.nan_to_num(), clip_of(out, row), setup.world.fps)
         for name, of_batch in (("seconds", made.seconds), ("network_seconds", made.network_seconds)):
             seconds[name] += [of_batch / clips if warm else None] * clips
         report_done(out, begin + clips)
@@ -89,11 +101,18 @@ def make_arm(arm: str, out: Path) -> None:
     save_tensors(out, {"latents": torch.cat(parts)})
 
 
+def clip_of(shard: Path, row: int) -> Path:
+    """Where an arm's clips are, beside its shard."""
+    return shard.with_suffix("") / f"{row:05d}.mp4"
+
+
 @dataclass(frozen=True)
 class Timed:
-    """A batch of clips: seconds until its first block was decoded, in all, and without the decoder's."""
+    """A batch of clips, latents [B, F, C, H, W] and video [B, f, 3, h, w]: seconds until its first block was decoded,
+    in all, and without the decoder's."""
 
     latents: Tensor
+    video: Tensor
     first_block: float
     seconds: float
     network_seconds: float
@@ -117,11 +136,12 @@ def timed(make: Callable[[], Iterator[Tensor]], codec: Codec) -> Timed:
             blocks.append(block)
             yield block
 
-    start, first = _clock(), None
-    for _ in codec.decode_stream(watched()):
+    start, first, pieces = _clock(), None, []
+    for piece in codec.decode_stream(watched()):
         first = first or _clock() - start
+        pieces.append(piece)
     seconds = _clock() - start
-    return Timed(torch.cat(blocks, dim=1), first or 0.0, seconds, in_network)
+    return Timed(torch.cat(blocks, dim=1), torch.cat(pieces, dim=1).cpu(), first or 0.0, seconds, in_network)
 
 
 def _clock() -> float:

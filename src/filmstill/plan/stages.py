@@ -138,7 +138,7 @@ def distill(run: Run) -> Stage:
 
 
 def samples(run: Run) -> Stage:
-    """Every arm's clips, one arm after the other on one GPU; each clip is decoded twice: timed, and for its mp4."""
+    """Every arm's clips, one arm after the other on one GPU, decoded block by block."""
     params, config, steps = run.params.samples, run.config, run.params.student.steps
     clips, streams = params.prompts * params.seeds, params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
@@ -149,7 +149,7 @@ def samples(run: Run) -> Stage:
     for arm in every_arm(run.params.world):
         count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
         made = stream if arm == LONG_ARM else of_arm.get(arm, student)
-        flops += (count + WARM_UPS) * (made + run.decode_flops(frames)) + count * run.decode_flops(frames)
+        flops += (count + WARM_UPS) * (made + run.decode_flops(frames))
         disk += count * prod(run.latent_shape(frames)) * FLOAT32
     return Stage("samples", _sampling(run, long), flops, 1, disk)
 

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from filmstill.cluster import slurm
+from filmstill.cluster.config import LOCAL, read_cluster
 from filmstill.errors import FilmstillError
 from filmstill.params.load import to_plain
 from filmstill.runtime.workbench import WORK, Inputs, inputs, stages
@@ -17,14 +19,14 @@ from filmstill.runtime.workbench import WORK, Inputs, inputs, stages
 
 def prune(dry_run: bool) -> None:
     """Remove folders of .work whose key is neither in any branch's dvc.lock nor the working tree's, oldest first."""
-    needed = needed_keys()
+    needed, working = needed_keys(), _keys_of_jobs()
     folders = [folder for folder in WORK.glob("*/*") if folder.is_dir()]
     sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in folders}
     left = sum(sizes.values())
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime):
         if (folder.parent.name, folder.name) in needed:
             continue
-        if _in_use(folder):
+        if _in_use(folder) or (folder.parent.name, folder.name) in working:
             print(f"in use, stays: {folder}")
             continue
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({sizes[folder] / 1e6:.1f} MB)")
@@ -58,6 +60,19 @@ def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
         raise FilmstillError(
             f"dvc.lock of {where}: cannot be read ({type(error).__name__}); nothing is pruned"
         ) from None
+
+
+def _keys_of_jobs() -> set[tuple[str, str]]:
+    """(stage, key) of this repository's live jobs, which no process here need wait for."""
+    if read_cluster().executor == LOCAL:
+        return set()
+    try:
+        names = [slurm.parse_name(job.name) for job in slurm.queued() if job.alive]
+    except slurm.Unreachable as error:
+        raise FilmstillError(
+            f"SLURM's controller does not answer ({error}): jobs may be at work; nothing is pruned"
+        ) from None
+    return {(stage, key) for stage, key, _tag in filter(None, names)}
 
 
 def _in_use(folder: Path) -> bool:

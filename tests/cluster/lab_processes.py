@@ -1,0 +1,78 @@
+"""Which processes belong to a throw-away SLURM cluster, found by looking at every process; and their end.
+
+Notable: no pid files, which a new process of another's may fit; a daemon is known by its log, which it keeps open, since
+SLURM writes a step daemon's title over its environment; what a job started is below its step daemon, or, where it has
+left its parents, still has the job's environment.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+DAEMONS = ("munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurmdbd", "mariadbd")
+
+
+def daemons(log: Path) -> list[psutil.Process]:
+    """The daemons that have `log`, or a log in the folder `log`, open."""
+    return every(
+        lambda process: process.name() in DAEMONS
+        and any(Path(file.path).is_relative_to(log) for file in process.open_files())
+    )
+
+
+def of_jobs(conf: Path, node: str | None) -> list[psutil.Process]:
+    """The processes of jobs of the cluster with this slurm.conf, on one node or on any, by their environment."""
+
+    def belongs(process: psutil.Process) -> bool:
+        around = process.environ()
+        here = around.get("SLURMD_NODENAME")
+        return around.get("SLURM_CONF") == str(conf) and here is not None and node in (None, here)
+
+    return every(belongs)
+
+
+def with_children(parents: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """These processes and all below them, each once."""
+    found = {}
+    for parent in parents:
+        with suppress(psutil.NoSuchProcess):
+            found |= {process.pid: process for process in (parent, *parent.children(recursive=True)) if lives(process)}
+    return list(found.values())
+
+
+def every(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The living processes of which it holds."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if lives(process) and holds(process):
+                found.append(process)
+    return found
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs: a zombie does not, and in containers process 1 may take its time to bury it."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def freeze(find: Callable[[], list[psutil.Process]]) -> None:
+    """Stop (SIGSTOP) until nothing that is found moves."""
+    while moving := [process for process in find() if process.status() != psutil.STATUS_STOPPED]:
+        for process in moving:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+
+def destroy(find: Callable[[], list[psutil.Process]]) -> None:
+    """kill -9 until nothing is found any more."""
+    while processes := find():
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.02)

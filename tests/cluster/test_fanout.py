@@ -1,0 +1,145 @@
+"""Shards as jobs of a real SLURM: the bytes of a local run, whatever happens to the jobs or to who waits for them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lab import Job, Lab
+
+from filmstill.cluster.slurm import tag
+from repository import clone, dvc, environment
+
+SECONDS = 120.0  # enough for anything that is waited for here
+ASKED = {"cpus_per_task": 1, "memory_gb": 2, "time": "0:10:00"}
+
+
+@dataclass
+class Repository:
+    """The smoke profile with its teacher made, and the shards of a local run."""
+
+    root: Path
+    lab: Lab
+    work: Path
+    shards: dict[str, bytes]
+
+    def ask(self, **asked: Any) -> None:
+        """Write cluster.yaml."""
+        machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": ASKED | asked}
+        (self.root / "cluster.yaml").write_text(yaml.safe_dump(machine))
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command in a session of its own, by default the stage as dvc runs it."""
+        return subprocess.Popen(
+            command or (sys.executable, "stages/ode_pairs.py"),
+            cwd=self.root,
+            env=environment(self.root) | self.lab.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def jobs(self) -> list[Job]:
+        """Every job that this work folder had since the cluster's start, ended ones too."""
+        name = f"ode_pairs-{self.work.name}-{tag(self.root)}_"
+        return [job for job in self.lab.squeue() if job.name.startswith(name)]
+
+    def running(self, count: int) -> list[Job]:
+        """Wait until so many shards are being made."""
+
+        def found() -> list[Job]:
+            jobs = [job for job in self.jobs() if job.state == "R"]
+            return jobs if len(jobs) == count else []
+
+        return self.lab.wait_until(found, SECONDS)
+
+    def made(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.work / "shards").glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def prepared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    root = clone(tmp_path_factory.mktemp("fanout") / "repository")
+    for stage in ("prompts", "teacher", "ode_pairs"):
+        dvc(root, "repro", "--single-item", stage)
+    [work] = root.glob(".work/ode_pairs/*")
+    repository = Repository(root, lab, work, {})
+    repository.shards = repository.made()
+    return repository
+
+
+@pytest.fixture
+def repository(prepared: Repository) -> Iterator[Repository]:
+    """With nothing of the stage made, and none of its jobs alive."""
+    shutil.rmtree(prepared.work.parent)
+    prepared.ask()
+    yield prepared
+    for job in prepared.jobs():
+        subprocess.run(["scancel", str(job.id)], check=False)
+
+
+def test_shards_are_jobs_and_their_bytes_those_of_a_local_run(repository: Repository):
+    repository.ask(gpus_per_node=8, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES, {not} a format"])
+    running = repository.start()
+    said = running.communicate()[0]
+    assert running.returncode == 0, said
+    assert len(repository.shards) == 2 and repository.made() == repository.shards
+    assert [job.state for job in repository.jobs()] == ["CD", "CD"]
+    gpus = {(repository.work / "logs" / f"pairs-000{n}.log").read_text().partition(",")[0] for n in range(2)}
+    assert gpus == {"sees GPU 0", "sees GPU 1"}  # one each, though eight were asked for a node
+
+
+def test_killed_and_its_job_requeued_no_shard_is_made_twice(repository: Repository):
+    before = len(repository.jobs())
+    killed = repository.start(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "ode_pairs")
+    jobs = repository.running(2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    subprocess.run(["scontrol", "requeue", str(jobs[0].id)], check=True)
+    again = repository.start(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "ode_pairs")
+    said = again.communicate()[0]
+    assert again.returncode == 0, said
+    after = repository.jobs()[before:]
+    assert {job.id for job in after} == {job.id for job in jobs} and sorted(job.restarts for job in after) == [0, 1]
+    assert repository.made() == repository.shards
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_leaves_no_job(repository: Repository, number: int):
+    running = repository.start()
+    repository.running(2)
+    running.send_signal(number)
+    said = running.communicate()[0]
+    assert running.returncode == 128 + number
+    line = "filmstill: ode_pairs: stopped; its jobs are cancelled, finished shards are kept, `dvc repro` makes the rest"
+    assert said.splitlines()[-1] == line
+    repository.lab.wait_until(lambda: {job.state for job in repository.jobs()} <= {"CA", "CD"}, SECONDS)
+
+
+def test_a_shard_refuses_edited_parameters_twice_and_is_named(repository: Repository):
+    kept = repository.work / "shards" / "pairs-0000.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(repository.shards[kept.name])
+    before, params = len(repository.jobs()), repository.root / "params.yaml"
+    as_it_was = params.read_text()
+    running = repository.start()
+    repository.running(1)
+    params.write_text(as_it_was.replace("seed: 0", "seed: 1", 1))
+    said = running.communicate()[0]
+    params.write_text(as_it_was)
+    assert running.returncode == 2
+    assert said.splitlines()[-1] == (
+        "filmstill: ode_pairs: shard pairs-0001 failed: ode_pairs: its sources or params.yaml changed meanwhile; run "
+        f"`dvc repro` again (log: {repository.work.relative_to(repository.root)}/logs/pairs-0001.log); finished "
+        "shards are kept"
+    )
+    assert [job.state for job in repository.jobs()[before:]] == ["F", "F"]
+    assert repository.made() == {kept.name: repository.shards[kept.name]}

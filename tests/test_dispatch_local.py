@@ -1,0 +1,132 @@
+"""What of dispatch needs no cluster: when it stays out of the way, how ends are told apart, what a wait shows."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filmstill.cluster.dispatch import dispatched
+from filmstill.cluster.follow import Board, state
+from filmstill.cluster.job import ended, verdict
+from filmstill.cluster.slurm import Job
+from filmstill.cluster.submit import Submission
+from filmstill.errors import FilmstillError, GateError
+from filmstill.runtime.progress import JOB, progress
+from filmstill.runtime.stage import Stage
+
+RUNS = Job("7", "", "RUNNING", "None", None, 2, "node[1-2]", "")
+WAITS = Job("7", "distill-0.abcd", "PENDING", "Resources", "2026-01-02T03:04:05", 0, "", "/repository")
+
+
+@pytest.mark.parametrize("cluster", [None, "executor: local\n"])
+def test_without_slurm_the_stage_runs_in_this_process(tmp_path, monkeypatch, cluster):
+    monkeypatch.chdir(tmp_path)
+    if cluster:
+        Path("cluster.yaml").write_text(cluster)
+    ran: list[Stage] = []
+    stage = Stage("distill", tmp_path)
+    dispatched(ran.append)(stage)
+    assert ran == [stage]
+
+
+def test_a_local_run_does_not_import_submitit():
+    line = "import sys, filmstill.cluster.dispatch; print('submitit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "words"),
+    [
+        (GateError("distill.gate: too low"), "gate", "distill.gate: too low"),
+        (FilmstillError("params.yaml: seed: is -1"), "refused", "params.yaml: seed: is -1"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.json"), "refused", "a.json: disk full while writing"),
+        (ValueError("two\nlines"), "crashed", "ValueError: two lines ("),
+        (MemoryError(), "crashed", "MemoryError ("),
+        (RuntimeError("[pair.cc:534] Connection closed by peer [10.0.0.2]:1234"), "lost", "Connection closed by peer"),
+    ],
+)
+def test_ends_are_told_apart_in_one_line(error, outcome, words):
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        fails()
+    found, line = verdict(caught.value)
+    assert found == outcome and words in line and "\n" not in line
+    assert (f"{Path(__file__).name}:" in line and "in fails" in line) == (outcome == "crashed")
+
+
+def test_the_first_cause_is_told_not_its_echoes(tmp_path):
+    assert ended(tmp_path) is None
+    ends = [
+        ("result.json", "lost", 3),
+        ("crash-1.json", "lost", 1),
+        ("crash-2.json", "crashed", 2),
+        ("crash-3.json", "crashed", 4),
+    ]
+    for name, outcome, when in ends:
+        (tmp_path / name).write_text(json.dumps({"outcome": outcome, "message": name}))
+        os.utime(tmp_path / name, (when, when))
+    assert ended(tmp_path) == {"outcome": "crashed", "message": "crash-2.json"}
+    for name in ("crash-2.json", "crash-3.json"):
+        (tmp_path / name).unlink()
+    assert ended(tmp_path) is None  # nobody fell by himself: one was killed
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (WAITS, "pending (Resources), starts about 2026-01-02T03:04:05"),
+        (RUNS, "running on node[1-2], requeued 2 times"),
+        (None, "is unknown to SLURM"),
+    ],
+)
+def test_the_line_of_state(job, words):
+    assert "".join(state(job)) == words
+
+
+@pytest.mark.parametrize(("rank", "writes"), [("0", True), ("1", False)])
+def test_in_a_job_the_first_process_reports_instead_of_drawing(tmp_path, monkeypatch, capsys, rank, writes):
+    monkeypatch.setenv(JOB, str(tmp_path))
+    monkeypatch.setenv("RANK", rank)
+    with progress("distill", 5, done=2) as bar:
+        bar.update()
+        bar.set_postfix(loss="0.5")
+        assert bar.n == 3
+    assert capsys.readouterr().err == ""
+    report = tmp_path / "progress.json"
+    assert report.exists() == writes
+    if writes:
+        expected: dict[str, Any] = {"label": "distill", "total": 5, "n": 3, "unit": "step", "unit_scale": False}
+        assert json.loads(report.read_text()) == expected | {"postfix": {"loss": "0.5"}}
+
+
+def test_a_wait_shows_new_whole_lines_the_state_when_it_changes_and_the_bar(tmp_path, capsys):
+    submission = Submission(WAITS.name, WAITS.id, str(tmp_path))
+    submission.log("out").write_text("before this process attached\n")
+    with Board("distill", submission) as board:
+        for begins in ("2026-01-02T03:04:05", "2026-01-02T03:05:05"):
+            board.say(*state(replace(WAITS, begins=begins)))
+        with submission.log("out").open("a") as log:
+            log.write("a line\nhalf a ")
+        board.look()
+        with submission.log("out").open("a") as log:
+            log.write("line\n")
+        submission.log("err").write_text("submitit INFO - Starting\nan error\n")
+        report = {"label": "distill", "total": 5, "n": 3, "unit": "step", "unit_scale": False, "postfix": {}}
+        (tmp_path / "progress.json").write_text(json.dumps(report))
+        board.look()
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert lines[:3] == [
+        "distill: job 7 pending (Resources), starts about 2026-01-02T03:04:05",
+        "a line",
+        "half a line",
+    ]
+    assert "an error" in lines and "submitit" not in said and "before" not in said and "3/5" in said
