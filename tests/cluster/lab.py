@@ -106,7 +106,7 @@ class Lab:
         """Whether every node is there and free of faults."""
         if not self.controller():
             return False  # without a slurm.conf sinfo looks for one in the DNS, for a minute
-        said = self._ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).split()
+        said = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).split()
         return said[::2] == self.names and set(said[1::2]) <= UP
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
@@ -159,12 +159,12 @@ class Lab:
         """sbatch `script` (bash) with --flag=value for each flag, --flag for a True one; returns the job's id."""
         given = [f"--{name.replace('_', '-')}" + ("" if flag is True else f"={flag}") for name, flag in flags.items()]
         words = ("sbatch", "--parsable", "--output=/dev/null", *given)
-        return int(self._ask(*words, text=f"#!/bin/bash\n{script}\n"))
+        return int(self.ask(*words, text=f"#!/bin/bash\n{script}\n"))
 
     def squeue(self, *flags: str) -> list[Job]:
         """The jobs that SLURM remembers: those that ended in the last five minutes too, unless the flags say less."""
         asked = ",".join(f"{field}:|" for field in FIELDS)
-        lines = self._ask("squeue", "--noheader", "--states=all", f"--Format={asked}", *flags).splitlines()
+        lines = self.ask("squeue", "--noheader", "--states=all", f"--Format={asked}", *flags).splitlines()
         return [_job(*line.split("|")[: len(FIELDS)]) for line in lines]
 
     def job(self, number: int) -> Job:
@@ -173,14 +173,21 @@ class Lab:
 
     def node_state(self, name: str) -> str:
         """A node's state as sinfo abbreviates it: idle, mix, alloc, comp, down; with a * while it does not answer."""
-        return self._ask("sinfo", "-h", "-n", name, "-p", "main", "-o", "%t").strip()
+        return self.ask("sinfo", "-h", "-n", name, "-p", "main", "-o", "%t").strip()
+
+    def ask(self, *words: str, check: bool = True, text: str | None = None) -> str:
+        """What a command of SLURM's prints. Raises RuntimeError with its reason, unless told not to check."""
+        done = self._called(words, text)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
 
     def wait_until(self, condition: Callable[[], T], seconds: float) -> T:
         """Ask until `condition` holds and return what it said. Raises TimeoutError with what SLURM shows."""
         end = time.monotonic() + seconds
         while not (said := condition()):
             if time.monotonic() > end:
-                shown = self._ask("squeue", "--states=all", check=False) + self._ask("sinfo", "-N", "-l", check=False)
+                shown = self.ask("squeue", "--states=all", check=False) + self.ask("sinfo", "-N", "-l", check=False)
                 raise TimeoutError(f"not so after {seconds} s; logs in {self.folder}/log\n{shown}")
             time.sleep(0.1)
         return said
@@ -234,13 +241,6 @@ class Lab:
             said: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             subprocess.run(words, env=around, cwd=self.folder, check=True, timeout=60, **said)
 
-    def _ask(self, *words: str, check: bool = True, text: str | None = None) -> str:
-        """What a command of SLURM's prints. Raises RuntimeError with its reason, unless told not to check."""
-        done = self._called(words, text)
-        if check and done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
-        return done.stdout
-
     def _works(self, *words: str) -> bool:
         return self._called(words).returncode == 0
 
@@ -269,7 +269,7 @@ def main() -> None:
             lab.up()
         if not lab.is_up():
             raise FilmstillError(f"{folder}: no cluster is up there; start one with `make slurm-up`")
-        print(f"export SLURM_CONF={lab.conf}", lab.sinfo(), sep="\n")
+        print(f"export SLURM_CONF={lab.conf}", lab.ask("sinfo"), sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ DAEMONS = ("munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm
 def daemons(log: Path) -> list[psutil.Process]:
     """The daemons that have `log`, or a log in the folder `log`, open."""
     return every(
-        lambda process: process.name() in DAEMONS
-        and any(Path(file.path).is_relative_to(log) for file in process.open_files())
+        lambda process: (
+            process.name() in DAEMONS and any(Path(file.path).is_relative_to(log) for file in process.open_files())
+        )
     )
 
 

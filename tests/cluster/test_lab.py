@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import lab_host
-import psutil
 import pytest
 from lab import Lab
+from lab_processes import lives
 
 from filmstill.errors import FilmstillError
 
@@ -92,19 +93,14 @@ def test_jobs_outlive_the_controller(lab: Lab):
 def test_partitions_on_which_a_job_would_wait_for_ever(lab: Lab, flags: dict[str, object], reason: str):
     job = lab.submit("true", **flags)
     lab.wait_until(lambda: lab.job(job).reason.startswith(reason), 10)
-    subprocess.run(["scancel", str(job)], check=True)
+    lab.ask("scancel", str(job))
     assert ends(lab, job) == "CA"
 
 
 def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
     job = lab_with_accounting.submit("true")
-    words = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
-    around = {**os.environ, **lab_with_accounting.environment()}
-
-    def recorded() -> bool:
-        return subprocess.run(words, env=around, capture_output=True, text=True).stdout == "COMPLETED\n"
-
-    lab_with_accounting.wait_until(recorded, 30)
+    asked = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
+    lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*asked) == "COMPLETED\n", 30)
 
 
 def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Path):
@@ -117,10 +113,11 @@ def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Pa
         job = other.submit(f"setsid sleep 600 & touch {tmp_path}/began; sleep 600")
         other.wait_until((tmp_path / "began").exists, 20)
         assert other.job(job).nodes == "node1"
-        pids = {process.pid for process in other.processes()}
+        before = {process.name(): process for process in other.processes()}
+        assert set(before) == {"munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm_script", "sleep"}
     finally:
         other.down()
-    assert not pids & {process.pid for process in psutil.process_iter() if lab_host.lives(process)}
+    assert not [name for name, process in before.items() if lives(process)]
     assert traces(other.folder) == []
     assert lab.is_up()
 
@@ -143,15 +140,14 @@ def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path: Path):
 
 
 def traces(folder: Path) -> list[str]:
-    """Command lines of living processes that name the folder, or were started to talk to a cluster in it."""
+    """Names of processes whose command line, environment, directory or open files name the folder."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            words, around = " ".join(process.cmdline()), process.environ()
-        except psutil.Error:
-            continue
-        if str(folder) in words or str(folder) in around.get("SLURM_CONF", ""):
-            found.append(words)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            links = [os.readlink(link) for link in (process / "cwd", *(process / "fd").iterdir())]
+            said = (process / "cmdline").read_text(errors="replace") + (process / "environ").read_text(errors="replace")
+            if any(str(folder) in text for text in (said, *links)):
+                found.append((process / "comm").read_text().strip())
     return found
 
 

@@ -9,7 +9,8 @@ rule ode_pairs_shard:
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,
+        python=PYTHON,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/pairs-{wildcards.shard}.log").resolve(),
     shell:
-        "cd {params.root:q} && {PYTHON} workflow/scripts/ode_pairs.py {wildcards.shard} {params.out:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {params.python} workflow/scripts/ode_pairs.py {wildcards.shard} {params.out:q} > {params.log:q} 2>&1"

@@ -9,7 +9,8 @@ rule samples_shard:
     threads: CPUS or workflow.cores
     params:
         root=ROOT,
+        python=PYTHON,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/samples-{wildcards.arm}.log").resolve(),
     shell:
-        "cd {params.root:q} && {PYTHON} workflow/scripts/samples.py {wildcards.arm} {params.out:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} > {params.log:q} 2>&1"

@@ -20,6 +20,7 @@ from filmstill.params.load import require
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
 GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), of several kinds: gpu:a100:2,gpu:h100:2
 AWAY = re.compile(r"down|drain|fail|maint|reboot|resv|unk|\*", re.IGNORECASE)  # states of a node that no job gets now
+NAMED = ("partition", "account", "qos", "constraint")  # what only SLURM can tell to be wrong
 SAMPLE_KEY = "0" * 16  # as long as a work folder's
 
 
@@ -160,7 +161,11 @@ def _refuse_what_slurm_refuses(stage: str, asked: Asked, root: Path, nodes: list
     except FilmstillError as refusal:
         away = any(node.away for node in nodes)
         if not (away and "node configuration is not available" in str(refusal)):
-            raise FilmstillError(f"{CLUSTER}: stages.{stage}: SLURM refuses the job: {refusal}") from None
+            named = {name: getattr(asked, name) for name in NAMED if getattr(asked, name)} | asked.sbatch
+            words = ", ".join(f"{name} {value}" for name, value in named.items()) or "no partition or account by name"
+            raise FilmstillError(
+                f"{CLUSTER}: stages.{stage}: SLURM refuses the job: {refusal} (asked: {words})"
+            ) from None
 
 
 def _key(stage: str, cluster: Cluster, key: str) -> str:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Asked, Cluster
 from filmstill.cluster.preflight import preflight
@@ -27,7 +29,7 @@ from filmstill.runtime.files import write_text
 from filmstill.runtime.progress import progress
 
 TRIES = 2  # of a shard, as in workflow/profiles/default
-SECONDS_TO_STOP = 30.0  # that Snakemake has to end its last sbatch
+SECONDS_TO_SUBMIT = 60.0  # one sbatch
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
 STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in SLURM's log of a job
@@ -115,7 +117,8 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
             _command(name, work, shards, asked),
             stdout=log,
             stderr=subprocess.STDOUT,
-            close_fds=False,
+            close_fds=False,  # it holds the work folder's flock for as long as it submits
+            start_new_session=True,  # so that Ctrl-C does not cut off an sbatch
             env={**os.environ, **account},
         )
         try:
@@ -163,13 +166,14 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _stop(snakemake: subprocess.Popen) -> None:
-    """End Snakemake, but not between an sbatch and its answer."""
-    snakemake.send_signal(signal.SIGINT)
-    try:
-        snakemake.wait(SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        snakemake.kill()
-        snakemake.wait()
+    """Kill Snakemake and wait for its last sbatch: then SLURM's queue shows every job that there will be."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(snakemake.pid)
+        process.suspend()
+        sbatch = process.children(recursive=True)
+        process.kill()
+        psutil.wait_procs(sbatch, SECONDS_TO_SUBMIT)
+    snakemake.wait()
 
 
 def _cancel(name: str) -> str:
@@ -183,7 +187,7 @@ def _cancel(name: str) -> str:
 
 
 def _why(stage: str, work: Path, shard: str, job: str | None) -> str:
-    """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error where that is empty."""
+    """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error if that is empty."""
     log = log_of(work, shard)
     if job is None:
         log = work / "snakemake.log"

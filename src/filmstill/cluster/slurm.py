@@ -49,7 +49,7 @@ NO_ANSWER = re.compile(
 )
 # Variables that hide jobs (SQUEUE_PARTITION), change times, or come from a job that this process is part of.
 OPTION = re.compile("(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCANCEL)_")
-SPEAKER = re.compile(r"^\w+: ((error|fatal): )?")
+SPEAKER = re.compile(r"^(\w+: )?((error|fatal|allocation failure): )?")
 
 
 class Unreachable(Exception):

@@ -131,9 +131,9 @@ def sentences(run: Run, stages: list[Stage], cures: Cures) -> list[str]:
     placed = f"sharding {machine.sharding}{', offload' if machine.offload else ''}"
     lines = [
         f"Assumed: {machine.efficiency:g} of {speed:g} TFLOP/s (--efficiency), {USABLE:.0%} of {memory} GiB for "
-        f"tensors; {placed}: whether a stage can do that is not checked here.",
-        "samples has one GPU: its arms are timed one after the other. DVC's cache holds the artifacts once more where "
-        "files cannot share blocks.",
+        f"tensors; {placed}.",
+        "samples has one GPU: its arms are timed one after the other (as jobs of SLURM's, side by side). DVC's cache "
+        "holds the artifacts once more where files cannot share blocks.",
     ]
     if run.params.compute.precision == "float32":
         lines.append("compute.precision is float32: products are slower than the bfloat16 that the times are of.")
