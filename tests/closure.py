@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
+WHERE = "filmstill.cluster"  # decides where a stage runs, never what it makes: an edit there makes no stage run again
 FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards run through Snakemake
 # What a stage reads besides code: artifacts of earlier stages and raw files.
 CODEC, TEXT, TEACHER = "data/teacher/codec.safetensors", "data/teacher/text", "data/teacher/teacher.safetensors"
@@ -63,7 +64,7 @@ def closure(scripts: list[Path]) -> set[Path]:
             continue
         reached.add(path)
         for module in imported_modules(path):
-            if module.split(".")[0] == "filmstill":
+            if module.split(".")[0] == "filmstill" and not f"{module}.".startswith(f"{WHERE}."):
                 waiting += files_of(module)
     return reached
 

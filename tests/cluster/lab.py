@@ -3,9 +3,9 @@
 `python tests/cluster/lab.py up`, `status`, `down`; `make slurm-up`, `make slurm-down`. Root only: slurmd starts jobs as
 their users.
 
-Notable: a job really runs, on this machine; whatever belongs to the cluster or to one of its nodes is found by looking
-(lab_processes.py); a node that loses power is frozen before it is killed, since the sockets of a killed process tell its
-peers so, and those of a dead node don't.
+Notable: jobs really run, on this machine; what belongs to the cluster or to one of its nodes is found by looking
+(lab_processes.py); a node that loses power is frozen before it is killed, since the sockets of a killed process tell
+its peers so, and those of a dead node don't.
 """
 
 import argparse

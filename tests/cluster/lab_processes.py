@@ -1,8 +1,8 @@
 """Which processes belong to a throw-away SLURM cluster, found by looking at every process; and their end.
 
-Notable: no pid files, which a new process of another's may fit; a daemon is known by its log, which it keeps open, since
-SLURM writes a step daemon's title over its environment; what a job started is below its step daemon, or, where it has
-left its parents, still has the job's environment.
+Notable: no pid files, whose number another process may have by now; a daemon is known by its log, which it keeps open,
+since SLURM writes its title over a step daemon's environment; what a job started is below its step daemon or, where it
+has left its parents, still has the job's environment.
 """
 
 import time
@@ -37,7 +37,7 @@ def of_jobs(conf: Path, node: str | None) -> list[psutil.Process]:
 
 def with_children(parents: Iterable[psutil.Process]) -> list[psutil.Process]:
     """These processes and all below them, each once."""
-    found = {}
+    found: dict[int, psutil.Process] = {}
     for parent in parents:
         with suppress(psutil.NoSuchProcess):
             found |= {process.pid: process for process in (parent, *parent.children(recursive=True)) if lives(process)}

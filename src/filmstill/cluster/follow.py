@@ -114,7 +114,7 @@ class Board:
         """The line of state: redrawn on a terminal, elsewhere printed when its words are new."""
         self.line.set_description_str(f"{self.label} {words}{detail}")
         if self.line.disable and words != self.said:
-            tqdm.write(f"{self.label} {words}{detail}", file=sys.stderr)
+            print(f"{self.label} {words}{detail}", file=sys.stderr, flush=True)
         self.said = words
 
     def look(self) -> None:
@@ -127,9 +127,15 @@ class Board:
                 self.read[log] += sum(map(len, whole))
                 for line in whole:
                     if not line.startswith(b"submitit "):  # its own notes
-                        tqdm.write(line.decode(errors="replace"), file=sys.stderr, end="")
+                        self._print(line.decode(errors="replace"))
         with suppress(FileNotFoundError):
             self._draw(**json.loads(self.report.read_text()))
+
+    def _print(self, line: str) -> None:
+        if self.line.disable:  # tqdm would draw the bar again for every line
+            print(line, file=sys.stderr, end="", flush=True)
+        else:
+            tqdm.write(line, file=sys.stderr, end="")
 
     def _draw(self, label: str, total: int, n: float, unit: str, unit_scale: bool, postfix: dict[str, str]) -> None:
         if self.drawn != (label, total):

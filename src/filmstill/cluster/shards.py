@@ -75,7 +75,7 @@ def _wait(bar: Any, name: str, work: Path, cluster: Cluster) -> None:
         try:
             alive = _alive(name)
             for job in alive:
-                if job.restarts > cluster.max_requeues:
+                if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
                     slurm.cancel(job.id)
             state = _states(alive)
         except slurm.Unreachable as error:

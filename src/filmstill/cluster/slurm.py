@@ -19,7 +19,7 @@ SEPARATOR = "\x1f"  # a control character: in no name of a job, and hardly in a 
 FIELDS = ("JobArrayID", "Name", "State", "Reason", "StartTime", "RestartCnt", "NodeList", "WorkDir")
 ACCOUNTED = ("JobID", "JobName", "State", "Reason", "Start", "NodeList", "WorkDir")
 NOT_YET = ("N/A", "Unknown", "None", "")  # of a start that SLURM has not estimated
-NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)\.([0-9a-f]{4})")
+NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{4})(?:_[0-9a-f-]+)?")  # of a shard: -<tag>_<uuid of Snakemake's>
 
 ALIVE = frozenset(
     [
@@ -144,7 +144,7 @@ def job_name(stage: str, key: str, root: Path) -> str:
 
 
 def parse_name(name: str) -> tuple[str, str, str] | None:
-    """(stage, key, tag) of a name of `job_name`; None for any other."""
+    """(stage, key, tag) of a name of `job_name` or of a shard's job; None for any other."""
     found = NAME.fullmatch(name)
     return (found[1], found[2], found[3]) if found else None
 

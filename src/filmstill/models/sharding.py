@@ -7,6 +7,7 @@ float32, and gradients are summed in float32; a rollout gathers its network once
 Source: FSDP2 (torch.distributed.fsdp.fully_shard), after FSDP (arXiv:2304.11277).
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ from torch import nn
 
 from filmstill.models.dit import VideoDiT
 from filmstill.runtime import distributed
+
+# It would matter to whoever changes such an output in place; nothing here does.
+warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def shard(model: VideoDiT) -> VideoDiT:
@@ -34,7 +38,8 @@ def shard(model: VideoDiT) -> VideoDiT:
     reduced = trained and model.precision != torch.float32
     mixed = MixedPrecisionPolicy(model.precision, torch.float32, cast_forward_inputs=False)
     exact = MixedPrecisionPolicy(cast_forward_inputs=False)
-    offload = CPUOffloadPolicy() if spread.offload and not trained else OffloadPolicy()
+    waits = spread.offload and not trained and spread.device == "cuda"  # on a CPU it waits there as it is
+    offload = CPUOffloadPolicy() if waits else OffloadPolicy()
 
     def group(module: nn.Module, policy: MixedPrecisionPolicy) -> None:
         fully_shard(module, mesh=spread.mesh, mp_policy=policy, offload_policy=offload)

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 
 import filmstill
+from filmstill.cluster.config import read_cluster
+from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
 from filmstill.runtime.exit import exit_code
@@ -45,6 +47,7 @@ def run(name: str, main: Callable[[Stage], None]) -> None:
 
 def _run(name: str, main: Callable[[Stage], None]) -> None:
     root, published = _repository(), workbench.stages()[name]
+    use_scratch(read_cluster(), root)
     inputs = workbench.inputs(name)
     workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
     work = workbench.WORK / name / inputs.key

@@ -1,0 +1,125 @@
+"""A repository whose stages SLURM runs: start a `dvc repro`, strike at a moment of it, look at what is left."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from lab import Lab
+from ruamel.yaml import YAML
+
+from repository import environment, run
+
+STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
+PATIENCE = 240.0  # s, for a stage on a busy machine
+
+
+@dataclass
+class Repository:
+    """A clone at `folder` on a cluster. `changes` of cluster.yaml hold until the next."""
+
+    folder: Path
+    lab: Lab
+
+    def configure(self, **training: object) -> None:
+        """Write cluster.yaml: two nodes with one process each for the training stages, and these changes to them."""
+        asked = {"nodes": 2, **training}
+        cluster = {
+            "executor": "slurm",
+            "poll_seconds": 1,
+            "defaults": {
+                "partition": "main",
+                "cpus_per_task": 1,
+                "memory_gb": 4,
+                "time": "0:30:00",
+                "signal_seconds": 5,
+            },
+            "stages": {"ode_init": asked, "distill": asked},
+        }
+        with (self.folder / "cluster.yaml").open("w") as file:
+            YAML().dump(cluster, file)
+
+    def repro(self, *words: str) -> "Repro":
+        """Start `dvc repro` with these words."""
+        log = (self.folder / "repro.log").open("w")
+        command = (sys.executable, "-m", "dvc", "repro", *words)
+        around = {**environment(self.folder), **self.lab.environment()}
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=around, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        return Repro(self, process)
+
+    def filmstill(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return run(sys.executable, "-m", "filmstill", *words, cwd=self.folder, check=False)
+
+    def jobs(self) -> list[str]:
+        """Ids of this repository's jobs that are alive."""
+        found = self.lab.ask("squeue", "--noheader", "--format", "%i %Z").splitlines()
+        return [line.split()[0] for line in found if line.split()[1] == str(self.folder)]
+
+    def work(self, stage: str) -> Path:
+        """The only work folder of a stage."""
+        (folder,) = (self.folder / ".work" / stage).iterdir()
+        return folder
+
+    def step(self, stage: str) -> int:
+        """The newest checkpoint's."""
+        found = (self.folder / ".work" / stage).glob("*/checkpoints/step-*")
+        return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+    def digest(self, name: str) -> str:
+        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+
+    def starts(self, stage: str) -> int:
+        """How many submissions a stage has had."""
+        return len(list(self.work(stage).glob("jobs/*")))
+
+
+@dataclass
+class Repro:
+    """A `dvc repro` under way."""
+
+    repository: Repository
+    process: subprocess.Popen
+
+    @property
+    def said(self) -> str:
+        return (self.repository.folder / "repro.log").read_text()
+
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+        """Wait for `condition`; fails when the run ends before it."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"ended before:\n{self.said[-3000:]}"
+            assert time.monotonic() < deadline, f"not within {seconds} s:\n{self.said[-3000:]}"
+            time.sleep(0.1)
+
+    def until_step(self, stage: str, step: int) -> None:
+        self.until(lambda: self.repository.step(stage) >= step)
+
+    def ends(self, seconds: float = PATIENCE) -> int:
+        """Wait for the end; returns the exit code. No job of the repository may be left behind."""
+        code = self.process.wait(seconds)
+        assert self.repository.jobs() == [], self.said[-3000:]
+        return code
+
+    def kill(self) -> None:
+        """kill -9 of dvc and all that it started here."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stage_process(self) -> psutil.Process:
+        """The stage's own process, below dvc."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(each for each in children if any("stages/" in word for word in each.cmdline()))
+
+
+def record(repository: Repository, stage: str) -> dict[str, str]:
+    return json.loads((repository.work(stage) / "job.json").read_text())

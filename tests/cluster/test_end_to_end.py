@@ -1,0 +1,226 @@
+"""`dvc repro` with SLURM from one end to the other, and whatever clusters do while it trains.
+
+One repository, one training of Self-Forcing on two nodes; every test makes it again from its beginning, strikes, and
+compares the bytes of the student with those of the undisturbed run.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from lab import Lab
+from runs import INIT, STUDENT, Repository, record
+from safetensors.torch import load_file
+
+from repository import clone, commit, run
+
+UPDATES = 10
+ONLY = ("--force", "--single-item", "distill")
+
+
+@pytest.fixture(scope="module")
+def made(lab: Lab, tmp_path_factory) -> Repository:
+    """The smoke profile, made on the cluster from nothing."""
+    folder = clone(tmp_path_factory.mktemp("made") / "repository")
+    run(sys.executable, "-m", "filmstill", "profile", "smoke", f"distill.updates={UPDATES}", cwd=folder)
+    commit(folder, "longer")
+    repository = Repository(folder, lab)
+    repository.configure()
+    repro = repository.repro()
+    assert repro.ends(900) == 0, repro.said[-3000:]
+    commit(folder, "made")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def students(made: Repository) -> dict[str, str]:
+    return {"undisturbed": made.digest(STUDENT)}
+
+
+@pytest.fixture
+def again(made: Repository, students: dict[str, str]) -> Iterator[Repository]:
+    """The repository before its distillation; afterwards the student must be the undisturbed one, and no job is left."""
+    made.configure()
+    shutil.rmtree(made.folder / ".work" / "distill", ignore_errors=True)
+    (made.folder / STUDENT).unlink(missing_ok=True)
+    yield made
+    assert made.digest(STUDENT) == students["undisturbed"]
+    assert made.jobs() == []
+
+
+def test_shards_and_trainings_were_jobs(made: Repository, lab: Lab):
+    names = {job.name for job in lab.squeue()}
+    for stage in ("ode_init", "distill"):
+        key = made.work(stage).name
+        assert any(name.startswith(f"{stage}-{key}.") for name in names)
+        assert "on node[1-2]" in (made.folder / "repro.log").read_text()
+    assert sum(name.startswith("ode_pairs-") for name in names) >= 1
+    assert sum(name.startswith("samples-") for name in names) >= 1
+    figures = (made.work("distill") / "statistics.json").read_text()
+    assert '"processes": 2' in figures and "communication" in figures
+
+
+def test_the_local_run_is_the_same_within_rounding(made: Repository, tmp_path: Path):
+    local = tmp_path / "local"
+    shutil.copytree(made.folder, local, symlinks=True, ignore=shutil.ignore_patterns(".work", "cluster.yaml"))
+    for stage in ("ode_pairs", "ode_init", "distill"):
+        run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage, cwd=local)
+    for shard in sorted((made.folder / "data/ode_pairs").glob("*.safetensors")):
+        assert (local / "data/ode_pairs" / shard.name).read_bytes() == shard.read_bytes()
+    for name in (INIT, STUDENT):
+        here, there = load_file(local / name), load_file(made.folder / name)
+        assert max((here[key] - there[key]).abs().max().item() for key in here) <= 1e-5
+
+
+def test_a_second_run_of_the_same_layout_is_the_same_bytes(again: Repository):
+    assert again.repro(*ONLY).ends() == 0
+
+
+def test_requeued_from_outside(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    again.lab.ask("scontrol", "requeue", again.jobs()[0])
+    assert repro.ends() == 0
+    assert "requeued 1 times" in repro.said
+    assert again.starts("distill") == 1
+
+
+def test_preempted_by_a_higher_partition(again: Repository):
+    again.configure(partition="low")
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    again.lab.submit("sleep 3", partition="high", nodes=2, exclusive=True)
+    assert repro.ends() == 0
+    assert "requeued 1 times" in repro.said
+    assert (again.work("distill") / "jobs/0001/left-0").exists()  # in order: saved, then back to the queue
+
+
+def test_cancelled_then_run_again(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    assert again.filmstill("cancel", "distill").returncode == 0
+    assert repro.ends() != 0
+    assert "was cancelled; `dvc repro` goes on from the last checkpoint" in repro.said
+    assert again.step("distill") >= 2
+    assert again.repro(*ONLY).ends() == 0
+
+
+def test_the_login_side_killed_then_run_again_attaches(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    repro.kill()
+    (again.work("distill") / "job.json").unlink()
+    assert len(again.jobs()) == 1
+    repro = again.repro(*ONLY)
+    assert repro.ends() == 0
+    assert "attached to job" in repro.said
+    assert again.starts("distill") == 1
+
+
+def test_sigterm_leaves_the_job_and_says_how_to_go_on(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 1)
+    repro.stage_process().send_signal(signal.SIGTERM)
+    assert repro.process.wait(30) != 0
+    job = record(again, "distill")["id"]
+    assert f"job {job} goes on without this process; `dvc repro` attaches to it" in repro.said
+    assert again.jobs() == [job]
+    assert again.repro(*ONLY).ends() == 0
+
+
+def test_one_process_killed(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    rank = next(each for each in psutil.process_iter() if _is_rank(each, "1", again.folder))
+    rank.kill()
+    assert repro.ends() == 0
+    assert "once more" in repro.said
+    assert again.starts("distill") == 2
+
+
+def test_a_node_lost_and_back(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    again.lab.stop_node("node2")
+    again.lab.start_node("node2")
+    assert repro.ends() == 0
+    assert "requeued 1 times" in repro.said or again.starts("distill") == 2
+
+
+def test_the_controller_restarted(again: Repository):
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    again.lab.stop_controller()
+    repro.until(lambda: "controller does not answer" in repro.said)
+    again.lab.start_controller()
+    assert repro.ends() == 0
+    assert again.starts("distill") == 1
+
+
+def test_a_full_scratch(again: Repository):
+    work = again.folder / ".work" / "distill"
+    work.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(work)], check=True)
+    try:
+        repro = again.repro(*ONLY)
+        assert repro.ends() != 0
+        assert "disk full while writing" in repro.said and "Traceback" not in repro.said
+        subprocess.run(["mount", "-o", "remount,size=200m", str(work)], check=True)
+        assert again.repro(*ONLY).ends() == 0
+    finally:
+        subprocess.run(["umount", str(work)], check=True)
+
+
+def test_a_time_limit_shorter_than_the_run(again: Repository):
+    again.configure(time="0:01:00", signal_seconds=50)
+    repro = again.repro(*ONLY)
+    assert repro.ends() == 0
+
+
+def test_a_source_edited_meanwhile_is_not_published(again: Repository):
+    source = again.folder / "src/filmstill/distill/dmd.py"
+    before = source.read_text()
+    repro = again.repro(*ONLY)
+    repro.until_step("distill", 2)
+    source.write_text(before + "\n# another\n")
+    try:
+        assert repro.ends() != 0
+        assert "changed" in repro.said and not (again.folder / STUDENT).exists()
+    finally:
+        source.write_text(before)
+    assert again.repro(*ONLY).ends() == 0
+
+
+def test_two_experiments_at_once_from_two_worktrees(again: Repository, tmp_path: Path):
+    other = Repository(tmp_path / "other", again.lab)
+    run("git", "worktree", "add", "--quiet", "-b", "other", str(other.folder), cwd=again.folder)
+    run(sys.executable, "-m", "dvc", "cache", "dir", "--local", f"{again.folder}/.dvc/cache", cwd=other.folder)
+    run(sys.executable, "-m", "dvc", "checkout", "--quiet", cwd=other.folder)
+    changed = (f"distill.updates={UPDATES}", "distill.lr=1e-3")
+    run(sys.executable, "-m", "filmstill", "profile", "smoke", *changed, cwd=other.folder)
+    again.configure()
+    other.configure()
+    both = again.repro(*ONLY), other.repro(*ONLY)
+    both[0].until(lambda: again.step("distill") and other.step("distill"))
+    assert len(again.jobs()) == len(other.jobs()) == 1
+    assert "distill" in other.filmstill("jobs").stdout
+    assert [repro.ends() for repro in both] == [0, 0]
+    assert again.digest(STUDENT) != other.digest(STUDENT)
+    assert again.work("distill").name != other.work("distill").name
+
+
+def _is_rank(process: psutil.Process, rank: str, folder: Path) -> bool:
+    try:
+        around = process.environ()
+    except psutil.Error:
+        return False
+    return (
+        around.get("SLURM_PROCID") == rank
+        and around.get("SLURM_SUBMIT_DIR") == str(folder)
+        and "FILMSTILL_JOB" in around
+    )
