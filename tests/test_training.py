@@ -18,6 +18,8 @@ from filmstill.distill.training import EXPLODES, WINDOW, Rhythm, TrainState, tra
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime import randomness
 from filmstill.runtime.checkpoint import Checkpoints
+from filmstill.runtime.progress import JOB
+from filmstill.runtime.stopping import START, is_superseded, stop_requested
 
 STEPS, EVERY = 24, 5
 WORTH = Worth(8, lambda index: 1.0, torch.device("cpu"))
@@ -297,3 +299,41 @@ def test_sheets_come_at_their_rhythm_and_at_the_end(tmp_path):
     drawn: list[str] = []
     run(tmp_path, draw_sheet=lambda path: drawn.append(path.name))
     assert drawn == ["step-0000010.png", "step-0000020.png", "step-0000024.png"]
+
+
+def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeypatch):
+    """SLURM starts a job again when it loses sight of a node, whose processes may go on: two trainers in one folder."""
+    job = tmp_path / "jobs" / "0001"
+    job.mkdir(parents=True)
+    (job / START).write_text("1")
+    assert not is_superseded()  # no job
+    monkeypatch.setenv(JOB, str(job))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not is_superseded()
+    (job / START).write_text("2")
+    assert is_superseded()
+    (job / START).write_text("1")
+    (tmp_path / "jobs" / "0002").mkdir()
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with stop_requested() as stopping:
+        stopping()
+    assert left == [1]
+
+
+def test_a_jobs_sigterm_saves_and_goes_on(tmp_path, whole, monkeypatch):
+    """Whoever sent it kills the job soon, or not: the step it came in must be on disk by then."""
+    job = tmp_path / "jobs" / "0001"
+    job.mkdir(parents=True)
+    (job / START).write_text("0")
+    monkeypatch.setenv(JOB, str(job))
+    seen = []
+
+    def hook(index: int, scalars: dict[str, float]) -> None:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append([path.name for path in (tmp_path / "checkpoints").glob("step-*")])
+
+    losses, state = run(tmp_path, hook)
+    assert "step-0000008" in seen[8]
+    assert_same_end(tmp_path, losses, state, whole)

@@ -14,7 +14,6 @@ from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
 from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, left, over_limit
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.scratch import use_scratch
 from filmstill.cluster.submit import Submission, alive, latest, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
@@ -45,7 +44,6 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
 
 
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
-    use_scratch(cluster, root)
     digest, lost = workbench.inputs(stage.name).digest(with_gates=True), 0
     while True:
         how, submission = "attached to", alive(stage, root)

@@ -24,9 +24,10 @@ from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writi
 from filmstill.params.load import section
 from filmstill.params.shared import Compute
 from filmstill.runtime import distributed, workbench
-from filmstill.runtime.files import write_json
+from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import JOB
 from filmstill.runtime.stage import Stage, files_of
+from filmstill.runtime.stopping import START
 
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
 STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
@@ -79,8 +80,10 @@ class Job:
         stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
             write_json(self._record(0), {"outcome": STARTED, "message": ""})
+            write_text(self.folder / START, str(restarts()))
             self._refuse_restarts()
-            digest = self._inputs().digest(with_gates=True)
+            inputs = self._inputs()
+            workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
         # All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
@@ -90,8 +93,8 @@ class Job:
         distributed.barrier()
         if rank == 0:
             self._inputs()
-            end = {"outcome": DONE, "message": "", "inputs": digest, "files": files_of(stage.out)}
-            write_json(self._record(0), end)
+            made = {"inputs": inputs.digest(with_gates=True), "files": files_of(stage.out)}
+            write_json(self._record(0), {"outcome": DONE, "message": "", **made})
 
     def _inputs(self) -> workbench.Inputs:
         """The stage's inputs as they stand, which must be those that the work folder is named by."""
@@ -101,7 +104,6 @@ class Job:
                 f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "
                 "run `dvc repro` again"
             )
-        workbench.refuse_sources_younger(found, filmstill.BEGAN)
         return found
 
     def _refuse_restarts(self) -> None:

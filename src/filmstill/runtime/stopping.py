@@ -4,12 +4,25 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filmstill.runtime import distributed
 from filmstill.runtime.progress import JOB
 
 SAVE = 1  # asked for: save, and go on; a larger number is the signal to save and leave by
+ELSEWHERE = 1000
+START = "start"  # in that folder: which of the job's starts, counted by SLURM, its work belongs to
 NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+def is_superseded() -> bool:
+    """Whether SLURM has given up these processes, whose node it lost sight of, and started the job or another again."""
+    if JOB not in os.environ:
+        return False
+    folder = Path(os.environ[JOB])
+    if any(other.name > folder.name for other in folder.parent.iterdir()):
+        return True
+    return int((folder / START).read_text()) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -27,7 +40,11 @@ def stop_requested() -> Iterator[Callable[[], int]]:
     def told() -> int:
         most = max(asked, default=0)
         asked.clear()
-        return distributed.highest(most)
+        if distributed.is_first() and is_superseded():
+            most = ELSEWHERE
+        if (most := distributed.highest(most)) == ELSEWHERE:
+            os._exit(1)  # without a word: what is on record of the job is by its other processes
+        return most
 
     previous = {number: signal.signal(number, note) for number in NOTED}
     try:
