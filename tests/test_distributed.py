@@ -52,7 +52,7 @@ def distil(cut: Cut) -> None:
     for model in (generator, critic):
         model.requires_grad_(True)
     for model in models:
-        shard(model)
+        shard(model, "cpu")
     run = steps.self_forcing(models, None, checkpoint_every=1)
     run.parts, step = parts(cut), run.step
 
@@ -76,7 +76,7 @@ def regress(cut: Cut) -> None:
     trajectories = randomness.normal((3, *steps.SHAPE), 0, "pairs", 0, range(5))
     sigmas = torch.cat([steps.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, steps.PROMPTS, steps.SHAPE, [(trajectories, row) for row in range(5)])
-    model = shard(tiny("causal").requires_grad_(True))
+    model = shard(tiny("causal").requires_grad_(True), "cpu")
     params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
     given = (params, pairs, steps.PLAN.attention, 2, steps.SCHEDULE, model, steps.ENCODER, 0, parts(cut))
     losses = train_ode_init(cut.folder, *given, lambda path: None)
@@ -111,7 +111,7 @@ def alone(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("processes", "sharding", "per_node", "micro_batch"),
-    [(2, "full", 0, None), (2, "none", 0, 1), (4, "hybrid", 2, None), (4, "full", 0, 1)],
+    [(2, "full", 0, None), (2, "none", 0, 1), (4, "hybrid", 2, None)],
 )
 def test_training_is_the_same_on_any_number_of_processes(tmp_path, alone, processes, sharding, per_node, micro_batch):
     run_on(processes, both, tmp_path, micro_batch, sharding=sharding, per_node=per_node)
@@ -130,7 +130,7 @@ def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone):
     run_on(2, distil, Cut(tmp_path, before=2))
     (newest,) = (tmp_path / "checkpoints").glob("step-0000002")
     assert len(list(newest.glob("*.safetensors"))) == 2
-    run_on(4, distil, Cut(tmp_path, before=3), sharding="hybrid", per_node=2)
+    run_on(4, distil, Cut(tmp_path, before=3))
     distil(Cut(tmp_path))
     assert_close(tmp_path, alone / "distil")
 
@@ -148,7 +148,7 @@ def same_answers(folder: Path) -> None:
                 model.precision = precision
                 model.freeze()
                 if spread:
-                    shard(model)
+                    shard(model, "cpu")
                     held = sum(distributed.local(p).numel() for p in model.parameters())
                     assert held <= 0.6 * sum(p.numel() for p in model.parameters())
             experts = Experts(high, low, 500.0, torch.device("cpu"))
@@ -173,8 +173,21 @@ def damage_is_everybodys(folder: Path) -> None:
     assert tensors["x"].eq(1).all()
 
 
+def first_losses() -> list[float]:
+    """Of an update in bfloat16 with checkpointing, as on GPUs: the generator's, the critic's, the gradient's norm."""
+    models = steps.networks(torch.bfloat16, checkpointing=True)
+    for model in models:
+        model.requires_grad_(model is not models[2])
+        shard(model, "cpu")
+    run = steps.self_forcing(models, None)
+    run.parts = distributed.micro_batches(BATCH, 1, "batch", distributed.rank(), distributed.size())
+    scalars = run.step(0)
+    return [scalars["loss"], scalars["critic_loss"], scalars["gradient_norm"]]
+
+
 def two_processes(folder: Path) -> None:
     same_answers(folder)
+    (folder / f"losses-{distributed.rank()}.json").write_text(json.dumps(first_losses()))
     damage_is_everybodys(folder / "checkpoints")
     assert distributed.agreed(distributed.rank()) == 0
     assert distributed.highest(distributed.rank()) == 1
@@ -184,8 +197,10 @@ def two_processes(folder: Path) -> None:
 
 def test_what_is_spread_over_two_processes_is_whole(tmp_path, capfd):
     run_on(2, two_processes, tmp_path)
-    files = list(tmp_path.glob("*-*"))
+    files = list(tmp_path.glob("*float*-?"))
     assert len(files) == 4
+    for rank in range(2):
+        assert json.loads((tmp_path / f"losses-{rank}.json").read_text()) == pytest.approx(first_losses(), rel=1e-3)
     for file in files:
         answers = load_file(file)
         assert torch.equal(answers["alone"], answers["spread"])

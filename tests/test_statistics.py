@@ -23,12 +23,12 @@ def test_parts_inside_parts_add_up_to_the_whole():
             time.sleep(0.03)
         time.sleep(0.01)
     time.sleep(0.01)
-    seconds, whole = watch.lap(), time.perf_counter() - began
-    assert sum(seconds.values()) == pytest.approx(whole, abs=2e-3)
+    (whole, seconds), clock = watch.lap(), time.perf_counter() - began
+    assert sum(seconds.values()) == pytest.approx(whole) == pytest.approx(clock, abs=2e-3)
     assert seconds["data"] == pytest.approx(0.03, abs=0.01)
     assert seconds["rollout"] == pytest.approx(0.03, abs=0.01)
     assert seconds[OTHER] >= 0.01
-    assert sum(watch.lap().values()) < 0.01  # a lap begins anew
+    assert watch.lap()[0] < 0.01  # a lap begins anew
 
 
 def test_a_part_that_fails_is_over():
@@ -37,7 +37,7 @@ def test_a_part_that_fails_is_over():
             raise ZeroDivisionError
         watch.lap()
         time.sleep(0.01)
-        assert set(watch.lap()) == {OTHER}
+        assert set(watch.lap()[1]) == {OTHER}
 
 
 def test_nothing_is_timed_where_nobody_watches():
@@ -52,9 +52,9 @@ def test_nothing_is_timed_where_nobody_watches():
 def reduce_all(folder) -> None:
     with watching(CPU) as watch:
         for _ in range(3):
-            dist.all_reduce(torch.ones(1000))
-        seconds = watch.lap()
-    assert seconds[COMMUNICATION] > 0.9 * sum(seconds.values())
+            dist.all_reduce(torch.ones(1_000_000))
+        _, seconds = watch.lap()
+    assert seconds[COMMUNICATION] > seconds[OTHER]
     with Statistics.of(Worth(10, lambda index: 1.0, CPU), folder) as statistics:
         statistics.add(0)
         statistics.report("toy", 3)

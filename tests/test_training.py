@@ -1,5 +1,6 @@
 """The training loop: what a crash, a damaged checkpoint, a bad loss and a signal leave behind."""
 
+import errno
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from filmstill.distill.ema import Ema
 from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
@@ -336,4 +338,39 @@ def test_a_jobs_sigterm_saves_and_goes_on(tmp_path, whole, monkeypatch):
 
     losses, state = run(tmp_path, hook)
     assert "step-0000008" in seen[8]
+    assert (job / "left-0").exists()  # the kill that follows is no loss
     assert_same_end(tmp_path, losses, state, whole)
+
+
+def test_a_save_without_room_is_one_line_and_leaves_nothing(tmp_path, whole, monkeypatch):
+    """The library's own exception for it is no Exception, and would pass by every handler."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, whole[2])
+    checkpoints.wait()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HuggingFaceStorageWriter, "write_data", full)
+    checkpoints.save(2, whole[2])
+    with pytest.raises(FilmstillError, match="step-0000002: disk full while writing"):
+        checkpoints.wait()
+    checkpoints.save(3, whole[2])
+    checkpoints.close()  # for another reason: says nothing of its own
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["step-0000001"]
+    assert checkpoints.load_latest(lambda: {name: tensor.clone() for name, tensor in whole[2].items()}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(tmp_path, whole, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, whole[2])
+    checkpoints.wait()
+
+    def stale(path: Path) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr("filmstill.runtime.checkpoint.sha256_of", stale)
+    with pytest.raises(FilmstillError, match="cannot be read here"):
+        checkpoints.load_latest(lambda: whole[2])
+    assert (tmp_path / "step-0000001").is_dir()

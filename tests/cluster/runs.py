@@ -1,7 +1,6 @@
 """A repository whose stages SLURM runs: start a `dvc repro`, strike at a moment of it, look at what is left."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -74,6 +73,17 @@ class Repository:
         found = (self.folder / ".work" / stage).glob("*/checkpoints/step-*")
         return max((int(path.name.removeprefix("step-")) for path in found), default=0)
 
+    def process(self, rank: str) -> psutil.Process:
+        """A process of the job at work."""
+        return next(each for each in psutil.process_iter() if self._is_rank(each, rank))
+
+    def _is_rank(self, process: psutil.Process, rank: str) -> bool:
+        try:
+            runs = any(str(self.folder) in word for word in process.cmdline()) and "submitit" in str(process.cmdline())
+            return runs and process.environ().get("SLURM_PROCID") == rank
+        except psutil.Error:
+            return False
+
     def digest(self, name: str) -> str:
         return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
 
@@ -119,7 +129,3 @@ class Repro:
         """The stage's own process, below dvc."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(each for each in children if any("stages/" in word for word in each.cmdline()))
-
-
-def record(repository: Repository, stage: str) -> dict[str, str]:
-    return json.loads((repository.work(stage) / "job.json").read_text())

@@ -20,7 +20,7 @@ from filmstill.params.gates import Gate
 from filmstill.params.shared import DIGITS, World
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime import randomness
-from filmstill.runtime.distributed import is_first
+from filmstill.runtime.distributed import agreed, is_first
 from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right
 
@@ -58,7 +58,7 @@ class Probe:
         if self.shown is None:
             return {}
         right = all_right(self._video(model, len(self.shown)), self.shown, self.world)
-        return {"all_attributes": right.all(dim=1).float().mean().item()}
+        return agreed({"all_attributes": right.all(dim=1).float().mean().item()})
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:

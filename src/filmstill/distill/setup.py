@@ -89,13 +89,13 @@ class Setup:
 
     def frozen(self, path: Path) -> VideoDiT:
         """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
-        return shard(frozen(load_model(path, self.config)[0], self.compute))
+        return frozen(load_model(path, self.config)[0], self.compute)
 
     def trained(self, path: Path) -> VideoDiT:
         """The same, to train: its weights stay float32."""
-        model = load_model(path, self.config)[0].float().to(self.device).requires_grad_(True)
+        model = load_model(path, self.config)[0].float().requires_grad_(True)
         model.precision, model.checkpointing = DTYPES[self.compute.precision], self.compute.checkpointing
-        return shard(model)
+        return shard(model, self.compute.device)
 
     def parts(self, batch: int, key: str) -> list[range]:
         """This process's samples of a batch, a range a pass."""

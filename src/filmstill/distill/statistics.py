@@ -40,7 +40,7 @@ class Statistics:
 
     def __init__(self, worth: Worth, folder: Path, watch: Stopwatch) -> None:
         self.worth, self.folder, self.watch = worth, folder, watch
-        self.steps, self.flops = 0, 0.0
+        self.steps, self.seconds, self.flops = 0, 0.0, 0.0
         self.parts: dict[str, float] = defaultdict(float)
         self.said = time.monotonic()
 
@@ -55,8 +55,10 @@ class Statistics:
         """Step `index` is over."""
         self.steps += 1
         self.flops += self.worth.flops(index)
-        for name, seconds in self.watch.lap().items():
-            self.parts[name] += seconds
+        seconds, parts = self.watch.lap()
+        self.seconds += seconds
+        for name, spent in parts.items():
+            self.parts[name] += spent
 
     def report(self, label: str, steps_left: int) -> None:
         """Write the figures so far to the work folder; at the end, and now and then in a job, also in words.
@@ -73,7 +75,7 @@ class Statistics:
 
     def _figures(self, steps_left: int) -> dict[str, Any]:
         """Times are the first process's, memory is the fullest one's."""
-        steps, seconds = max(self.steps, 1), sum(self.parts.values())
+        steps, seconds = max(self.steps, 1), self.seconds
         speed = speed_of(self.worth.device)
         return {
             "processes": distributed.size(),

@@ -22,7 +22,7 @@ from filmstill.runtime.checkpoint import Checkpoints
 from filmstill.runtime.curves import Curves
 from filmstill.runtime.distributed import agreed, first_said, is_first, local
 from filmstill.runtime.progress import progress
-from filmstill.runtime.stopping import SAVE, stop_requested
+from filmstill.runtime.stopping import SAVE, note_leave, stop_requested
 from filmstill.runtime.stopwatch import part
 
 EXPLODES = 100.0  # times the median loss of the last WINDOW steps
@@ -109,6 +109,7 @@ def train(
                     saved = finished
                 if stop:
                     checkpoints.wait()
+                    note_leave()
                 if stop > SAVE and finished < rhythm.steps:
                     raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
         checkpoints.wait()

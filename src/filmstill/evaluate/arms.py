@@ -74,7 +74,8 @@ def make_arm(arm: str, out: Path) -> None:
     does the first of several batches (None): it is the one that finds the process without its memory.
     """
     params, setup = section(Samples, "samples"), Setup.prepared()
-    _encode(params, setup)
+    if arm != "real":
+        _encode(params, setup)
     made_by, codec, table = build(arm, params, setup), setup.codec(params.fast_decoder), requests(params, arm)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 

@@ -55,7 +55,7 @@ class Experts:
         return velocity
 
     def _fetch(self, expert: VideoDiT, other: VideoDiT) -> None:
-        """Put the one that answers on the device, in the other's place."""
-        if expert.device.type != self.device.type:
+        """Put the one that answers on the device, in the other's place; what lies on several processes stays."""
+        if distributed.spread() is None and expert.device.type != self.device.type:
             other.cpu()
             expert.to(self.device)

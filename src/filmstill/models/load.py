@@ -52,7 +52,7 @@ def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
     """A network without gradients, where and in what the machine computes."""
     model.precision = DTYPES[compute.precision]
     model.freeze()
-    return model.to(compute.device)
+    return shard(model, compute.device)
 
 
 def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
@@ -60,10 +60,10 @@ def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
     facts = read_json(folder / "experts.json")
     models = [load_model(folder / name)[0] for name in facts["files"]]
     if len(models) < 2:
-        return shard(frozen(models[0], compute)) if models else None
+        return frozen(models[0], compute) if models else None
     for model in models:
         model.precision = DTYPES[compute.precision]
         model.freeze()
         if distributed.size() > 1:
-            shard(model.to(compute.device))
+            shard(model, compute.device)
     return Experts(models[0], models[1], 1000 * facts["boundary"], torch.device(compute.device))

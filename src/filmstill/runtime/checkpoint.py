@@ -10,7 +10,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,18 @@ class Checkpoints:
         saving, self._saving = self._saving, None
         if saving is None:
             return
+        from torch.distributed.checkpoint.api import CheckpointException
+
         try:
             saving.result()
-        except Exception as error:
-            self._remove_unfinished()
-            raise _writing_failed(self._target, error) from error
+        except (Exception, CheckpointException) as error:  # the library's is no Exception
+            shutil.rmtree(unfinished(self._target), ignore_errors=True)
+            raise _cause(self._target, error) from error
 
     def close(self) -> None:
-        """Let go of a save that is still being written by a training that ends for another reason."""
-        with suppress(Exception):
-            self.wait()
+        """Let a save end that is still being written when training ends for a reason of its own."""
+        if self._saving is not None:
+            wait([self._saving])
 
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int:
         """Fill `tensors()` from the newest good checkpoint and return its step; 0 when there is none.
@@ -84,7 +86,7 @@ class Checkpoints:
                 return step
             if distributed.is_first():
                 print(f"warning: {damage}; going on from the checkpoint before it", file=sys.stderr)
-                shutil.rmtree(self._path(step))
+                remove(self._path(step))
             distributed.barrier()
         return 0
 
@@ -131,21 +133,41 @@ def _own_group() -> Any:
     return dist.new_group(backend="gloo", timeout=distributed.PATIENCE)
 
 
+def unfinished(path: Path) -> Path:
+    """Where a checkpoint is written, so that at its own name it is whole or absent."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint's folder, at once to whoever looks for it."""
+    away = path.with_name(f".{path.name}.old.tmp")
+    with suppress(FileNotFoundError):
+        path.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with this process's share of the parts; None: nothing."""
     try:
         files = json.loads((path / MANIFEST).read_text())
         for name in sorted(files)[distributed.rank() :: distributed.size()]:
+            if not (path / name).exists() and distributed.is_first():
+                return f"{path / name}: damaged: it is not there"
             if sha256_of(path / name) != files[name]:
                 return f"{path / name}: damaged: its SHA-256 is not the {files[name][:12]}… of {MANIFEST}"
-    except (OSError, ValueError) as error:
-        return f"{path}: damaged: {error}"
+    except ValueError as error:
+        return f"{path / MANIFEST}: damaged: {error}"
+    except OSError as error:  # of the disk or of its mount: no reason to give up a checkpoint
+        raise FilmstillError(
+            f"{error.filename or path}: cannot be read here ({error.strerror}); run it again"
+        ) from None
     return None
 
 
-def _writing_failed(path: Path, error: BaseException) -> BaseException:
-    """The one line for a disk that is full, on whichever process; any other error as it is."""
-    for cause in getattr(error, "failures", {0: (error, None)}).values():
-        if isinstance(cause[0], OSError) and cause[0].errno in FULL:
-            return writing_failed(path, cause[0])
-    return error
+def _cause(path: Path, error: BaseException) -> Exception:
+    """What a save failed of, on whichever process; a full disk as its one line."""
+    causes = [cause for cause, _ in getattr(error, "failures", {0: (error, None)}).values()]
+    full = (cause for cause in causes if isinstance(cause, OSError) and cause.errno in FULL)
+    if found := next(full, None):
+        return writing_failed(path, found)
+    return causes[0]

@@ -1,7 +1,6 @@
 """How torch.distributed.checkpoint's parts become one folder that is there or not."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from filmstill.runtime.checkpoint import MANIFEST
+from filmstill.runtime.checkpoint import MANIFEST, remove, unfinished
 from filmstill.runtime.files import sha256_of, write_json
 
 
@@ -22,7 +21,7 @@ class Writer(HuggingFaceStorageWriter):
     """
 
     def __init__(self, target: Path, stale: list[Path]) -> None:
-        super().__init__(str(target.with_name(f".{target.name}.tmp")), save_distributed=True)
+        super().__init__(str(unfinished(target)), save_distributed=True)
         self.target, self.stale = target, stale
         self.folder = Path(self.path)
 
@@ -37,11 +36,12 @@ class Writer(HuggingFaceStorageWriter):
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        parts = sorted(self.folder.glob("*.sha256"))
-        write_json(self.folder / MANIFEST, {f"{part.stem}.safetensors": part.read_text() for part in parts})
-        for part in parts:
-            part.unlink()
-        shutil.rmtree(self.target, ignore_errors=True)
+        names = sorted({written.storage_data.relative_path for of_process in results for written in of_process})
+        digests = {name: (self.folder / name).with_suffix(".sha256") for name in names}  # every process's, or it fails
+        write_json(self.folder / MANIFEST, {name: digest.read_text() for name, digest in digests.items()})
+        for digest in digests.values():
+            digest.unlink()
+        remove(self.target)
         os.rename(self.folder, self.target)
         for old in self.stale:
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)

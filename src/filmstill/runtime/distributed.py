@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from filmstill.params.load import require
+from filmstill.runtime.compute import check_device
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -51,7 +52,10 @@ def start(device: str, sharding: str, offload: bool) -> None:
     """Join the job's processes, told by torch's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, …)."""
     global _spread
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        check_device(device, "compute.device")
+        own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        require(own < there, "tasks_per_node", os.environ.get("LOCAL_WORLD_SIZE"), f"at most {there}, one a GPU")
+        torch.cuda.set_device(own)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
         _spread = Spread(device, sharding, offload)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filmstill.runtime import distributed
@@ -12,6 +12,7 @@ from filmstill.runtime.progress import JOB
 SAVE = 1  # asked for: save, and go on; a larger number is the signal to save and leave by
 ELSEWHERE = 1000
 START = "start"  # in that folder: which of the job's starts, counted by SLURM, its work belongs to
+LEFT = "left-"  # there too, with the start's number: it left in order
 NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -23,6 +24,13 @@ def is_superseded() -> bool:
     if any(other.name > folder.name for other in folder.parent.iterdir()):
         return True
     return int((folder / START).read_text()) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def note_leave() -> None:
+    """Put on record that this start of the job may end now and has lost nothing: no loss that would be counted."""
+    if JOB in os.environ and distributed.is_first():
+        with suppress(OSError):  # a full disk: then it counts
+            (Path(os.environ[JOB]) / f"{LEFT}{os.environ.get('SLURM_RESTART_COUNT', '0')}").touch()
 
 
 @contextmanager
@@ -38,8 +46,9 @@ def stop_requested() -> Iterator[Callable[[], int]]:
         asked.append(SAVE if number == signal.SIGTERM and JOB in os.environ else number)
 
     def told() -> int:
-        most = max(asked, default=0)
-        asked.clear()
+        noted = asked[:]
+        del asked[: len(noted)]  # another may come meanwhile
+        most = max(noted, default=0)
         if distributed.is_first() and is_superseded():
             most = ELSEWHERE
         if (most := distributed.highest(most)) == ELSEWHERE:

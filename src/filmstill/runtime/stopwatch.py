@@ -2,7 +2,7 @@
 
 Notable: a part inside another takes its time out of it, so that parts add up to the step; on a GPU stamps are events in
 its stream, read when the step is over, so nothing waits for them; collectives run on streams of their own there, beside
-the parts, and count by their own length.
+the parts: they count by their own length, which is no part of the sum.
 """
 
 import time
@@ -50,16 +50,17 @@ class Stopwatch:
         yield
         self._beside.append((began, self._stamp()))
 
-    def lap(self) -> dict[str, float]:
-        """Seconds by part since the lap before, and begin another."""
+    def lap(self) -> tuple[float, dict[str, float]]:
+        """Seconds since the lap before, in all and by part, and begin another."""
         self._mark()
         seconds: dict[str, float] = defaultdict(float)
         for (_, began), (name, ended) in zip(self._stamps, self._stamps[1:], strict=False):
             seconds[name] += self._between(began, ended)
+        whole = sum(seconds.values())
         for began, ended in self._beside:
             seconds[COMMUNICATION] += self._between(began, ended)
         self._stamps, self._beside = self._stamps[-1:], []
-        return dict(seconds)
+        return whole, dict(seconds)
 
     def _mark(self) -> None:
         """What has passed since the last mark belongs to the part at work."""
