@@ -85,7 +85,7 @@ class Repository:
 
     def write(self, seconds: float = 0.4, cluster: dict[str, Any] | None = None, **params: Any) -> None:
         """params.yaml and cluster.yaml anew, with these values; `seconds` a step is not in the key."""
-        usual = {"steps": STEPS, "fails_at": -1, "gate": 0}
+        usual = {"steps": STEPS, "fails_at": -1, "gate": 0, "batch": 4}
         asked = {"nodes": 2, "cpus_per_task": 1, "memory_gb": 1, "time": "0:10:00", "signal_seconds": 30}
         machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": asked, **(cluster or {})}
         given = {"compute": {}, "seconds": seconds, "distill": usual | params}

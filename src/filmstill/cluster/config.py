@@ -23,6 +23,7 @@ TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 OWN_FLAGS = (
     *("partition", "account", "qos", "constraint", "nodes", "ntasks", "ntasks_per_node", "cpus_per_task", "time"),
     *("gpus", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "signal", "wait", "test_only"),
+    *("clusters", "cluster", "export", "export_file", "comment", "gres", "ntasks_per_gpu", "cpus_per_gpu"),
     *("job_name", "dependency", "output", "error", "open_mode", "array", "chdir", "requeue", "no_requeue", "parsable"),
 )
 
@@ -38,7 +39,7 @@ class Asked:
     gpus_per_node: int = 0
     tasks_per_node: int | None = None  # processes; null: one a GPU, or one where there is none
     cpus_per_task: int = 2
-    memory_gb: int = 8  # a node
+    memory_gb: int | None = 8  # a node; null: as much as the cluster gives, where it does not count memory
     time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer goes on by itself
     constraint: str | None = None
     sbatch: dict[str, Any] = field(default_factory=dict)  # other flags of sbatch: {reservation: mine, exclusive: true}
@@ -49,8 +50,10 @@ class Asked:
     offload: bool = False  # frozen networks wait in the host's memory
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "cpus_per_task", "memory_gb", "signal_seconds"):
+        for name in ("nodes", "cpus_per_task", "signal_seconds"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        memory = self.memory_gb
+        require(memory is None or memory > 0, "memory_gb", memory, "null or a positive integer")
         require(self.gpus_per_node >= 0, "gpus_per_node", self.gpus_per_node, "0 or a positive integer")
         tasks = self.tasks_per_node
         require(tasks is None or tasks > 0, "tasks_per_node", tasks, "null or a positive integer")

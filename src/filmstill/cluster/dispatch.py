@@ -6,6 +6,7 @@ again, a lost node or process is, `max_requeues` times.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,29 +30,41 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
     """
 
     def make(stage: Stage) -> None:
-        cluster = read_cluster()
+        cluster, root = read_cluster(), Path.cwd()
         if cluster.executor == LOCAL:
+            _refuse_two(stage, root)
             main(stage)
-            return
-        try:
-            _make_by_job(stage, cluster, Path.cwd())
-        except slurm.Unreachable as error:
-            raise FilmstillError(
-                f"{stage.name}: SLURM's controller does not answer ({error}); run `dvc repro` again when it does"
-            ) from None
+        else:
+            _make_by_job(stage, cluster, root)
 
     return make
 
 
+def _refuse_two(stage: Stage, root: Path) -> None:
+    """Stop where a job is at work in the stage's folder, which this process would work in too."""
+    if latest(stage.work) is None or not slurm.available():
+        return
+    try:
+        submission = alive(stage, root)
+    except slurm.Unreachable as error:
+        raise FilmstillError(
+            f"{stage.name}: a job may be at work in {stage.work}, and SLURM does not answer ({error})"
+        ) from None
+    if submission is not None:
+        raise FilmstillError(
+            f"{stage.name}: job {submission.id} is at work in {stage.work}; `python -m filmstill cancel {stage.name}` "
+            "ends it, or executor: slurm in cluster.yaml attaches to it"
+        )
+
+
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
-    digest, lost = workbench.inputs(stage.name).digest(with_gates=True), 0
+    lost = 0
     while True:
-        how, submission = "attached to", alive(stage, root)
-        if submission is None:
-            if _is_made(stage, digest):
-                return
-            preflight(stage.name, cluster, root)
-            how, submission = "submitted", submit(stage, cluster, root, cluster.max_requeues - lost)
+        digest = workbench.inputs(stage.name).digest(with_gates=True)
+        found = _attached_or_submitted(stage, cluster, root, digest, cluster.max_requeues - lost)
+        if found is None:
+            return
+        how, submission = found
         _say(f"{stage.name}: {how} job {submission.id}; its log: {submission.log('err')}")
         job = follow(stage.name, submission, cluster.poll_seconds)
         if (end := ended(Path(submission.folder))) is None:
@@ -71,6 +84,26 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
             return
 
 
+def _attached_or_submitted(
+    stage: Stage, cluster: Cluster, root: Path, digest: str, restarts: int
+) -> tuple[str, Submission] | None:
+    """How a job came by, and which; None: all is made. Waits for a controller that does not answer."""
+    said = False
+    while True:
+        try:
+            if (submission := alive(stage, root)) is not None:
+                return "attached to", submission
+            if _is_made(stage, digest):
+                return None
+            preflight(stage.name, cluster, root)
+            return "submitted", submit(stage, cluster, root, restarts)
+        except slurm.Unreachable as error:
+            if not said:
+                _say(f"{stage.name}: SLURM's controller does not answer ({error}); waiting for it")
+            said = True
+            time.sleep(cluster.poll_seconds)
+
+
 def _is_made(stage: Stage, digest: str) -> bool:
     """Whether the latest job made the stage's `out`, by the gates that stand now, and nobody wrote to it since."""
     folder = latest(stage.work)
@@ -86,6 +119,11 @@ def _losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: 
         raise FilmstillError(
             f"{stage}: job {submission.id} was cancelled; `dvc repro` goes on from the last checkpoint"
         )
+    if state == "TIMEOUT":
+        raise FilmstillError(
+            f"{stage}: job {submission.id} met its time limit before it could save: a step and a checkpoint take "
+            f"longer than signal_seconds ({cluster.asked(stage).signal_seconds}); set more in cluster.yaml (log: {log})"
+        )
     if state == "OUT_OF_MEMORY":
         asked = cluster.asked(stage).memory_gb
         raise FilmstillError(
@@ -96,7 +134,7 @@ def _losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: 
     if job and state == "FAILED" and not began(folder):
         said = last_line(log) or f"no log; SLURM's reason: {job.reason}"
         raise FilmstillError(f"{stage}: job {submission.id} ended before python began: {said}; its log: {log}")
-    return 1 + (job.restarts if job else 0) - left(folder)
+    return max(1 + (job.restarts if job else 0) - left(folder), 0)
 
 
 def _say(line: str) -> None:

@@ -23,6 +23,7 @@ from filmstill.runtime.progress import REPORT, progress
 from filmstill.runtime.stage import dvc_ancestor, has_gone
 
 SECONDS_BETWEEN_LOOKS = 1.0
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 SECONDS_TO_END = 60.0  # that a job has after its end is on record
 
 
@@ -84,6 +85,8 @@ def state(job: slurm.Job | None) -> tuple[str, str]:
     """Pending with its reason or running where, and how often requeued; and, of one that waits, when it may start."""
     if job is None:
         return "is unknown to SLURM", ""
+    if job.state in HELD or (job.state == "PENDING" and "held" in job.reason.lower()):
+        return f"is held ({job.reason}): `scontrol release {job.id}` lets it go on", ""
     where = f" ({job.reason})" if job.state == "PENDING" else f" on {job.nodes}" if job.nodes else ""
     often = f", requeued {job.restarts} times" if job.restarts else ""
     start = f", starts about {job.begins}" if job.state == "PENDING" and job.begins else ""
@@ -128,7 +131,7 @@ class Board:
                 for line in whole:
                     if not line.startswith(b"submitit "):  # its own notes
                         self._print(line.decode(errors="replace"))
-        with suppress(FileNotFoundError):
+        with suppress(OSError, ValueError):  # it is being replaced, on another machine
             self._draw(**json.loads(self.report.read_text()))
 
     def _print(self, line: str) -> None:

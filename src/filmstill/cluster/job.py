@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -24,17 +25,19 @@ from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writi
 from filmstill.params.load import section
 from filmstill.params.shared import Compute
 from filmstill.runtime import distributed, workbench
+from filmstill.runtime.checkpoint import MANIFEST
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import JOB
 from filmstill.runtime.stage import Stage, files_of
-from filmstill.runtime.stopping import START
+from filmstill.runtime.stopping import LEFT, START, note_leave
 
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
 STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
 # What gloo, NCCL and torch's store say where a peer has gone, or its port has not been given back yet.
 PEER_LOST = re.compile(
     "closed by peer|reset by peer|likely closed|broken pipe|remote process exited|pair closure|connection refused|"
-    "timed out|timeout|EADDRINUSE",
+    "timed out|timeout|EADDRINUSE|no route to host|(network|host) is (unreachable|down)|unhandled system error|"
+    "communicator was aborted",
     re.IGNORECASE,
 )
 SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself, before another's end would kill it
@@ -115,16 +118,23 @@ class Job:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end = time.monotonic() + SECONDS_TO_BE_KILLED
-        if rank == 0:
-            with suppress(OSError):  # a full disk: then it counts as a loss
-                (self.folder / f"left-{restarts()}").touch()
-        else:
+        if rank == 0 and self._has_progressed():
+            note_leave()
+        if shutil.which("scontrol") is None:  # a container without SLURM: whoever waits for the job submits it again
+            os._exit(1)
+        if rank != 0:
             time.sleep(SECONDS_TO_REQUEUE)
         while time.monotonic() < end:
             with suppress(FilmstillError, slurm.Unreachable):  # or SLURM has done it already
                 slurm.requeue(os.environ["SLURM_JOB_ID"])
             time.sleep(SECONDS_TO_REQUEUE)
         os._exit(1)
+
+    def _has_progressed(self) -> bool:
+        """Whether this start has saved anything: one that has not would leave in order for ever."""
+        began = (self.folder / START).stat().st_mtime
+        saved = self.folder.parents[1].glob(f"checkpoints/*/{MANIFEST}")
+        return any(manifest.stat().st_mtime > began for manifest in saved)
 
     def _fail(self, rank: int, error: BaseException) -> NoReturn:
         outcome, message = verdict(error)
@@ -152,7 +162,7 @@ def ended(folder: Path) -> dict[str, Any] | None:
     """
     ends = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
-        with suppress(FileNotFoundError):  # the job starts again just now
+        with suppress(OSError, ValueError):  # the job starts again just now, on another machine
             ends.append((path.stat().st_mtime, json.loads(path.read_text())))
     own = [end for _, end in sorted(ends, key=lambda each: each[0])]
     return next((end for end in own if end["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
@@ -165,7 +175,7 @@ def began(folder: Path) -> bool:
 
 def left(folder: Path) -> int:
     """How often the job of a submission's folder went back to the queue in order."""
-    return len(list(folder.glob("left-*")))
+    return len(list(folder.glob(f"{LEFT}*")))
 
 
 def restarts() -> int:
@@ -186,12 +196,12 @@ def verdict(error: BaseException) -> tuple[str, str]:
         error = writing_failed(error.filename or "a file", error)
     if isinstance(error, FilmstillError):
         return GATE if isinstance(error, GateError) else REFUSED, str(error)
-    text = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+    text = " ".join("".join(traceback.format_exception_only(error)).split())
     if PEER_LOST.search(text):
-        return LOST, text
+        return LOST, text[:500]
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return CRASHED, f"{text} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+    return CRASHED, f"{text[:500]} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
 
 
 def _leave(number: int, _frame: object) -> NoReturn:

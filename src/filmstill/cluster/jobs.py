@@ -1,6 +1,7 @@
 """`python -m filmstill jobs` and `cancel`: this repository's jobs, in SLURM's queue and on record."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,10 @@ def _live(job: slurm.Job) -> Known:
 def _past(live: set[str]) -> list[Known]:
     """The last submission of every work folder, but those that are alive, newest last."""
     records = sorted(WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
-    submissions = [Submission(**json.loads(path.read_text())) for path in records]
+    submissions = []
+    for path in records:
+        with suppress(OSError, ValueError, TypeError):  # damaged: the next `dvc repro` finds the job by its name
+            submissions.append(Submission(**json.loads(path.read_text())))
     return [_recorded(submission) for submission in submissions if submission.id not in live]
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import CLUSTER, Asked, Cluster
+from filmstill.cluster.config import CLUSTER, TRAINING, Asked, Cluster
 from filmstill.cluster.scratch import refuse_unshared
 from filmstill.errors import FilmstillError
-from filmstill.params.load import require
+from filmstill.params.load import read_plain, require, section
+from filmstill.params.shared import Compute
+from filmstill.runtime.distributed import micro_batches
 
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
 GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), of several kinds: gpu:a100:2,gpu:h100:2
@@ -54,7 +56,7 @@ def sbatch_flags(asked: Asked, name: str) -> dict[str, Any]:
         "ntasks_per_node": asked.tasks,
         "cpus_per_task": asked.cpus_per_task,
         "gpus_per_node": asked.gpus_per_node or None,
-        "mem": f"{asked.memory_gb}G",
+        "mem": f"{asked.memory_gb}G" if asked.memory_gb else None,
         "time": asked.time,
         "signal": f"USR2@{asked.signal_seconds}",  # submitit's own choice, to every process
         "wckey": "submitit",  # likewise; named so that it is tested too
@@ -88,6 +90,17 @@ def preflight(stage: str, cluster: Cluster, root: Path) -> None:
         _refuse_what_slurm_refuses(stage, asked, root, nodes)
     except slurm.Unreachable as silent:
         raise FilmstillError(f"{stage}: SLURM does not answer ({silent}); nothing was submitted, try again") from None
+    _refuse_what_cannot_train(stage, cluster, asked)
+
+
+def _refuse_what_cannot_train(stage: str, cluster: Cluster, asked: Asked) -> None:
+    """What params.yaml and cluster.yaml tell together, before the job has waited for its nodes."""
+    compute = section(Compute, "compute")
+    gpus = asked.gpus_per_node > 0 or compute.device == "cpu"
+    require(gpus, _key(stage, cluster, "gpus_per_node"), 0, "1 or more where compute.device is cuda")
+    if stage in TRAINING:
+        batch = read_plain("params.yaml")[stage]["batch"]
+        micro_batches(batch, compute.micro_batch, f"{stage}.batch", 0, asked.nodes * asked.tasks)
 
 
 def _partition_nodes(stage: str, cluster: Cluster, wanted: str | None) -> list[Node]:
@@ -142,9 +155,9 @@ def _refuse_too_much(stage: str, cluster: Cluster, asked: Asked, nodes: list[Nod
     at_most(most_gpus, asked.gpus_per_node, "gpus_per_node", f", which a node of {where} has")
     cpus = f" in {asked.tasks} processes a node, since a node of {where} has {most_cpus} CPUs"
     at_most(most_cpus // asked.tasks, asked.cpus_per_task, "cpus_per_task", cpus)
-    at_most(
-        max(node.memory_mb for node in nodes) // 1024, asked.memory_gb, "memory_gb", f", which a node of {where} has"
-    )
+    memory = max(node.memory_mb for node in nodes) // 1024
+    if asked.memory_gb:
+        at_most(memory, asked.memory_gb, "memory_gb", f", which a node of {where} has (null: do not ask for any)")
     names = {node.name for node in nodes}
     at_most(
         min(len(names), max(node.max_nodes for node in nodes)), asked.nodes, "nodes", f", which {where} gives to a job"

@@ -119,7 +119,7 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
             stderr=subprocess.STDOUT,
             close_fds=False,  # it holds the work folder's flock for as long as it submits
             start_new_session=True,  # so that Ctrl-C does not cut off an sbatch
-            env={**os.environ, **account},
+            env={**_environment(), **account},
         )
         try:
             if process.wait() != 0:
@@ -130,6 +130,11 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
         log.seek(begin)
         by_wildcard = {shard.partition("-")[2]: shard for shard in shards}
         return {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(log.read())}
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what would change a job beside cluster.yaml, as for the trainings' jobs."""
+    return {key: value for key, value in os.environ.items() if not slurm.OPTION.match(key) or key == "SLURM_CONF"}
 
 
 def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str]:
@@ -150,7 +155,7 @@ def _resources(asked: Asked) -> list[str]:
     extra = {"gpus-per-node": 1 if asked.gpus_per_node else None, **asked.sbatch}
     wanted = {
         "runtime": -(-asked.seconds // 60),  # minutes
-        "mem_mb": asked.memory_gb * 1024,
+        "mem_mb": asked.memory_gb * 1024 if asked.memory_gb else None,
         "nodes": 1,
         "slurm_partition": asked.partition,
         "qos": asked.qos,

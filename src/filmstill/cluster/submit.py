@@ -7,7 +7,7 @@ was killed before it could write down anything.
 
 import os
 import shlex
-from contextlib import suppress
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,8 +46,13 @@ def alive(stage: Stage, root: Path) -> Submission | None:
     name = slurm.job_name(stage.name, stage.work.name, root)
     ids = [job.id for job in slurm.queued(name) if job.alive and Path(job.folder).resolve() == root.resolve()]
     folder = latest(stage.work)
-    if not ids or folder is None:
+    if not ids:
         return None
+    if folder is None:
+        raise FilmstillError(
+            f"{stage.name}: job {ids[0]} is at work in a folder that was removed; first `python -m filmstill cancel "
+            f"{stage.name}`"
+        )
     for pickle in folder.glob("*.pkl"):  # submitit renames it after sbatch, if it lives so long
         if "_" not in pickle.stem:
             pickle.rename(folder / f"{ids[0]}_submitted.pkl")
@@ -60,7 +65,7 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
     Raises FilmstillError with sbatch's own reason.
     """
     from submitit import AutoExecutor
-    from submitit.core.utils import FailedJobError, environment_variables
+    from submitit.core.utils import FailedJobError, FailedSubmissionError, environment_variables
     from submitit.helpers import clean_env
 
     asked, folder = cluster.asked(stage.name), _new_folder(stage.work)
@@ -79,11 +84,12 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
     try:
         with clean_env(), environment_variables(**kept):  # as if from outside, when this is a job of SLURM's itself
             submitted = executor.submit(job)
-    except FailedJobError as error:
-        with suppress(OSError):
-            folder.rmdir()
+    except (FailedJobError, FailedSubmissionError) as error:
         if isinstance(error.__cause__, Interrupted):
             raise error.__cause__ from None
+        if slurm.NO_ANSWER.search(str(error)):  # SLURM may have taken it: then it is found by its name
+            raise slurm.Unreachable(" ".join(str(error).split())[:200]) from None
+        shutil.rmtree(folder, ignore_errors=True)
         raise FilmstillError(f"{stage.name}: sbatch refuses the job: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise writing_failed(root / folder, error) from error

@@ -11,7 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import LOCAL, read_cluster
 from filmstill.errors import FilmstillError
 from filmstill.params.load import to_plain
 from filmstill.runtime.workbench import WORK, Inputs, inputs, stages
@@ -64,8 +63,8 @@ def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
 
 def _keys_of_jobs() -> set[tuple[str, str]]:
     """(stage, key) of this repository's live jobs, which no process here need wait for."""
-    if read_cluster().executor == LOCAL:
-        return set()
+    if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
+        return set()  # there never was one
     try:
         names = [slurm.parse_name(job.name) for job in slurm.queued() if job.alive]
     except slurm.Unreachable as error:
