@@ -1,11 +1,15 @@
 """The clusters that the tests share: brought up once, taken down whatever happens."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 from lab import Lab
 from lab_host import ACCOUNTING, missing
+from runs import UPDATES, Repository
+
+from repository import clone, commit, run
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,17 @@ def started(cluster: Lab) -> Iterator[Lab]:
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def made(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The smoke profile, made on the cluster from nothing."""
+    folder = clone(tmp_path_factory.mktemp("made") / "repository")
+    run(sys.executable, "-m", "filmstill", "profile", "smoke", f"distill.updates={UPDATES}", cwd=folder)
+    commit(folder, "longer")
+    repository = Repository(folder, lab)
+    repository.configure()
+    repro = repository.repro()
+    assert repro.ends(900) == 0, repro.said[-3000:]
+    commit(folder, "made")
+    return repository

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
+UPDATES = 12  # of the distillation: enough to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
 
 

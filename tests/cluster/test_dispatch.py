@@ -171,21 +171,6 @@ def finished(repository: Repository, code: int) -> None:
     assert repository.steps() == list(range(STEPS))
 
 
-def test_a_stage_runs_as_a_job_and_is_published(repository):
-    repository.write(seconds=0)
-    finished(repository, repository.run())
-    said = repository.said()
-    assert "distill: submitted job" in said and "running on node[1-2]" in said  # the line of state
-    assert f"counted to {STEPS} on 2" in said  # the first process's log
-    [folder] = repository.works("jobs/*")
-    report = json.loads((folder / "progress.json").read_text())
-    assert (report["n"], report["total"]) == (STEPS, STEPS)
-    shutil.rmtree(repository.root / "data")
-    repository.works("done.json")[0].unlink()  # killed before it published: the job's own record says that all is made
-    finished(repository, repository.run())
-    assert repository.works("jobs/*") == [folder]
-
-
 def test_a_submission_killed_half_way_is_adopted(repository):
     """After sbatch, before submitit has put the job's pickle where the job looks for it."""
     repository.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")  # jobs wait
@@ -266,22 +251,6 @@ def test_another_job_under_the_id_on_record_is_not_trusted(repository):
     finished(repository, repository.run())
     repository.slurm("scancel", submitted.strip())
     assert "attached" not in repository.said() and len(repository.works("jobs/*")) == 2
-
-
-def test_told_to_stop_it_leaves_the_job_and_says_how_to_go_on(repository):
-    repository.write(seconds=4)  # far from done when it is cancelled
-    process, job = midway(repository)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(SECONDS) == 143
-    last = repository.said().splitlines()[-1]
-    assert f"job {job} goes on" in last and "`dvc repro` attaches" in last and "filmstill cancel distill" in last
-    assert repository.alive() == [job]
-    table = repository.python("from filmstill.cluster.jobs import show_jobs; show_jobs()")
-    assert "running on node[1-2]" in table and f"/{STEPS} step" in table
-    said = repository.python("from filmstill.cluster.jobs import cancel_jobs; cancel_jobs('distill')")
-    assert f"cancelled job {job} (distill-" in said
-    until(lambda: not repository.alive())
-    assert "gone, not finished" in repository.python("from filmstill.cluster.jobs import show_jobs; show_jobs()")
 
 
 def test_when_dvc_is_killed_the_wait_ends_and_the_lock_is_free(repository):

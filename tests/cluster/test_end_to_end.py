@@ -16,24 +16,9 @@ from lab import Lab
 from runs import INIT, STUDENT, Repository
 from safetensors.torch import load_file
 
-from repository import clone, commit, run
+from repository import run
 
-UPDATES = 14
 ONLY = ("--force", "--single-item", "distill")
-
-
-@pytest.fixture(scope="module")
-def made(lab: Lab, tmp_path_factory) -> Repository:
-    """The smoke profile, made on the cluster from nothing."""
-    folder = clone(tmp_path_factory.mktemp("made") / "repository")
-    run(sys.executable, "-m", "filmstill", "profile", "smoke", f"distill.updates={UPDATES}", cwd=folder)
-    commit(folder, "longer")
-    repository = Repository(folder, lab)
-    repository.configure()
-    repro = repository.repro()
-    assert repro.ends(900) == 0, repro.said[-3000:]
-    commit(folder, "made")
-    return repository
 
 
 @pytest.fixture(scope="module")

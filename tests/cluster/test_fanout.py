@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
 import yaml
 from lab import Job, Lab
 
 from filmstill.cluster.slurm import tag
-from repository import clone, dvc, environment
+from repository import environment
 
 SECONDS = 120.0  # enough for anything that is waited for here
 ASKED = {"cpus_per_task": 1, "memory_gb": 2, "time": "0:10:00"}
@@ -23,7 +24,7 @@ ASKED = {"cpus_per_task": 1, "memory_gb": 2, "time": "0:10:00"}
 
 @dataclass
 class Repository:
-    """The smoke profile with its teacher made, and the shards of a local run."""
+    """A repository whose teacher is made, and its shards as they must be."""
 
     root: Path
     lab: Lab
@@ -66,12 +67,9 @@ class Repository:
 
 
 @pytest.fixture(scope="module")
-def prepared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    root = clone(tmp_path_factory.mktemp("fanout") / "repository")
-    for stage in ("prompts", "teacher", "ode_pairs"):
-        dvc(root, "repro", "--single-item", stage)
-    [work] = root.glob(".work/ode_pairs/*")
-    repository = Repository(root, lab, work, {})
+def prepared(made: runs.Repository) -> Repository:
+    """The repository that was made on the cluster; its shards are a local run's (test_end_to_end.py)."""
+    repository = Repository(made.folder, made.lab, made.work("ode_pairs"), {})
     repository.shards = repository.made()
     return repository
 
@@ -86,13 +84,14 @@ def repository(prepared: Repository) -> Iterator[Repository]:
         subprocess.run(["scancel", str(job.id)], check=False)
 
 
-def test_shards_are_jobs_and_their_bytes_those_of_a_local_run(repository: Repository):
+def test_a_shard_has_a_gpu_of_its_own_and_the_setup_that_was_asked_for(repository: Repository):
+    before = len(repository.jobs())
     repository.ask(gpus_per_node=8, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES, {not} a format"])
     running = repository.start()
     said = running.communicate()[0]
     assert running.returncode == 0, said
     assert len(repository.shards) == 2 and repository.made() == repository.shards
-    assert [job.state for job in repository.jobs()] == ["CD", "CD"]
+    assert [job.state for job in repository.jobs()[before:]] == ["CD", "CD"]
     gpus = {(repository.work / "logs" / f"pairs-000{n}.log").read_text().partition(",")[0] for n in range(2)}
     assert gpus == {"sees GPU 0", "sees GPU 1"}  # one each, though eight were asked for a node
 

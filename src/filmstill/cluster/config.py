@@ -23,7 +23,7 @@ TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 OWN_FLAGS = (
     *("partition", "account", "qos", "constraint", "nodes", "ntasks", "ntasks_per_node", "cpus_per_task", "time"),
     *("gpus", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "signal", "wait", "test_only"),
-    *("clusters", "cluster", "export", "export_file", "comment", "gres", "ntasks_per_gpu", "cpus_per_gpu"),
+    *("clusters", "cluster", "export", "export_file", "comment", "ntasks_per_gpu", "cpus_per_gpu"),
     *("job_name", "dependency", "output", "error", "open_mode", "array", "chdir", "requeue", "no_requeue", "parsable"),
 )
 

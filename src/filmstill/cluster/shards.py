@@ -153,12 +153,14 @@ def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str
 def _resources(asked: Asked) -> list[str]:
     """What Snakemake asks of SLURM for each shard: one process on one node, with one GPU where the stage has GPUs."""
     extra = {"gpus-per-node": 1 if asked.gpus_per_node else None, **asked.sbatch}
+    gres = extra.pop("gres", None)  # the plugin has a resource of its own for it, and refuses it elsewhere
     wanted = {
         "runtime": -(-asked.seconds // 60),  # minutes
         "mem_mb": asked.memory_gb * 1024 if asked.memory_gb else None,
         "nodes": 1,
         "slurm_partition": asked.partition,
         "qos": asked.qos,
+        "gres": gres,
         "constraint": asked.constraint,
         "slurm_extra": " ".join(_flag(name, value) for name, value in extra.items() if value not in (None, False)),
     }
