@@ -16,12 +16,12 @@ from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
 from filmstill.models.load import real_score
 from filmstill.models.release import KNOWN, find_networks
-from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
 from filmstill.params.given import check_given
 from filmstill.params.profile import compose
 from filmstill.params.shared import Compute
 from filmstill.runtime.compute import prepare
+from filmstill.runtime.files import sha256_of
 from goldens import assert_close
 from mini_wan import CONFIG, write_mini, write_network
 from repository import ROOT

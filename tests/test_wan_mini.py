@@ -11,9 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 from filmstill.distill.pairs import Pairs
-from filmstill.models.released import sha256_of
 from filmstill.models.weights import load_model
-from filmstill.runtime.files import load_tensors
+from filmstill.runtime.files import load_tensors, sha256_of
 from filmstill.runtime.workbench import Inputs, inputs
 from goldens import assert_close, swap
 from mini_wan import write_mini
