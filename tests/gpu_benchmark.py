@@ -126,7 +126,8 @@ def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
     objective = Dmd(bench.network(bench.small), critic, SCHEDULE, 4.0, bench.encode([""]).to(bench.device))
     params = Distill(updates=100, batch=1, critic_updates=1, lr=2e-6, critic_lr=4e-7)
     plan = RolloutPlan.of(SCHEDULE, STEPS, ATTENTION, 0.0)
-    run = SelfForcing(params, generator, objective, plan, bench, ["a"] * 8, bench.latent_shape, 0, 1)
+    one_by_one = [range(sample, sample + 1) for sample in range(params.batch)]
+    run = SelfForcing(params, generator, objective, plan, bench, ["a"] * 8, bench.latent_shape, 0, one_by_one)
     config, clip, blocks, counted = bench.small, bench.clip, bench.clip.blocks(ATTENTION), range(1, 5)
     operations = {
         "critic": regression_flops(config, clip.whole(), True),

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from lab import Lab
 
 from filmstill.cluster.check import cluster_check
 from filmstill.errors import FilmstillError
+from repository import ROOT
 
 BASE = "executor: slurm\ndefaults: {nodes: 2, cpus_per_task: 1, memory_gb: 2, "
 
@@ -19,6 +21,7 @@ BASE = "executor: slurm\ndefaults: {nodes: 2, cpus_per_task: 1, memory_gb: 2, "
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch) -> Path:
     """A repository that holds nothing but cluster.yaml."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
