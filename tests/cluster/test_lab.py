@@ -128,7 +128,7 @@ def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path: Path):
     (tmp_path / "test_it.py").write_text(WAITING.format(tmp_path / "up"))
     before = os.readlink(lab_host.SYSTEM_CONF)
     words = (sys.executable, "-m", "pytest", f"--rootdir={tmp_path}", f"--basetemp={tmp_path}/t", str(tmp_path))
-    around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1] / 'src'}"}
+    around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}:{HERE.parents[1] / 'src'}"}
     session = subprocess.Popen(words, cwd=tmp_path, env=around, stdout=subprocess.PIPE, text=True)
     lab.wait_until((tmp_path / "up").exists, 30)
     assert os.readlink(lab_host.SYSTEM_CONF) != before
