@@ -107,7 +107,7 @@ KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Asked))})"
     ],
 )
 def test_a_wrong_file_is_one_line(text: str, says: str):
-    refused(text, f"cluster.yaml: {says}")
+    assert refusal(text).startswith(f"cluster.yaml: {says}")
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,14 @@ def test_a_wrong_file_is_one_line(text: str, says: str):
 def test_a_wrong_key_is_one_line_wherever_it_stands(where: str, text: str, says: str):
     inner = text if text.startswith("{") else f"{{{text}}}"
     text = f"defaults: {inner}" if where == "defaults" else f"stages: {{distill: {inner}}}"
-    refused(text, f"cluster.yaml: {where}.{says}")
+    assert refusal(text).startswith(f"cluster.yaml: {where}.{says}")
 
 
-def refused(text: str, says: str) -> None:
-    with pytest.raises(FilmstillError, match=re.escape(says)) as error:
+def refusal(text: str) -> str:
+    with pytest.raises(FilmstillError) as error:
         read(text)
     assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_the_example_has_every_key_with_its_default():

@@ -42,9 +42,18 @@ def mounts(tmp_path, monkeypatch, root, cluster):
     return write
 
 
+def is_taken(cluster: Cluster, root: Path, nodes: dict) -> bool:
+    try:
+        refuse_unshared(cluster, root, nodes)
+    except FilmstillError:
+        return False
+    return True
+
+
 def test_on_one_host_everything_is_shared(root, cluster, mounts):
     mounts("ext4", "tmpfs", "xfs")
-    refuse_unshared(cluster, root, HERE)
+    assert is_taken(cluster, root, HERE)
+    assert not is_taken(cluster, root, FAR)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "overlay", "tmpfs"])
@@ -57,7 +66,7 @@ def test_a_scratch_of_this_machine_alone_is_refused(root, cluster, mounts, kind)
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.juicefs"])
 def test_a_file_system_of_several_hosts_is_taken(root, cluster, mounts, kind):
     mounts("ext4", kind, kind)
-    refuse_unshared(cluster, root, FAR)
+    assert is_taken(cluster, root, FAR)
 
 
 def test_a_repository_of_this_machine_alone_is_refused(root, cluster, mounts):
@@ -68,8 +77,9 @@ def test_a_repository_of_this_machine_alone_is_refused(root, cluster, mounts):
 
 def test_a_folder_that_this_machine_serves_to_the_others_is_taken(root, cluster, mounts, tmp_path):
     mounts("ext4", "ext4", "ext4")
+    assert not is_taken(cluster, root, FAR)
     (tmp_path / "exports").write_text(f"# comment\n{tmp_path} *(rw)\n")
-    refuse_unshared(cluster, root, FAR)
+    assert is_taken(cluster, root, FAR)
 
 
 @pytest.mark.parametrize(("folder", "why"), [("/nowhere/at/all", "No such file"), ("/proc", "No such file")])

@@ -15,7 +15,7 @@ from filmstill.errors import FilmstillError
 from filmstill.models.umt5 import TIED, clean_prompt, import_umt5, wan_names
 from goldens import assert_close
 from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder
-from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened, release
+from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened
 
 FORWARD = 2e-5
 
@@ -24,16 +24,6 @@ FORWARD = 2e-5
 def on_one_thread() -> Iterator[None]:
     with one_thread():
         yield
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return release(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def artifact(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return imported(released, tmp_path_factory.mktemp("artifact"))
 
 
 def padded_ids(released: Path, prompts: list[str]) -> tuple[Tensor, Tensor]:

@@ -16,23 +16,13 @@ from filmstill.models.umt5 import WEIGHTS, import_umt5
 from filmstill.runtime.files import save_tensors
 from goldens import assert_close
 from tiny_umt5 import WAN_FILE, random_weights, write_encoder
-from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened, release
+from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened
 
 
 @pytest.fixture(scope="module", autouse=True)
 def on_one_thread() -> Iterator[None]:
     with one_thread():
         yield
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return release(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def artifact(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return imported(released, tmp_path_factory.mktemp("artifact"))
 
 
 def test_a_prompts_bits_do_not_depend_on_its_company(artifact: Path, tmp_path: Path):

@@ -88,7 +88,9 @@ def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):
 
 
 def test_a_shard_is_tested_as_one_process(lab: Lab):
-    preflight("samples", Cluster(executor="slurm", defaults=Asked(nodes=3, gpus_per_node=8)), ROOT)
+    cluster = Cluster(executor="slurm", defaults=Asked(nodes=3, gpus_per_node=8))
+    assert "defaults.nodes: is 3" in refusal(cluster)  # of a training
+    assert preflight("samples", cluster, ROOT) is None
 
 
 def test_a_node_that_is_away_is_waited_for(lab: Lab):

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from filmstill.params.load import checked, read_plain, require
+from filmstill.plan.hardware import SHARDINGS
 
 CLUSTER = Path("cluster.yaml")
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
-SHARDINGS = ("none", "hybrid", "full")
 STAGES = ("ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
 TRAINING = ("ode_init", "distill")  # one job each; the others are fanned out, a job a shard
 TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")

@@ -15,7 +15,7 @@ from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
 from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, left, over_limit
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.submit import Submission, alive, latest, submit
+from filmstill.cluster.submit import JOBS, Submission, alive, latest, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
 from filmstill.runtime.fanout import last_line
@@ -48,7 +48,8 @@ def _refuse_two(stage: Stage, root: Path) -> None:
         submission = alive(stage, root)
     except slurm.Unreachable as error:
         raise FilmstillError(
-            f"{stage.name}: a job may be at work in {stage.work}, and SLURM does not answer ({error})"
+            f"{stage.name}: a job may be at work in {stage.work}, and SLURM does not answer ({error}); try again, or "
+            f"remove {stage.work / JOBS} where none is"
         ) from None
     if submission is not None:
         raise FilmstillError(

@@ -35,7 +35,7 @@ def show_jobs() -> None:
 
     root = Path.cwd()
     try:
-        live, note = _alive(root), ""
+        live, note = slurm.alive_of(root), ""
     except (slurm.Unreachable, FilmstillError) as error:
         live, note = [], f"SLURM's controller does not answer ({error}); jobs on record:"
     known = [_live(job) for job in live] + _past({job.id for job in live})
@@ -56,7 +56,7 @@ def cancel_jobs(stage: str | None) -> None:
     if stage is not None and stage not in STAGES:
         raise FilmstillError(f"cancel: {stage!r} is no stage that runs as a job; allowed: {', '.join(STAGES)}")
     try:
-        jobs = [job for job in _alive(Path.cwd()) if stage in (None, _stage_and_key(job)[0])]
+        jobs = [job for job in slurm.alive_of(Path.cwd()) if stage in (None, _stage_and_key(job)[0])]
         for job in jobs:
             slurm.cancel(job.id)
             print(f"cancelled job {job.id} ({job.name}); `dvc repro` goes on from its last checkpoint")
@@ -64,12 +64,6 @@ def cancel_jobs(stage: str | None) -> None:
         raise FilmstillError(f"cancel: SLURM's controller does not answer ({error}); try again when it does") from None
     if not jobs:
         print(f"no job of {stage or 'this repository'} waits or runs")
-
-
-def _alive(root: Path) -> list[slurm.Job]:
-    """This repository's jobs that wait or run; a clone elsewhere has a tag of its own."""
-    named = ((job, slurm.parse_name(job.name)) for job in slurm.queued())
-    return [job for job, name in named if job.alive and name is not None and name[2] == slurm.tag(root)]
 
 
 def _stage_and_key(job: slurm.Job) -> tuple[str, str]:

@@ -109,6 +109,12 @@ def queued(name: str | None = None) -> list[Job]:
     return sorted(_squeue("--me", *named), key=lambda job: [int(part) for part in re.findall(r"\d+", job.id)])
 
 
+def alive_of(root: Path) -> list[Job]:
+    """This repository's jobs that wait or run, shards' too; a clone elsewhere has a tag of its own."""
+    named = ((job, parse_name(job.name)) for job in queued())
+    return [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
+
+
 def find(job_id: str) -> Job | None:
     """A job by its id; None: SLURM does not know of it any more. Ids start anew on a new cluster: check the name.
 

@@ -66,7 +66,7 @@ def _keys_of_jobs() -> set[tuple[str, str]]:
     if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
         return set()  # there never was one
     try:
-        names = [slurm.parse_name(job.name) for job in slurm.queued() if job.alive]
+        names = [slurm.parse_name(job.name) for job in slurm.alive_of(Path.cwd())]
     except slurm.Unreachable as error:
         raise FilmstillError(
             f"SLURM's controller does not answer ({error}): jobs may be at work; nothing is pruned"
