@@ -89,7 +89,7 @@ def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):
 
 def test_a_shard_is_tested_as_one_process(lab: Lab):
     cluster = Cluster(executor="slurm", defaults=Asked(nodes=3, gpus_per_node=8))
-    assert "defaults.nodes: is 3" in refusal(cluster)  # of a training
+    assert "at most 1 in 8 processes a node" in refusal(cluster)  # of a training
     assert preflight("samples", cluster, ROOT) is None
 
 
