@@ -21,3 +21,8 @@ def test_every_make_target_it_names_is_there():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))  # not the verb in a sentence
     assert {"repro", "test", "kill-test"} <= commands <= targets
+
+
+def test_ci_runs_lint_and_every_test():
+    steps = (ROOT / ".ci/run").read_text().splitlines()
+    assert {"set -euo pipefail", "make lint", "make test"} <= set(steps)
