@@ -13,7 +13,7 @@ from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.distill.pairs import Pairs
 from filmstill.errors import FilmstillError
 from filmstill.models.weights import load_model, save_model
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.runtime.tensor_files import load_tensors, save_tensors
 from goldens import TINY, tiny
 
 

@@ -7,7 +7,7 @@ import torch
 
 from filmstill.errors import FilmstillError
 from filmstill.models.codec import CHANNELS, STRIDE, DctCodec
-from filmstill.runtime.files import save_tensors
+from filmstill.runtime.tensor_files import save_tensors
 
 PLAIN = DctCodec(torch.zeros(CHANNELS), torch.tensor(1.0))
 

@@ -21,7 +21,7 @@ from filmstill.models.convert import SUFFIXES, convert
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.layouts import read_network
 from filmstill.models.weights import save_model
-from filmstill.runtime.files import save_tensors
+from filmstill.runtime.tensor_files import save_tensors
 from goldens import TINY
 
 

@@ -17,7 +17,8 @@ from filmstill.cluster.job import ended, verdict
 from filmstill.cluster.slurm import Job
 from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, GateError
-from filmstill.runtime.progress import JOB, progress
+from filmstill.runtime.job_folder import JOB
+from filmstill.runtime.progress import progress
 from filmstill.runtime.stage import Stage
 
 RUNS = Job("7", "", "RUNNING", "None", None, 2, "node[1-2]", "")

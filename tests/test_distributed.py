@@ -17,11 +17,12 @@ from filmstill.distill.ode_init import train_ode_init
 from filmstill.distill.pairs import Pairs
 from filmstill.distill.self_forcing import train_self_forcing
 from filmstill.models.experts import Experts
-from filmstill.models.sharding import gathered, shard
+from filmstill.models.sharding import gathered, may_be_whole, shard
 from filmstill.models.weights import load_model, save_model
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import distributed, randomness
 from filmstill.runtime.checkpoint import Checkpoints
+from filmstill.runtime.micro_batches import micro_batches
 from goldens import TINY, tiny
 from processes import run_on
 
@@ -43,7 +44,7 @@ class Cut:
 
 
 def parts(cut: Cut) -> list[range]:
-    return distributed.micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.size())
+    return micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.size())
 
 
 def distil(cut: Cut) -> None:
@@ -173,21 +174,28 @@ def damage_is_everybodys(folder: Path) -> None:
     assert tensors["x"].eq(1).all()
 
 
-def first_losses() -> list[float]:
-    """Of an update in bfloat16 with checkpointing, as on GPUs: the generator's, the critic's, the gradient's norm."""
+def first_update() -> dict[str, Tensor]:
+    """A step in bfloat16 with checkpointing, as on GPUs: its losses and norm, and the generator's weights after it."""
     models = steps.networks(torch.bfloat16, checkpointing=True)
     for model in models:
         model.requires_grad_(model is not models[2])
         shard(model, "cpu")
     run = steps.self_forcing(models, None)
-    run.parts = distributed.micro_batches(BATCH, 1, "batch", distributed.rank(), distributed.size())
+    run.parts = micro_batches(BATCH, 1, "batch", distributed.rank(), distributed.size())
+    feed_forward, norm = models[0].blocks[0].ffn[0], models[0].blocks[0].self_attn.norm_q
+    computed_with = set()
+    for layer in (feed_forward, norm):
+        layer.register_forward_pre_hook(lambda module, _x: computed_with.add((module, module.weight.dtype)))
     scalars = run.step(0)
-    return [scalars["loss"], scalars["critic_loss"], scalars["gradient_norm"]]
+    gathered_in = torch.bfloat16 if distributed.spread() else torch.float32  # which autocast casts
+    assert computed_with == {(feed_forward, gathered_in), (norm, torch.float32)}
+    weights = {name: distributed.whole(p.detach()) for name, p in models[0].named_parameters()}
+    return {"scalars": torch.tensor([scalars[key] for key in ("loss", "critic_loss", "gradient_norm")]), **weights}
 
 
 def two_processes(folder: Path) -> None:
     same_answers(folder)
-    (folder / f"losses-{distributed.rank()}.json").write_text(json.dumps(first_losses()))
+    save_file(first_update(), folder / f"update-{distributed.rank()}")
     damage_is_everybodys(folder / "checkpoints")
     assert distributed.agreed(distributed.rank()) == 0
     assert distributed.highest(distributed.rank()) == 1
@@ -199,8 +207,14 @@ def test_what_is_spread_over_two_processes_is_whole(tmp_path, capfd):
     run_on(2, two_processes, tmp_path)
     files = list(tmp_path.glob("*float*-?"))
     assert len(files) == 4
-    for rank in range(2):
-        assert json.loads((tmp_path / f"losses-{rank}.json").read_text()) == pytest.approx(first_losses(), rel=1e-3)
+    alone, first, second = first_update(), load_file(tmp_path / "update-0"), load_file(tmp_path / "update-1")
+    torch.testing.assert_close(first["scalars"], alone["scalars"], rtol=1e-3, atol=0)
+    assert all(torch.equal(first[name], second[name]) for name in alone)  # also what lies whole on both
+    before = dict(steps.networks()[0].named_parameters())
+    for kept_whole in (True, False):
+        names = [name for name in before if may_be_whole(name) is kept_whole]
+        ours, theirs = (torch.cat([(w[name] - before[name]).flatten() for name in names]) for w in (alone, first))
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99, kept_whole
     for file in files:
         answers = load_file(file)
         assert torch.equal(answers["alone"], answers["spread"])

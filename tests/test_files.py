@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime import files
-from filmstill.runtime.files import load_tensors, replacing, save_tensors, write_json, write_text
+from filmstill.runtime.files import replacing, write_json, write_text
+from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4, dtype=torch.int64)}
 FACTS = {"config": '{"dim": 48}', "facts": '{"shift": 5.0}', "ids": "[1, 2, 3]"}

@@ -6,7 +6,8 @@ from torch import nn
 
 from filmstill.distill.ema import Ema
 from filmstill.distill.muon import Muon, orthogonal
-from filmstill.distill.optimizers import muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import adamw, muon_and_adamw, set_learning_rate, warmup_then_decay
+from goldens import tiny
 
 
 def test_swapping_the_average_in_and_out_restores_to_the_bit():
@@ -46,6 +47,21 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
     muon, adamw = (o.param_groups[0]["params"] for o in muon_and_adamw(model, 1e-2, 1e-3, 0.1).values())
     assert [id(p) for p in muon] == [id(model["blocks"].weight)]
     assert {id(p) for p in adamw} == {id(p) for p in model.parameters()} - {id(model["blocks"].weight)}
+
+
+def test_what_may_lie_whole_beside_what_is_spread_has_a_group_of_its_own():
+    model = tiny("causal")
+    named = dict(model.named_parameters())
+    spread, whole = (group["params"] for group in adamw(named.items(), 1e-3, (0.9, 0.999), 0.1).param_groups)
+    assert sorted(map(id, [*spread, *whole])) == sorted(map(id, named.values()))
+    of_a_layer = (
+        "modulation",
+        "norm3.weight",
+        "norm3.bias",
+        *(f"{a}_attn.norm_{b}.weight" for a in ("self", "cross") for b in "qk"),
+    )
+    layers = range(len(model.blocks))
+    assert set(map(id, whole)) == {id(named[f"blocks.{layer}.{name}"]) for layer in layers for name in of_a_layer}
 
 
 def test_muon_brings_singular_values_near_one_whatever_the_shape():

@@ -26,7 +26,7 @@ from filmstill.plan.hardware import GPUS, Machine
 from filmstill.plan.report import PARTS, duration, show_plan
 from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, ode_pairs, plan
-from filmstill.runtime.files import save_tensors
+from filmstill.runtime.tensor_files import save_tensors
 from goldens import TINY, tiny
 from mini_wan import CONFIG as MINI
 from mini_wan import write_network

@@ -21,7 +21,7 @@ from filmstill.models.text import HashedWords
 from filmstill.params.distill import Distill
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import randomness
-from filmstill.runtime.distributed import micro_batches
+from filmstill.runtime.micro_batches import micro_batches
 from goldens import TINY, tiny
 
 SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)

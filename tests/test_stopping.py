@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from filmstill.errors import Interrupted
-from filmstill.runtime.progress import JOB
-from filmstill.runtime.stopping import START, is_superseded, stop_requested
+from filmstill.runtime.job_folder import JOB, START, is_superseded
+from filmstill.runtime.stopping import stop_requested
 from toy_training import STEPS, assert_same_end, last, run
 
 

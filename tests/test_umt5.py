@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.models.umt5 import TIED, clean_prompt, import_umt5, wan_names
+from filmstill.models.umt5 import clean_prompt
+from filmstill.models.umt5_files import TIED, import_umt5, wan_names
 from goldens import assert_close
 from tiny_umt5 import SIZES, WAN_FILE, random_weights, write_encoder
 from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened

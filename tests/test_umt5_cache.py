@@ -12,8 +12,8 @@ import torch
 from filmstill.errors import FilmstillError
 from filmstill.models import prompt_cache
 from filmstill.models.prompt_cache import PAUSES, PromptCache
-from filmstill.models.umt5 import WEIGHTS, import_umt5
-from filmstill.runtime.files import save_tensors
+from filmstill.models.umt5_files import WEIGHTS, import_umt5
+from filmstill.runtime.tensor_files import save_tensors
 from goldens import assert_close
 from tiny_umt5 import WAN_FILE, random_weights, write_encoder
 from umt5_folders import PROMPTS, TEXT_LEN, imported, one_thread, opened

@@ -11,7 +11,8 @@ from torch import Tensor
 from filmstill.errors import FilmstillError
 from filmstill.models import prompt_cache
 from filmstill.models.prompt_cache import PromptCache
-from filmstill.models.umt5 import WEIGHTS, Umt5, clean_prompt
+from filmstill.models.umt5 import Umt5, clean_prompt
+from filmstill.models.umt5_files import WEIGHTS
 from filmstill.runtime import distributed
 from filmstill.runtime.distributed import local, rank
 from processes import run_on

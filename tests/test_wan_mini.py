@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from filmstill.distill.pairs import Pairs
 from filmstill.models.weights import load_model
-from filmstill.runtime.files import load_tensors, sha256_of
+from filmstill.runtime.files import sha256_of
+from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.workbench import Inputs, inputs
 from goldens import assert_close, swap
 from mini_wan import write_mini

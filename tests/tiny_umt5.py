@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
-from filmstill.models.umt5 import FIXED, wan_names
+from filmstill.models.umt5_files import FIXED, wan_names
 from filmstill.runtime.files import write_json
 
 WAN_FILE = "models_t5_umt5-xxl-enc-bf16.pth"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from filmstill.models.umt5 import Umt5, import_umt5
+from filmstill.models.umt5 import Umt5
+from filmstill.models.umt5_files import import_umt5
 from tiny_umt5 import WAN_FILE, write_encoder, write_tokenizer
 
 CPU = torch.device("cpu")

@@ -97,6 +97,9 @@ def _add_plan(commands: Commands) -> None:
 def _add_cluster(commands: Commands) -> None:
     cluster = commands.add_parser("cluster", help="check: what a short job on the cluster of cluster.yaml sees")
     cluster.add_argument("what", choices=["check"], help="check: submit a job of a minute, and say what to fix")
+    cluster.add_argument(
+        "--wait", type=float, default=10.0, metavar="MINUTES", help="for the job to start; then it is cancelled (10)"
+    )
     cluster.set_defaults(run=_cluster_check)
 
     jobs = commands.add_parser("jobs", help="this repository's jobs on the cluster, live and past")
@@ -188,10 +191,10 @@ def _check(_arguments: argparse.Namespace) -> None:
     check_given(check())
 
 
-def _cluster_check(_arguments: argparse.Namespace) -> None:
+def _cluster_check(arguments: argparse.Namespace) -> None:
     from filmstill.cluster.check import cluster_check
 
-    cluster_check()
+    cluster_check(arguments.wait)
 
 
 def _jobs(_arguments: argparse.Namespace) -> None:

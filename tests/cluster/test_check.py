@@ -21,7 +21,8 @@ BASE = "executor: slurm\ndefaults: {nodes: 2, cpus_per_task: 1, memory_gb: 2, "
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch) -> Path:
     """A repository that holds nothing but cluster.yaml."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,7 +43,7 @@ def alive(lab: Lab) -> list:
 
 
 def test_local_says_how_to_start(capsys):
-    cluster_check()
+    cluster_check(1.0)
     assert "cp cluster.example.yaml cluster.yaml" in capsys.readouterr().out
 
 

@@ -26,6 +26,7 @@ from filmstill.cluster.preflight import preflight, sbatch_flags, sbatch_script
 from filmstill.cluster.probe import LOGIN, Report, Software
 from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, writing_failed
+from filmstill.runtime import workbench
 from filmstill.runtime.files import write_text
 from filmstill.runtime.workbench import WORK
 
@@ -36,12 +37,12 @@ SECONDS_TO_SHOW = 5.0  # of files, here, after the job has ended
 WAITING = ("PENDING", "CONFIGURING")
 
 
-def cluster_check(pending_minutes: float = 10.0) -> None:
+def cluster_check(pending_minutes: float) -> None:
     """Print what the jobs of cluster.yaml would find. pending_minutes: how long to wait for the job to start.
 
     Raises FilmstillError when something is to be fixed; what, is printed before, a line each.
     """
-    cluster, root = read_cluster(), Path.cwd()
+    cluster, root = read_cluster(), workbench.repository()
     if cluster.executor == LOCAL:
         print(
             "executor: local, every stage runs on this machine; for SLURM: cp cluster.example.yaml "
@@ -81,20 +82,29 @@ def _refusals(cluster: Cluster, root: Path) -> list[str]:
 
 
 def _layouts(cluster: Cluster) -> list[tuple[Asked, list[str]]]:
-    """What the training stages ask for apart from time and sharding, each with the stages that ask it."""
+    """What stages ask for apart from time and sharding, each with the stages that ask it.
+
+    A shard's job is left out where a training's, beside it, shows all that it would.
+    """
     layouts: list[tuple[Asked, list[str]]] = []
-    for stage in TRAINING:
+    for stage in (*TRAINING, *sorted(set(STAGES) - set(TRAINING))):
         asked = cluster.asked(stage)
         minutes, seconds = divmod(min(LIMIT, asked.seconds), 60)
         asked = replace(
             asked, time=f"0:{minutes:02d}:{seconds:02d}", signal_seconds=1, sharding="full", offload=False
         )  # fmt: skip
         same = next((stages for layout, stages in layouts if layout == asked), None)
-        if same is None:
-            layouts.append((asked, [stage]))
-        else:
+        if same is not None:
             same.append(stage)
+        elif stage in TRAINING or all(_place(layout) != _place(asked) for layout, _ in layouts):
+            layouts.append((asked, [stage]))
     return layouts
+
+
+def _place(asked: Asked) -> tuple[object, ...]:
+    """Which nodes a job may get, and what its python finds there."""
+    nodes = (asked.partition, asked.account, asked.qos, asked.constraint, asked.sbatch)
+    return (*nodes, asked.gpus_per_node > 0, asked.setup, asked.python)
 
 
 def _ask_nodes(asked: Asked, root: Path, pending_minutes: float) -> Findings:
@@ -162,7 +172,7 @@ def _wait(job_id: str, found: Findings, pending_minutes: float) -> None:
         if job.state in WAITING and now - submitted > 60 * pending_minutes:
             raise FilmstillError(
                 f"cluster check: its job has waited {pending_minutes:g} minutes ({job.reason}) and is cancelled; "
-                "look at `sinfo` and `squeue`, run it again later, or ask for less"
+                "look at `sinfo` and `squeue`, run it again with a longer --wait, or ask for less"
             )
         started = started or (None if job.state in WAITING else now)
         if started and now - started > LIMIT + LATE:

@@ -18,7 +18,7 @@ from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, alive, latest, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
-from filmstill.runtime.fanout import last_line
+from filmstill.runtime.logs import last_line
 from filmstill.runtime.stage import Stage, files_of
 
 
@@ -73,6 +73,8 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
             if lost > cluster.max_requeues:
                 raise FilmstillError(over_limit(stage.name, Path(submission.folder)))
             _say(f"{stage.name}: job {submission.id} is gone ({job.state if job else 'unknown to SLURM'}); once more")
+        elif end["outcome"] in (DONE, GATE) and end["inputs"] != digest:
+            _say(f"{stage.name}: job {submission.id} was judged by gates that no longer stand; once more")
         elif end["outcome"] == GATE:
             raise GateError(end["message"])
         elif end["outcome"] == CRASHED:
@@ -81,7 +83,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
             )
         elif end["outcome"] != DONE:
             raise FilmstillError(end["message"])
-        elif end["inputs"] == digest:  # else it began under other gates: once more, from the last checkpoint
+        else:
             return
 
 

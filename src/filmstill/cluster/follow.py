@@ -19,7 +19,8 @@ from filmstill.cluster import slurm
 from filmstill.cluster.job import ended
 from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.progress import REPORT, progress
+from filmstill.runtime.job_folder import REPORT
+from filmstill.runtime.progress import progress
 from filmstill.runtime.stage import dvc_ancestor, has_gone
 
 SECONDS_BETWEEN_LOOKS = 1.0

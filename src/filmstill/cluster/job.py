@@ -24,12 +24,10 @@ from filmstill.cluster import slurm
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.load import section
 from filmstill.params.shared import Compute
-from filmstill.runtime import distributed, workbench
-from filmstill.runtime.checkpoint import MANIFEST
+from filmstill.runtime import workbench
 from filmstill.runtime.files import write_json, write_text
-from filmstill.runtime.progress import JOB
+from filmstill.runtime.job_folder import JOB, LEFT, START, note_leave, restarts
 from filmstill.runtime.stage import Stage, files_of
-from filmstill.runtime.stopping import LEFT, START, note_leave
 
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
 STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
@@ -80,12 +78,15 @@ class Job:
         """Make the stage's `out`; the first process puts on record what it was made from."""
         from submitit.helpers import TorchDistributedEnvironment
 
+        from filmstill.runtime import distributed  # here: whoever only waits for a job needs no torch
+
         stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
-            write_json(self._record(0), {"outcome": STARTED, "message": ""})
             write_text(self.folder / START, str(restarts()))
             self._refuse_restarts()
             inputs = self._inputs()
+            digest = {"inputs": inputs.digest(with_gates=True)}
+            write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
             workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
@@ -96,8 +97,7 @@ class Job:
         distributed.barrier()
         if rank == 0:
             self._inputs()
-            made = {"inputs": inputs.digest(with_gates=True), "files": files_of(stage.out)}
-            write_json(self._record(0), {"outcome": DONE, "message": "", **made})
+            write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
 
     def _inputs(self) -> workbench.Inputs:
         """The stage's inputs as they stand, which must be those that the work folder is named by."""
@@ -132,6 +132,8 @@ class Job:
 
     def _has_progressed(self) -> bool:
         """Whether this start has saved anything: one that has not would leave in order for ever."""
+        from filmstill.runtime.checkpoint import MANIFEST
+
         began = (self.folder / START).stat().st_mtime
         saved = self.folder.parents[1].glob(f"checkpoints/*/{MANIFEST}")
         return any(manifest.stat().st_mtime > began for manifest in saved)
@@ -143,13 +145,20 @@ class Job:
         else:
             print(f"filmstill: {message}", file=sys.stderr)
         with suppress(FilmstillError):  # a full disk: the log has it
-            write_json(self._record(rank), {"outcome": outcome, "message": message})
+            write_json(self._record(rank), {**self._inputs_on_record(), "outcome": outcome, "message": message})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if rank != 0 and outcome in (GATE, REFUSED):  # all end so, and what the first one writes is published
             time.sleep(SECONDS_TO_SPEAK)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # at once: threads of torch may wait for peers that have gone
+
+    def _inputs_on_record(self) -> dict[str, Any]:
+        """What this start began with: a missed gate may be another one by now."""
+        try:
+            return {"inputs": json.loads(self._record(0).read_text())["inputs"]}
+        except (OSError, ValueError, KeyError):  # it did not come so far
+            return {}
 
     def _record(self, rank: int) -> Path:
         return self.folder / ("result.json" if rank == 0 else f"crash-{rank}.json")
@@ -158,7 +167,8 @@ class Job:
 def ended(folder: Path) -> dict[str, Any] | None:
     """The record of how the job of a submission's folder ended, the first one of several; None: it has not, by itself.
 
-    {"outcome": done | gate | refused | crashed, "message": one line}, of a done one also "inputs" and "files".
+    {"outcome": done | gate | refused | crashed, "message": one line, "inputs": their digest where it came so far}, of a
+    done one also "files".
     """
     ends = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
@@ -176,11 +186,6 @@ def began(folder: Path) -> bool:
 def left(folder: Path) -> int:
     """How often the job of a submission's folder went back to the queue in order."""
     return len(list(folder.glob(f"{LEFT}*")))
-
-
-def restarts() -> int:
-    """How often SLURM has started this job again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def over_limit(stage: str, folder: Path) -> str:

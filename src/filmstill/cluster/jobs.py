@@ -1,7 +1,6 @@
 """`python -m filmstill jobs` and `cancel`: this repository's jobs, in SLURM's queue and on record."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,10 @@ from filmstill.cluster import slurm
 from filmstill.cluster.config import STAGES
 from filmstill.cluster.follow import state
 from filmstill.cluster.job import ended
-from filmstill.cluster.submit import RECORD, Submission, latest
+from filmstill.cluster.submit import RECORD, Submission, latest, recorded
 from filmstill.errors import FilmstillError
-from filmstill.runtime.progress import REPORT
+from filmstill.runtime import workbench
+from filmstill.runtime.job_folder import REPORT
 from filmstill.runtime.workbench import WORK
 
 
@@ -29,11 +29,11 @@ class Known:
 
 
 def show_jobs() -> None:
-    """Print the table of live jobs, and of the last one of every work folder that was ever submitted."""
+    """Print the table of live jobs, and of all that were ever submitted from the work folders."""
     from rich.console import Console
     from rich.table import Table
 
-    root = Path.cwd()
+    root = workbench.repository()
     try:
         live, note = slurm.alive_of(root), ""
     except (slurm.Unreachable, FilmstillError) as error:
@@ -55,8 +55,9 @@ def cancel_jobs(stage: str | None) -> None:
     """Cancel this repository's live jobs, of one stage or of all. Raises FilmstillError when SLURM refuses."""
     if stage is not None and stage not in STAGES:
         raise FilmstillError(f"cancel: {stage!r} is no stage that runs as a job; allowed: {', '.join(STAGES)}")
+    root = workbench.repository()
     try:
-        jobs = [job for job in slurm.alive_of(Path.cwd()) if stage in (None, _stage_and_key(job)[0])]
+        jobs = [job for job in slurm.alive_of(root) if stage in (None, _stage_and_key(job)[0])]
         for job in jobs:
             slurm.cancel(job.id)
             print(f"cancelled job {job.id} ({job.name}); `dvc repro` goes on from its last checkpoint")
@@ -78,16 +79,13 @@ def _live(job: slurm.Job) -> Known:
 
 
 def _past(live: set[str]) -> list[Known]:
-    """The last submission of every work folder, but those that are alive, newest last."""
+    """Every submission on record but those that are alive, by work folder, the one submitted to last at the end."""
     records = sorted(WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
-    submissions = []
-    for path in records:
-        with suppress(OSError, ValueError, TypeError):  # damaged: the next `dvc repro` finds the job by its name
-            submissions.append(Submission(**json.loads(path.read_text())))
-    return [_recorded(submission) for submission in submissions if submission.id not in live]
+    submissions = [submission for path in records for submission in recorded(path.parent)]
+    return [_ended(submission) for submission in submissions if submission.id not in live]
 
 
-def _recorded(submission: Submission) -> Known:
+def _ended(submission: Submission) -> Known:
     folder = Path(submission.folder)
     end = ended(folder)
     how = f"{end['outcome']} {end['message']}".strip() if end else "gone, not finished"

@@ -17,7 +17,7 @@ from filmstill.cluster.scratch import refuse_unshared
 from filmstill.errors import FilmstillError
 from filmstill.params.load import read_plain, require, section
 from filmstill.params.shared import Compute
-from filmstill.runtime.distributed import micro_batches
+from filmstill.runtime.micro_batches import micro_batches
 
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
 GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), of several kinds: gpu:a100:2,gpu:h100:2

@@ -24,8 +24,9 @@ from filmstill.cluster import slurm
 from filmstill.cluster.config import Asked, Cluster
 from filmstill.cluster.preflight import preflight
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.fanout import done, last_line, log_of, snakemake
+from filmstill.runtime.fanout import done, snakemake
 from filmstill.runtime.files import write_text
+from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
 
 TRIES = 2  # of a shard, as in workflow/profiles/default

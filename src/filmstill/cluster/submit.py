@@ -5,9 +5,11 @@ found by its name in the queue, never by an id on record, so that it is found ev
 was killed before it could write down anything.
 """
 
+import json
 import os
 import shlex
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from filmstill.errors import FilmstillError, Interrupted, writing_failed
 from filmstill.runtime.files import write_json
 from filmstill.runtime.stage import Stage
 
-JOBS, RECORD = "jobs", "job.json"  # in the work folder: submissions, and what is known of the present one
+JOBS, RECORD = "jobs", "job.json"  # in the work folder: what submissions write, and which there were
 ENDLESS = 10**6  # submitit's own limit of time-outs; max_requeues of cluster.yaml counts what is no time-out
 
 
@@ -39,6 +41,13 @@ class Submission:
 def latest(work: Path) -> Path | None:
     """The folder of the latest submission from a work folder."""
     return max((work / JOBS).glob("*"), default=None)
+
+
+def recorded(work: Path) -> list[Submission]:
+    """Every submission from a work folder that is on record, the latest last."""
+    with suppress(OSError, ValueError, TypeError):  # lost or damaged: a job that is alive is found by its name
+        return [Submission(**facts) for facts in json.loads((work / RECORD).read_text())]
+    return []
 
 
 def alive(stage: Stage, root: Path) -> Submission | None:
@@ -107,5 +116,6 @@ def _new_folder(work: Path) -> Path:
 
 
 def _recorded(work: Path, submission: Submission) -> Submission:
-    write_json(work / RECORD, asdict(submission))
+    others = [other for other in recorded(work) if other.folder != submission.folder]
+    write_json(work / RECORD, [asdict(each) for each in (*others, submission)])
     return submission

@@ -19,7 +19,7 @@ from filmstill.models.layouts import Network, read_network
 from filmstill.models.load import frozen, load_codec, load_encoder
 from filmstill.models.release import Release, find_networks, identities
 from filmstill.models.released import read_json
-from filmstill.models.umt5 import import_umt5
+from filmstill.models.umt5_files import import_umt5
 from filmstill.models.wan_vae import import_vae
 from filmstill.models.weights import check_sizes, config_of, header_of, load_model
 from filmstill.params.load import read_seed, section

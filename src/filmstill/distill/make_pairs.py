@@ -21,7 +21,8 @@ from filmstill.params.ode_pairs import OdePairs
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
-from filmstill.runtime.files import read_metadata, save_tensors, write_table
+from filmstill.runtime.tables import write_table
+from filmstill.runtime.tensor_files import read_metadata, save_tensors
 
 
 def shard_names(params: OdePairs) -> list[str]:

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from filmstill.diffusion.losses import x0_loss
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
-from filmstill.distill.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import (
+    adamw,
+    clip_gradients,
+    muon_and_adamw,
+    set_learning_rate,
+    warmup_then_decay,
+)
 from filmstill.distill.order import batch_indices
 from filmstill.distill.pairs import Pairs
 from filmstill.distill.statistics import Worth
@@ -102,4 +108,4 @@ def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:
     if params.muon_lr is not None:
         return muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
     betas = (params.beta1, params.beta2)
-    return {"adamw": AdamW(model.parameters(), lr=params.adamw_lr, betas=betas, weight_decay=params.weight_decay)}
+    return {"adamw": adamw(model.named_parameters(), params.adamw_lr, betas, params.weight_decay)}

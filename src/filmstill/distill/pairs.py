@@ -17,7 +17,8 @@ from torch import Tensor
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
 from filmstill.runtime import distributed
-from filmstill.runtime.files import load_tensors, opened, read_metadata, read_table
+from filmstill.runtime.tables import read_table
+from filmstill.runtime.tensor_files import load_tensors, opened, read_metadata
 
 TOLERANCE = 1e-6  # between two sigmas that are the same node
 

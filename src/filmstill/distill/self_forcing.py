@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.distill.dmd import Dmd, Draw
 from filmstill.distill.ema import Ema
-from filmstill.distill.optimizers import clip_gradients, set_learning_rate, warmup_then_decay
+from filmstill.distill.optimizers import adamw, clip_gradients, set_learning_rate, warmup_then_decay
 from filmstill.distill.order import batch_indices
 from filmstill.distill.statistics import Worth
 from filmstill.distill.training import Rhythm, TrainState, train
@@ -60,7 +60,7 @@ class SelfForcing:
 
     def _adamw(self, model: VideoDiT, lr: float) -> AdamW:
         betas = (self.params.beta1, self.params.beta2)
-        return AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=self.params.weight_decay)
+        return adamw(model.named_parameters(), lr, betas, self.params.weight_decay)
 
     def prepare_text(self) -> None:
         """Encode the prompts that the run will draw, and no other: 46,080 draws among VidProM's 250,000."""

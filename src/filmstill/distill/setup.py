@@ -22,7 +22,7 @@ from filmstill.params.load import read_seed, section
 from filmstill.params.shared import Compute, Model, Schedule, Student, Text, World
 from filmstill.runtime import distributed
 from filmstill.runtime.compute import prepare
-from filmstill.runtime.distributed import micro_batches
+from filmstill.runtime.micro_batches import micro_batches
 
 
 @dataclass(frozen=True)

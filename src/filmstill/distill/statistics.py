@@ -18,7 +18,7 @@ from tqdm import tqdm
 from filmstill.plan.hardware import GIB, speed_of
 from filmstill.runtime import distributed
 from filmstill.runtime.files import write_json
-from filmstill.runtime.progress import JOB
+from filmstill.runtime.job_folder import JOB
 from filmstill.runtime.stopwatch import Stopwatch, watching
 
 FILE = "statistics.json"  # in the work folder

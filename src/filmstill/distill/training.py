@@ -21,8 +21,9 @@ from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.checkpoint import Checkpoints
 from filmstill.runtime.curves import Curves
 from filmstill.runtime.distributed import agreed, first_said, is_first, local
+from filmstill.runtime.job_folder import note_leave
 from filmstill.runtime.progress import progress
-from filmstill.runtime.stopping import SAVE, note_leave, stop_requested
+from filmstill.runtime.stopping import SAVE, stop_requested
 from filmstill.runtime.stopwatch import part
 
 EXPLODES = 100.0  # times the median loss of the last WINDOW steps
@@ -109,7 +110,8 @@ def train(
                     saved = finished
                 if stop:
                     checkpoints.wait()
-                    note_leave()
+                    if is_first():
+                        note_leave()
                 if stop > SAVE and finished < rhythm.steps:
                     raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
         checkpoints.wait()

@@ -26,7 +26,8 @@ from filmstill.params.samples import Samples
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.fanout import report_done
-from filmstill.runtime.files import save_tensors, write_json
+from filmstill.runtime.files import write_json
+from filmstill.runtime.tensor_files import save_tensors
 from filmstill.runtime.video import save_video
 from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse_all

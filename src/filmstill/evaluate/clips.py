@@ -7,7 +7,8 @@ import pandas as pd
 
 from filmstill.evaluate.arms import clip_of, requests
 from filmstill.params.samples import Samples
-from filmstill.runtime.files import load_tensors, write_table
+from filmstill.runtime.tables import write_table
+from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.workbench import publish
 
 

@@ -25,8 +25,10 @@ from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import require
 from filmstill.params.shared import DIGITS, FPS, World
 from filmstill.runtime import randomness
-from filmstill.runtime.files import load_tensors, read_table, write_json, write_table, write_text
+from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import progress
+from filmstill.runtime.tables import read_table, write_table
+from filmstill.runtime.tensor_files import load_tensors
 from filmstill.worlds import digits
 from filmstill.worlds.grammar import Attributes, parse_all
 from filmstill.worlds.judge import all_right

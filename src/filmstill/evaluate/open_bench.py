@@ -25,8 +25,9 @@ from filmstill.evaluate.scores import bootstrap_interval, paired_differences
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.shared import OPEN, World
-from filmstill.runtime.files import read_table, write_json, write_table, write_text
+from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import progress
+from filmstill.runtime.tables import read_table, write_table
 
 STATISTICS = ("temporal_flickering", "motion", "sharpness", "contrast")
 SHEET_HEIGHT, SHEET_FPS = 120, 8  # pixels of a clip on the sheet; frames a second there

@@ -21,7 +21,7 @@ from filmstill.artifacts import CODEC
 from filmstill.errors import FilmstillError
 from filmstill.params.shared import DIGITS
 from filmstill.params.shared import STRIDE as STRIDES
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
 STRIDE = STRIDES[DIGITS]  # pixels a latent, each way
 CHANNELS = 16

@@ -25,7 +25,6 @@ from filmstill.models.rope import rope_table, rotate
 from filmstill.params.shared import PATCH
 
 EPS = 1e-6
-EXACT = ("time_", "head.")  # float32 in any precision
 
 TextKV = list[tuple[Tensor, Tensor]]  # a layer's keys and values of the prompt, [B, text_len, heads, head_dim]
 
@@ -49,6 +48,11 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # CUDA's would give float32
             return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+def is_exact(name: str) -> bool:
+    """Whether a parameter of the network is float32 in any precision: what a timestep becomes, norms, the velocity."""
+    return name.startswith(("time_", "head.")) or "norm" in name or "modulation" in name
 
 
 class PatchEmbedding(nn.Conv3d):
@@ -205,8 +209,7 @@ class VideoDiT(nn.Module):
         whatever the file had."""
         self.requires_grad_(False).eval()
         for name, parameter in self.named_parameters():
-            exact = name.startswith(EXACT) or "norm" in name or "modulation" in name
-            parameter.data = parameter.data.to(torch.float32 if exact else self.precision)
+            parameter.data = parameter.data.to(torch.float32 if is_exact(name) else self.precision)
 
     @property
     def layers(self) -> list[Block]:

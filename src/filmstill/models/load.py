@@ -15,7 +15,8 @@ from filmstill.models.text import HASHED_WORDS, HashedWords, TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.shared import Compute, Text
 from filmstill.runtime import distributed
-from filmstill.runtime.files import read_metadata, write_json
+from filmstill.runtime.files import write_json
+from filmstill.runtime.tensor_files import read_metadata
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

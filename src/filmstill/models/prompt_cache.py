@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
 PAUSES = (0.5, 1, 2, 4, 8, 16, 32)  # seconds between looks: NFS may remember for 60 that a file was not there
 

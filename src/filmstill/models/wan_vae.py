@@ -21,7 +21,7 @@ from filmstill.errors import FilmstillError
 from filmstill.models import vae_names
 from filmstill.models.released import check_names, open_weights, read_json
 from filmstill.models.taehv import Taehv, make_taehv, read_taehv
-from filmstill.runtime.files import load_tensors, save_tensors
+from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
 KIND = "wan_vae"
 TIME_STRIDE, SPACE_STRIDE = 4, 8  # pixels a latent; the first frame alone

@@ -11,7 +11,7 @@ from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.params.shared import Model
 from filmstill.runtime import distributed
-from filmstill.runtime.files import load_tensors
+from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.tensor_stream import stream_tensors
 
 

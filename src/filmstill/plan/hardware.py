@@ -5,10 +5,12 @@ promises. Speed is that of dense bfloat16 products, from the vendor's data sheet
 """
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from filmstill.params.load import require
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2.0**30
 USABLE = 0.9  # of a GPU's memory: the rest goes to CUDA, its libraries' workspaces and fragmentation
@@ -35,10 +37,12 @@ GPUS = {
 }
 
 
-def speed_of(device: torch.device) -> float | None:
+def speed_of(device: "torch.device") -> float | None:
     """Speed of the GPU that this is; None: a CPU, or a card that is not in the table."""
     if device.type != "cuda":
         return None
+    import torch
+
     words = torch.cuda.get_device_name(device).lower().replace("-", " ").split()
     return next((gpu.speed for kind, gpu in GPUS.items() if kind.split("-")[0].removeprefix("rtx") in words), None)
 

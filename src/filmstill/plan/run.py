@@ -23,6 +23,7 @@ from filmstill.plan.memory import (
     kv_cache_bytes,
     optimizer_bytes,
 )
+from filmstill.plan.network import parameters
 from filmstill.plan.passes import Clip
 from filmstill.plan.released import UMT5_DIM, VAE_PARAMETERS, released_networks, vae_decode_bytes, vae_decode_flops
 
@@ -104,13 +105,16 @@ class Run:
         )
 
     def copies(self, graphs: int, frozen: list[DiTConfig]) -> float:
-        """Copies of weights beside a training's: gathered layers, or autocast's copy of the network at work.
+        """Copies of weights beside a training's: what is gathered, or autocast's copy of the network at work.
+
+        A rollout gathers its whole network, others come a layer at a time.
 
         graphs: passes whose graph is alive; without checkpointing each holds copies of its own. frozen: what is not
         trained.
         """
         if self.machine.shards > 1:
-            return max(gathered_bytes(config, self.size) for config in (self.config, *frozen))
+            layers = [gathered_bytes(config, self.size) for config in frozen]
+            return max(float(self.size * parameters(self.config)), *layers)
         offloaded = [gathered_bytes(config, self.size) for config in frozen] if self.machine.offload else []
         return cast_bytes(self.config, self.size) * (1 if self.checkpointing else graphs) + max(offloaded, default=0.0)
 

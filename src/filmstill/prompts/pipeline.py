@@ -22,8 +22,9 @@ from filmstill.prompts.safety import read_words, score_reasons, word_reasons
 from filmstill.prompts.script import not_latin
 from filmstill.prompts.split import is_eval
 from filmstill.prompts.table import read_table
-from filmstill.runtime.files import write_json, write_table
+from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
+from filmstill.runtime.tables import write_table
 from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import read_table
+from filmstill.runtime.tables import read_table
 
 
 def load_prompts(path: Path, count: int | None = None, key: str = "") -> pd.DataFrame:

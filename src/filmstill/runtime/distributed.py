@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from filmstill.params.load import require
 from filmstill.runtime.compute import check_device
@@ -127,6 +128,26 @@ def _reduced(numbers: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
     return numbers
 
 
+def norm_of_sums(tensors: list[Tensor]) -> Tensor:
+    """The norm of all of them together, []; those that lie whole on every process are first summed over them, in place.
+
+    What is spread is taken to be summed already: FSDP2 does it as it scatters gradients.
+    """
+    if _spread is None:
+        return get_total_norm(tensors)
+    everywhere = [tensor for tensor in tensors if not _is_spread(tensor)]
+    norm = get_total_norm([local(tensor) for tensor in tensors if _is_spread(tensor)]).square()
+    dist.all_reduce(norm)
+    norm /= _spread.mesh[REPLICATE].size()
+    if everywhere:
+        flat = torch.cat([tensor.flatten() for tensor in everywhere])
+        dist.all_reduce(flat)
+        for tensor, summed in zip(everywhere, flat.split([tensor.numel() for tensor in everywhere]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+        norm += flat.square().sum()
+    return norm.sqrt()
+
+
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor, which shares its memory; an unspread tensor is all there."""
     return tensor.to_local() if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
@@ -150,18 +171,3 @@ def part_of(everything: Tensor, spread: Tensor) -> Tensor:
 
 def _is_spread(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")  # DTensor: the module that defines it takes its time to import
-
-
-def micro_batches(batch: int, micro_batch: int | None, key: str, rank: int, processes: int) -> list[range]:
-    """One process's samples of a batch, in parts whose gradients are added up: batch = part x processes x parts.
-
-    micro_batch: samples a part; None: as many as make it one. A process alone may have a smaller last part.
-    key: what the batch is called in params.yaml, for the refusal of one that does not divide.
-    """
-    if processes == 1:
-        part = micro_batch or batch
-        return [range(start, min(start + part, batch)) for start in range(0, batch, part)]
-    part = micro_batch or max(batch // processes, 1)
-    allowed = f"a multiple of {part} samples (compute.micro_batch) x {processes} processes"
-    require(batch % (part * processes) == 0, key, batch, allowed)
-    return [range(start, start + part) for start in range(rank * part, batch, part * processes)]

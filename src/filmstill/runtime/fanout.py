@@ -12,8 +12,9 @@ import psutil
 
 from filmstill.cluster.config import SLURM, read_cluster
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.files import load_tensors
+from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
+from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.workbench import inputs, publish
 
 POLL_SECONDS = 0.3
@@ -88,18 +89,6 @@ def done(work: Path) -> int:
         text = path.read_text()
         total += int(text) if text.isdigit() else 0
     return total
-
-
-def log_of(work: Path, shard: str) -> Path:
-    return work / "logs" / f"{shard}.log"
-
-
-def last_line(log: Path) -> str | None:
-    """What a log ends with; None where there is none."""
-    if not log.is_file():
-        return None
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("filmstill: ") if lines else "no output"
 
 
 def _make_here(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> None:

@@ -10,11 +10,10 @@ from tqdm import tqdm
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime.files import write_json
+from filmstill.runtime.job_folder import JOB, REPORT
 
 SECONDS_BETWEEN_LOG_LINES = 15
 SECONDS_BETWEEN_WRITES = 1.0
-JOB = "FILMSTILL_JOB"  # set inside a cluster's job: the folder of its submission
-REPORT = "progress.json"  # there
 
 
 def progress(label: str, total: int, done: float = 0, unit: str = "step") -> "tqdm | Report":

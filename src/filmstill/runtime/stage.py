@@ -103,10 +103,8 @@ def files_of(folder: Path) -> dict[str, list[int]]:
 
 def _repository() -> Path:
     """The folder of dvc.yaml, which must also be where the code comes from: its sources are what the key names."""
-    root = Path.cwd()
+    root = workbench.repository()
     source = Path(filmstill.__file__).resolve()
-    if not (root / "dvc.yaml").is_file():
-        raise FilmstillError(f"{root}: holds no dvc.yaml; run stages from the repository's root, or use `dvc repro`")
     if root.resolve() not in source.parents:
         raise FilmstillError(
             f"{source.parent}: is not this repository's src; run `dvc repro`, which sets PYTHONPATH=src"

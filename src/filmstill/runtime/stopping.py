@@ -3,34 +3,14 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from filmstill.runtime import distributed
-from filmstill.runtime.progress import JOB
+from filmstill.runtime.job_folder import JOB, is_superseded
 
 SAVE = 1  # asked for: save, and go on; a larger number is the signal to save and leave by
 ELSEWHERE = 1000
-START = "start"  # in that folder: which of the job's starts, counted by SLURM, its work belongs to
-LEFT = "left-"  # there too, with the start's number: it left in order
 NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-
-
-def is_superseded() -> bool:
-    """Whether SLURM has given up these processes, whose node it lost sight of, and started the job or another again."""
-    if JOB not in os.environ:
-        return False
-    folder = Path(os.environ[JOB])
-    if any(other.name > folder.name for other in folder.parent.iterdir()):
-        return True
-    return int((folder / START).read_text()) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-
-
-def note_leave() -> None:
-    """Put on record that this start of the job may end now and has lost nothing: no loss that would be counted."""
-    if JOB in os.environ and distributed.is_first():
-        with suppress(OSError):  # a full disk: then it counts
-            (Path(os.environ[JOB]) / f"{LEFT}{os.environ.get('SLURM_RESTART_COUNT', '0')}").touch()
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from filmstill.errors import writing_failed
 from filmstill.runtime.distributed import whole
-from filmstill.runtime.files import DIGEST, HEADER, digest_of, replacing
+from filmstill.runtime.files import replacing
+from filmstill.runtime.tensor_files import DIGEST, HEADER, digest_of
 
 # What a network is kept in, with safetensors' names, in the order in which its library puts them into a file.
 STORED = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -35,7 +36,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def stream_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Written) -> None:
-    """`runtime.files.save_tensors`, byte for byte, from a mapping that may read as it is asked.
+    """`tensor_files.save_tensors`, byte for byte, from a mapping that may read as it is asked.
 
     A tensor that lies on several processes is gathered as it is written: the others must ask for it then, by name.
     """

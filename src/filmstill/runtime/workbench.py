@@ -56,6 +56,14 @@ class Inputs:
         return cls(deps, entry.get("params", {}).get("params.yaml", {}))
 
 
+def repository() -> Path:
+    """The repository's root, which must be the current folder. Raises FilmstillError."""
+    root = Path.cwd()
+    if not (root / "dvc.yaml").is_file():
+        raise FilmstillError(f"{root}: holds no dvc.yaml; run this from the repository's root")
+    return root
+
+
 def stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
     merged = OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml"))

@@ -1,0 +1,16 @@
+"""What processes of a stage leave to read."""
+
+from pathlib import Path
+
+
+def log_of(work: Path, shard: str) -> Path:
+    """Of a shard's process."""
+    return work / "logs" / f"{shard}.log"
+
+
+def last_line(log: Path) -> str | None:
+    """What a log ends with; None where there is none."""
+    if not log.is_file():
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("filmstill: ") if lines else "no output"

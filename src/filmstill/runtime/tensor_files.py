@@ -1,0 +1,94 @@
+"""Tensors on disk that prove they are the ones that were written.
+
+Notable: a safetensors file carries the SHA-256 of its tensors and metadata in its header, so that a truncated or
+bit-flipped one is told from a good one; a pickle is refused by name and never opened.
+"""
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from filmstill.errors import FilmstillError
+from filmstill.runtime.files import replacing
+
+HEADER = "filmstill"  # the one metadata key: safetensors writes several in a random order
+DIGEST = "sha256"
+
+
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the metadata and the tensors' names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write safetensors atomically, with a digest in the header. Same tensors and metadata, same bytes."""
+    contiguous = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    facts = dict(metadata or {})
+    header = json.dumps({**facts, DIGEST: digest_of(contiguous, facts)}, sort_keys=True)
+    with replacing(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata={HEADER: header})
+        except SafetensorError as error:  # safetensors wraps the system's error in its own
+            code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            raise OSError(code, str(error)) from error
+
+
+def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read (tensors, metadata) and check the digest.
+
+    Raises FilmstillError for a missing, truncated or altered file and for anything that is not safetensors.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        metadata = _metadata(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    expected = metadata.pop(DIGEST, None)
+    if expected is None:
+        raise FilmstillError(f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged")
+    if expected != digest_of(tensors, metadata):
+        raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
+    return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file of `save_tensors`, without its tensors: nothing here proves that it is whole."""
+    with opened(path) as file:
+        return _metadata(file)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, its tensors read as they are asked for. Raises FilmstillError as `load_tensors` does."""
+    if not path.is_file():
+        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
+
+
+def _metadata(file: Any) -> dict[str, str]:
+    return json.loads((file.metadata() or {}).get(HEADER, "{}"))
+
+
+def _what_it_is(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
+        return "a pickle (torch.save); only safetensors is read here, a pickle is never opened"
+    return "not a whole safetensors file; it is truncated or of another kind"
