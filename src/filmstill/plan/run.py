@@ -114,7 +114,7 @@ class Run:
         """
         if self.machine.shards > 1:
             layers = [gathered_bytes(config, self.size) for config in frozen]
-            return max(float(self.size * parameters(self.config)), *layers)
+            return max([float(self.size * parameters(self.config)), *layers])
         offloaded = [gathered_bytes(config, self.size) for config in frozen] if self.machine.offload else []
         return cast_bytes(self.config, self.size) * (1 if self.checkpointing else graphs) + max(offloaded, default=0.0)
 
