@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from filmstill.cluster.dispatch import dispatched
+from filmstill.cluster.config import Cluster
+from filmstill.cluster.dispatch import dispatched, losses
 from filmstill.cluster.follow import Board, state
 from filmstill.cluster.job import ended, verdict
 from filmstill.cluster.slurm import Job
@@ -36,9 +38,32 @@ def test_without_slurm_the_stage_runs_in_this_process(tmp_path, monkeypatch, clu
     assert ran == [stage]
 
 
-def test_a_local_run_does_not_import_submitit():
-    line = "import sys, filmstill.cluster.dispatch; print('submitit' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True).stdout == "False\n"
+def test_whoever_submits_and_waits_imports_no_torch_and_a_local_run_no_submitit():
+    line = "import sys, filmstill.cluster.dispatch; print([name in sys.modules for name in ('torch', 'submitit')])"
+    assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True).stdout == "[False, False]\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("CANCELLED", "distill: job 7 was cancelled; `dvc repro` goes on from the last checkpoint"),
+        ("TIMEOUT", "job 7 met its time limit before it could save: a step and a checkpoint take longer than signal_"),
+        ("OUT_OF_MEMORY", "job 7 took more memory than it asked for; memory_gb: is 8, set more in cluster.yaml"),
+        ("FAILED", "job 7 ended before python began: /bin/bash: nowhere: not found; its log: "),
+    ],
+)
+def test_what_would_end_the_same_again_is_not_tried_again(tmp_path, state, words):
+    submission = Submission("distill-0.abcd", "7", str(tmp_path))
+    submission.log("err").write_text("/bin/bash: nowhere: not found\n")
+    with pytest.raises(FilmstillError, match=re.escape(words)):
+        losses("distill", submission, replace(RUNS, state=state), Cluster())
+
+
+def test_starts_that_left_in_order_are_no_losses(tmp_path):
+    submission = Submission("distill-0.abcd", "7", str(tmp_path))
+    for start in range(2):
+        (tmp_path / f"left-{start}").touch()
+    assert losses("distill", submission, replace(RUNS, state="NODE_FAIL", restarts=3), Cluster()) == 2
 
 
 @pytest.mark.parametrize(

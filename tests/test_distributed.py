@@ -4,7 +4,10 @@ Every process group is real (gloo); a spawn costs seconds, so each scenario does
 """
 
 import json
+import shutil
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -110,12 +113,52 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("processes", "sharding", "per_node", "micro_batch"),
-    [(2, "full", 0, None), (2, "none", 0, 1), (4, "hybrid", 2, None)],
-)
-def test_training_is_the_same_on_any_number_of_processes(tmp_path, alone, processes, sharding, per_node, micro_batch):
-    run_on(processes, both, tmp_path, micro_batch, sharding=sharding, per_node=per_node)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """All that two processes can show, networks spread over both; a third training ends there before its third step."""
+    folder = tmp_path_factory.mktemp("two")
+    run_on(2, by_two, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, two: Path) -> Path:
+    """On two nodes of two processes, networks whole on each node; the third training goes on for a step."""
+    folder = tmp_path_factory.mktemp("four")
+    shutil.copytree(two / "cut", folder / "cut")
+    run_on(4, by_four, folder, sharding="hybrid", per_node=2)
+    return folder
+
+
+def by_two(folder: Path) -> None:
+    both(folder)
+    distil(Cut(folder / "cut", before=2))
+    same_answers(folder)
+    save_file(first_update(), folder / f"update-{distributed.rank()}")
+    damage_is_everybodys(folder / "checkpoints")
+    assert distributed.agreed(distributed.rank()) == 0
+    assert distributed.highest(distributed.rank()) == 1
+    assert distributed.sums(1.0, distributed.rank()) == [2.0, 1.0]
+    assert distributed.first_said(None if distributed.is_first() else "the second") == "the second"
+
+
+def by_four(folder: Path) -> None:
+    both(folder)
+    distil(Cut(folder / "cut", before=3))
+
+
+@pytest.mark.parametrize("training", ["distil", "regress"])
+def test_two_processes_train_as_one(alone, two, training):
+    assert_close(two / training, alone / training)
+
+
+@pytest.mark.parametrize("training", ["distil", "regress"])
+def test_two_nodes_of_two_processes_train_as_one(alone, four, training):
+    assert_close(four / training, alone / training)
+
+
+def test_whole_networks_on_each_of_two_processes_in_two_passes_train_as_one(tmp_path, alone):
+    run_on(2, both, tmp_path, 1, sharding="none")
     for training in ("distil", "regress"):
         assert_close(tmp_path / training, alone / training)
 
@@ -126,14 +169,13 @@ def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
         assert_close(tmp_path / training, alone / training)
 
 
-def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone):
+def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four):
     """Two processes, then four, then one: every checkpoint is read by as many as are there."""
-    run_on(2, distil, Cut(tmp_path, before=2))
-    (newest,) = (tmp_path / "checkpoints").glob("step-0000002")
-    assert len(list(newest.glob("*.safetensors"))) == 2
-    run_on(4, distil, Cut(tmp_path, before=3))
-    distil(Cut(tmp_path))
-    assert_close(tmp_path, alone / "distil")
+    assert len(list((two / "cut/checkpoints/step-0000002").glob("*.safetensors"))) == 2
+    shutil.copytree(four / "cut", tmp_path / "cut")
+    assert max(path.name for path in (tmp_path / "cut/checkpoints").glob("step-*")) == "step-0000003"
+    distil(Cut(tmp_path / "cut"))
+    assert_close(tmp_path / "cut", alone / "distil")
 
 
 def same_answers(folder: Path) -> None:
@@ -160,7 +202,7 @@ def same_answers(folder: Path) -> None:
 
 
 def damage_is_everybodys(folder: Path) -> None:
-    """A part that one process finds damaged sends all of them to the checkpoint before."""
+    """A part that one process finds damaged sends all of them to the checkpoint before, and is told once."""
     tensors = {"x": torch.zeros(3, 2)}
     checkpoints = Checkpoints(folder)
     for step in (1, 2):
@@ -170,7 +212,9 @@ def damage_is_everybodys(folder: Path) -> None:
         part = max((folder / "step-0000002").glob("*.safetensors"))
         part.write_bytes(part.read_bytes()[:-1] + b"\xff")
     distributed.barrier()
-    assert checkpoints.load_latest(lambda: tensors) == 1
+    with redirect_stderr(StringIO()) as said:
+        assert checkpoints.load_latest(lambda: tensors) == 1
+    assert said.getvalue().count("going on from the checkpoint before it") == distributed.is_first()
     assert tensors["x"].eq(1).all()
 
 
@@ -193,21 +237,16 @@ def first_update() -> dict[str, Tensor]:
     return {"scalars": torch.tensor([scalars[key] for key in ("loss", "critic_loss", "gradient_norm")]), **weights}
 
 
-def two_processes(folder: Path) -> None:
-    same_answers(folder)
-    save_file(first_update(), folder / f"update-{distributed.rank()}")
-    damage_is_everybodys(folder / "checkpoints")
-    assert distributed.agreed(distributed.rank()) == 0
-    assert distributed.highest(distributed.rank()) == 1
-    assert distributed.sums(1.0, distributed.rank()) == [2.0, 1.0]
-    assert distributed.first_said(None if distributed.is_first() else "the second") == "the second"
-
-
-def test_what_is_spread_over_two_processes_is_whole(tmp_path, capfd):
-    run_on(2, two_processes, tmp_path)
-    files = list(tmp_path.glob("*float*-?"))
+def test_spread_networks_answer_as_they_do_alone_to_the_bit(two):
+    files = list(two.glob("*float*-?"))
     assert len(files) == 4
-    alone, first, second = first_update(), load_file(tmp_path / "update-0"), load_file(tmp_path / "update-1")
+    for file in files:
+        answers = load_file(file)
+        assert torch.equal(answers["alone"], answers["spread"])
+
+
+def test_an_update_in_bfloat16_is_that_of_one_process(two):
+    alone, first, second = first_update(), load_file(two / "update-0"), load_file(two / "update-1")
     torch.testing.assert_close(first["scalars"], alone["scalars"], rtol=1e-3, atol=0)
     assert all(torch.equal(first[name], second[name]) for name in alone)  # also what lies whole on both
     before = dict(steps.networks()[0].named_parameters())
@@ -215,7 +254,3 @@ def test_what_is_spread_over_two_processes_is_whole(tmp_path, capfd):
         names = [name for name in before if may_be_whole(name) is kept_whole]
         ours, theirs = (torch.cat([(w[name] - before[name]).flatten() for name in names]) for w in (alone, first))
         assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99, kept_whole
-    for file in files:
-        answers = load_file(file)
-        assert torch.equal(answers["alone"], answers["spread"])
-    assert capfd.readouterr().err.count("going on from the checkpoint before it") == 1

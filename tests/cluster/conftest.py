@@ -3,7 +3,9 @@
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import lab_host
 import pytest
 from lab import Lab
 from lab_host import ACCOUNTING, missing
@@ -38,15 +40,28 @@ def started(cluster: Lab) -> Iterator[Lab]:
         cluster.down()
 
 
+@contextmanager
+def at_work(cluster: Lab) -> Iterator[None]:
+    """While the block runs, this process's SLURM commands and /etc/slurm/slurm.conf mean this cluster."""
+    lab_host.point(cluster.conf)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(cluster.conf))
+            yield
+    finally:
+        lab_host.unpoint(cluster.conf)
+
+
 @pytest.fixture(scope="session")
-def made(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The smoke profile, made on the cluster from nothing."""
+def made(lab: Lab, lab_with_accounting: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The smoke profile, made from nothing on the cluster with accounting; what comes after happens on the other."""
     folder = clone(tmp_path_factory.mktemp("made") / "repository")
     run(sys.executable, "-m", "filmstill", "profile", "smoke", f"distill.updates={UPDATES}", cwd=folder)
     commit(folder, "longer")
-    repository = Repository(folder, lab)
-    repository.configure()
-    repro = repository.repro()
-    assert repro.ends(900) == 0, repro.said[-3000:]
+    with at_work(lab_with_accounting):
+        repository = Repository(folder, lab_with_accounting)
+        repository.configure()
+        repro = repository.repro()
+        assert repro.ends(900) == 0, repro.said[-3000:]
     commit(folder, "made")
-    return repository
+    return Repository(folder, lab)

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +76,29 @@ class Repository:
         found = (self.folder / ".work" / stage).glob("*/checkpoints/step-*")
         return max((int(path.name.removeprefix("step-")) for path in found), default=0)
 
+    def trains_on(self, repro: "Repro") -> None:
+        """Wait for another step of the distillation."""
+        repro.until_step("distill", self.step("distill") + 1)
+
     def process(self, rank: str) -> psutil.Process:
         """A process of the job at work."""
         return next(each for each in psutil.process_iter() if self._is_rank(each, rank))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While the block runs, the job's two processes stand still; signals wait for them."""
+        processes = [self.process(rank) for rank in ("0", "1")]
+        for process in processes:
+            process.suspend()
+        yield
+        for process in processes:
+            process.resume()
+
+    def is_warned(self) -> bool:
+        """Whether SLURM's warning of the time limit waits for the first of the frozen processes."""
+        status = Path(f"/proc/{self.process('0').pid}/status").read_text()
+        (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)
+        return bool(int(pending, 16) >> (signal.SIGUSR2 - 1) & 1)
 
     def _is_rank(self, process: psutil.Process, rank: str) -> bool:
         try:

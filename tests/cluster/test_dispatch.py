@@ -33,14 +33,15 @@ import time
 from filmstill.cluster.dispatch import dispatched
 from filmstill.errors import GateError, Interrupted
 from filmstill.params.load import read_plain
-from filmstill.runtime import distributed
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.stage import run
-from filmstill.runtime.stopping import SAVE, stop_requested
 
 
 def main(stage):
+    from filmstill.runtime import distributed
+    from filmstill.runtime.stopping import SAVE, stop_requested
+
     given, steps = read_plain("params.yaml"), stage.work / "steps.txt"
     params = given["distill"]
     done = len(steps.read_text().splitlines()) if steps.exists() else 0
@@ -247,14 +248,15 @@ def test_another_job_under_the_id_on_record_is_not_trusted(repository):
     until(lambda: not repository.alive())
     submitted = repository.slurm("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", "--wrap", "sleep 60")
     record = repository.works("job.json")[0]
-    record.write_text(json.dumps({**json.loads(record.read_text()), "id": submitted.strip()}))
+    [facts] = json.loads(record.read_text())
+    record.write_text(json.dumps([{**facts, "id": submitted.strip()}]))
     finished(repository, repository.run())
     repository.slurm("scancel", submitted.strip())
     assert "attached" not in repository.said() and len(repository.works("jobs/*")) == 2
 
 
-def test_when_dvc_is_killed_the_wait_ends_and_the_lock_is_free(repository):
-    repository.write(seconds=1)
+def test_when_dvc_is_killed_the_wait_ends_and_the_next_one_judges_by_the_gate_that_stands_then(repository):
+    repository.write(seconds=1, gate=STEPS + 1)
     dvc = repository.root / "dvc"
     dvc.write_text("import subprocess, sys\nsubprocess.run([sys.executable, 'stages/distill.py'])\n")
     process = repository.start(sys.executable, "dvc")
@@ -263,5 +265,7 @@ def test_when_dvc_is_killed_the_wait_ends_and_the_lock_is_free(repository):
     process.kill()
     process.wait()
     assert psutil.wait_procs([stage], SECONDS)[1] == []
+    repository.write(seconds=0)
     finished(repository, repository.run())
-    assert len(repository.jobs()) == 1
+    assert "attached to" in repository.said() and "gates that no longer stand" in repository.said()
+    assert len(repository.jobs()) == 1 and len(repository.works("jobs/*")) == 2

@@ -69,7 +69,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
         _say(f"{stage.name}: {how} job {submission.id}; its log: {submission.log('err')}")
         job = follow(stage.name, submission, cluster.poll_seconds)
         if (end := ended(Path(submission.folder))) is None:
-            lost += _losses(stage.name, submission, job, cluster)
+            lost += losses(stage.name, submission, job, cluster)
             if lost > cluster.max_requeues:
                 raise FilmstillError(over_limit(stage.name, Path(submission.folder)))
             _say(f"{stage.name}: job {submission.id} is gone ({job.state if job else 'unknown to SLURM'}); once more")
@@ -115,7 +115,7 @@ def _is_made(stage: Stage, digest: str) -> bool:
     return end == made
 
 
-def _losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: Cluster) -> int:
+def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: Cluster) -> int:
     """How many starts a job lost that ended without a word. Raises FilmstillError where another would end the same."""
     state, log = job.state if job else "", submission.log("err")
     if state == "CANCELLED":
