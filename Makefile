@@ -15,7 +15,7 @@ repro: .venv/ready  ## run the pipeline end to end (the profile in params.yaml),
 	dvc repro
 	python -m filmstill results
 
-test: .venv/ready  ## every test
+test: .venv/ready  ## every test but those of test-slurm
 	python -m pytest
 
 test-slurm: .venv/ready  ## the tests on a real SLURM, which they bring up and take down (root; installs it by apt-get)

@@ -56,6 +56,12 @@ def test_a_signal_in_the_last_step_is_no_reason_to_fail(tmp_path, whole):
     assert_same_end(tmp_path, losses, state, whole)
 
 
+def test_a_signal_after_the_last_step_is_answered_by_whoever_comes_next():
+    with pytest.raises(KeyboardInterrupt), stop_requested() as stopping:
+        stopping()
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeypatch):
     """SLURM starts a job again when it loses sight of a node, whose processes may go on: two trainers in one folder."""
     job = tmp_path / "jobs" / "0001"

@@ -18,7 +18,7 @@ class GateError(FilmstillError):
 
 
 class Interrupted(Exception):
-    """Told to stop by `signal` (SIGTERM or SIGINT); the work is saved and goes on from there."""
+    """Told to stop by `signal` (SIGTERM, SIGINT, a cluster's SIGUSR2); the work is saved and goes on from there."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

@@ -137,11 +137,6 @@ class Lab:
         self._run("slurmd", "-N", name)
         self.wait_until(lambda: self.node_state(name) in UP, 60)
 
-    def restart_controller(self) -> None:
-        """Stop slurmctld in order, and start it with the state that it saved."""
-        self.stop_controller()
-        self.start_controller()
-
     def stop_controller(self) -> None:
         """Stop slurmctld in order: jobs run on, and every question fails."""
         for process in self.controller():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,14 @@ class Repository:
             process.suspend()
         yield
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def restarts(self, repro: "Repro", times: int) -> None:
+        """Wait until SLURM has started the job again, that often in all, and it has trained on."""
+        (job,) = self.jobs()
+        repro.until(lambda: self.lab.job(int(job)).restarts == times)
+        self.trains_on(repro)
 
     def is_warned(self) -> bool:
         """Whether SLURM's warning of the time limit waits for the first of the frozen processes."""

@@ -43,7 +43,7 @@ def main(stage):
     from filmstill.runtime.stopping import SAVE, stop_requested
 
     given, steps = read_plain("params.yaml"), stage.work / "steps.txt"
-    params = given["distill"]
+    params = given["toy"]
     done = len(steps.read_text().splitlines()) if steps.exists() else 0
     with stop_requested() as told, progress("distill", params["steps"], done) as bar:
         for step in range(distributed.agreed(done), params["steps"]):
@@ -71,7 +71,7 @@ GRAPH = {
     "distill": {
         "cmd": "python stages/distill.py",
         "deps": ["stages/distill.py"],
-        "params": ["distill"],
+        "params": ["toy"],
         "metrics": [{"data/distill/count.json": {"cache": False}}],
     }
 }
@@ -86,10 +86,10 @@ class Repository:
 
     def write(self, seconds: float = 0.4, cluster: dict[str, Any] | None = None, **params: Any) -> None:
         """params.yaml and cluster.yaml anew, with these values; `seconds` a step is not in the key."""
-        usual = {"steps": STEPS, "fails_at": -1, "gate": 0, "batch": 4}
+        usual = {"steps": STEPS, "fails_at": -1, "gate": 0}
         asked = {"nodes": 2, "cpus_per_task": 1, "memory_gb": 1, "time": "0:10:00", "signal_seconds": 30}
         machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": asked, **(cluster or {})}
-        given = {"compute": {}, "seconds": seconds, "distill": usual | params}
+        given = {"compute": {}, "seconds": seconds, "toy": usual | params}
         for name, value in (("params", given), ("cluster", machine)):
             (self.root / f"{name}.yaml").write_text(yaml.safe_dump(value))
 
@@ -193,8 +193,9 @@ def test_a_submission_killed_half_way_is_adopted(repository):
 def test_a_crash_is_told_and_not_tried_again(repository):
     repository.write(seconds=0, fails_at=4)
     assert repository.run() == 2
-    last = repository.said().splitlines()[-1]
-    assert "crashed: ValueError: no step 4 today (stages/distill.py:" in last and "_0_log.err" in last
+    *before, last = repository.said().splitlines()
+    assert "crashed: ValueError: no step 4 today (stages/distill.py:" in last and "_1_log.err" in last
+    assert before[-1] == "ValueError: no step 4 today" and any("Traceback" in line for line in before[-12:])
     assert repository.steps() == [0, 1, 2, 3] and repository.published() is None
     [folder] = repository.works("jobs/*")
     assert not list(folder.glob("left-*"))

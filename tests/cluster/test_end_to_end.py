@@ -66,7 +66,7 @@ def test_the_local_run_is_the_same_within_rounding(made: Repository, tmp_path: P
 
 
 def test_strikes_that_need_nobody(again: Repository):
-    """A preemption, a process killed, a requeue from outside, a node lost, the controller away: one `dvc repro` sees
+    """A preemption, a process killed, a requeue from outside, a slurmd away, the controller away: one `dvc repro` sees
     them all."""
     again.configure(partition="low")
     repro = again.repro(*ONLY)
@@ -79,15 +79,17 @@ def test_strikes_that_need_nobody(again: Repository):
     repro.until(lambda: "once more" in repro.said)
     again.trains_on(repro)
     again.lab.ask("scontrol", "requeue", again.jobs()[0])
-    again.trains_on(repro)
-    again.lab.stop_node("node2")
+    again.restarts(repro, 1)
+    with again.frozen():  # SLURM gives up the node, whose process lives
+        again.lab.stop_slurmd("node2")
+        again.lab.wait_until(lambda: again.lab.node_state("node2").startswith("down"), 60)
     again.lab.start_node("node2")
-    again.trains_on(repro)
+    again.restarts(repro, 2)
     again.lab.stop_controller()
     repro.until(lambda: "controller does not answer" in repro.said)
     again.lab.start_controller()
     assert repro.ends() == 0
-    assert again.starts("distill") == 2 and "requeued 2 times" in repro.said
+    assert again.starts("distill") == 2
 
 
 def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
@@ -145,7 +147,7 @@ def test_a_full_scratch_then_a_source_edited_meanwhile(again: Repository):
 def test_time_limits_while_another_experiment_trains(again: Repository, tmp_path: Path):
     """Two worktrees at once; the job of one meets its limit twice, and leaves in order, however fast it trains."""
     other = worktree(again, tmp_path / "other")
-    again.configure(time="0:01:00", signal_seconds=35)
+    again.configure(time="0:01:00", signal_seconds=10)
     other.configure(nodes=1)
     both = again.repro(*ONLY), other.repro(*ONLY)
     both[0].until(lambda: again.step("distill") and other.step("distill"))

@@ -22,7 +22,7 @@ import filmstill
 from filmstill.cluster import findings, slurm
 from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Asked, Cluster, read_cluster
 from filmstill.cluster.findings import Findings, Greeting
-from filmstill.cluster.preflight import preflight, sbatch_flags, sbatch_script
+from filmstill.cluster.preflight import refuse_impossible, sbatch_flags, sbatch_script
 from filmstill.cluster.probe import LOGIN, Report, Software
 from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, writing_failed
@@ -49,7 +49,10 @@ def cluster_check(pending_minutes: float) -> None:
             f"{CLUSTER}, edit it, and run this again"
         )
         return
-    _stop_at(_refusals(cluster, root))
+    try:
+        _stop_at(_refusals(cluster, root))
+    except slurm.Unreachable as silent:
+        raise _no_answer(silent) from None
     use_scratch(cluster, root)
     here, console, wrong = Software.here(), Console(highlight=False), []
     for asked, stages in _layouts(cluster):
@@ -75,7 +78,7 @@ def _refusals(cluster: Cluster, root: Path) -> list[str]:
     lines = []
     for stage in STAGES:
         try:
-            preflight(stage, cluster, root)
+            refuse_impossible(stage, cluster, root)
         except FilmstillError as refusal:
             lines.append(str(refusal))
     return list(dict.fromkeys(lines))
@@ -157,7 +160,11 @@ def _submitted(script: str) -> Iterator[str]:
         finally:
             slurm.cancel(job_id)
     except slurm.Unreachable as silent:
-        raise FilmstillError(f"cluster check: SLURM does not answer ({silent}); run it again") from None
+        raise _no_answer(silent) from None
+
+
+def _no_answer(silent: slurm.Unreachable) -> FilmstillError:
+    return FilmstillError(f"cluster check: SLURM does not answer ({silent}); run it again")
 
 
 def _wait(job_id: str, found: Findings, pending_minutes: float) -> None:

@@ -9,17 +9,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
-from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, left, over_limit
+from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, has_left, left, over_limit
 from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, alive, latest, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
-from filmstill.runtime.logs import last_line
+from filmstill.runtime.logs import last_line, last_lines
 from filmstill.runtime.stage import Stage, files_of
+
+SHOWN = 12  # lines of a traceback
 
 
 def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
@@ -77,14 +80,20 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
             _say(f"{stage.name}: job {submission.id} was judged by gates that no longer stand; once more")
         elif end["outcome"] == GATE:
             raise GateError(end["message"])
-        elif end["outcome"] == CRASHED:
-            raise FilmstillError(
-                f"{stage.name}: job {submission.id} crashed: {end['message']}; its log: {submission.log('err')}"
-            )
         elif end["outcome"] != DONE:
-            raise FilmstillError(end["message"])
+            raise _failure(stage.name, submission, end)
         else:
             return
+
+
+def _failure(stage: str, submission: Submission, end: dict[str, Any]) -> FilmstillError:
+    """What a job that ended for a reason of its own is told by; the end of its traceback is shown first."""
+    log = submission.log("err", end["rank"])
+    if end["outcome"] != CRASHED:
+        return FilmstillError(f"{end['message']} (log: {log})")
+    if end["rank"] != 0:  # the first process's log has been shown as it came
+        _say("\n".join(last_lines(log, SHOWN)))
+    return FilmstillError(f"{stage}: job {submission.id} crashed: {end['message']}; its log: {log}")
 
 
 def _attached_or_submitted(
@@ -122,7 +131,7 @@ def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: C
         raise FilmstillError(
             f"{stage}: job {submission.id} was cancelled; `dvc repro` goes on from the last checkpoint"
         )
-    if state == "TIMEOUT":
+    if state == "TIMEOUT" and not has_left(Path(submission.folder), job.restarts if job else 0):
         raise FilmstillError(
             f"{stage}: job {submission.id} met its time limit before it could save: a step and a checkpoint take "
             f"longer than signal_seconds ({cluster.asked(stage).signal_seconds}); set more in cluster.yaml (log: {log})"

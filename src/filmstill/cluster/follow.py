@@ -24,7 +24,6 @@ from filmstill.runtime.progress import progress
 from filmstill.runtime.stage import dvc_ancestor, has_gone
 
 SECONDS_BETWEEN_LOOKS = 1.0
-HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 SECONDS_TO_END = 60.0  # that a job has after its end is on record
 
 
@@ -86,7 +85,7 @@ def state(job: slurm.Job | None) -> tuple[str, str]:
     """Pending with its reason or running where, and how often requeued; and, of one that waits, when it may start."""
     if job is None:
         return "is unknown to SLURM", ""
-    if job.state in HELD or (job.state == "PENDING" and "held" in job.reason.lower()):
+    if job.is_held:
         return f"is held ({job.reason}): `scontrol release {job.id}` lets it go on", ""
     where = f" ({job.reason})" if job.state == "PENDING" else f" on {job.nodes}" if job.nodes else ""
     often = f", requeued {job.restarts} times" if job.restarts else ""

@@ -26,7 +26,7 @@ from filmstill.params.load import section
 from filmstill.params.shared import Compute
 from filmstill.runtime import workbench
 from filmstill.runtime.files import write_json, write_text
-from filmstill.runtime.job_folder import JOB, LEFT, START, note_leave, restarts
+from filmstill.runtime.job_folder import JOB, LEFT, START, is_superseded, note_leave, restarts
 from filmstill.runtime.stage import Stage, files_of
 
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
@@ -98,6 +98,7 @@ class Job:
         if rank == 0:
             self._inputs()
             write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
+        distributed.stop()
 
     def _inputs(self) -> workbench.Inputs:
         """The stage's inputs as they stand, which must be those that the work folder is named by."""
@@ -115,6 +116,7 @@ class Job:
 
     def _requeue(self, rank: int) -> NoReturn:
         """Go back to the queue and wait to be killed; the first process asks, or another where that one is stuck."""
+        _end_if_superseded()
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end = time.monotonic() + SECONDS_TO_BE_KILLED
@@ -125,27 +127,28 @@ class Job:
         if rank != 0:
             time.sleep(SECONDS_TO_REQUEUE)
         while time.monotonic() < end:
-            with suppress(FilmstillError, slurm.Unreachable):  # or SLURM has done it already
+            try:
                 slurm.requeue(os.environ["SLURM_JOB_ID"])
+            except (FilmstillError, slurm.Unreachable) as error:  # or SLURM has done it already
+                print(f"filmstill: not requeued: {error}", file=sys.stderr, flush=True)
             time.sleep(SECONDS_TO_REQUEUE)
         os._exit(1)
 
     def _has_progressed(self) -> bool:
         """Whether this start has saved anything: one that has not would leave in order for ever."""
-        from filmstill.runtime.checkpoint import MANIFEST
-
         began = (self.folder / START).stat().st_mtime
-        saved = self.folder.parents[1].glob(f"checkpoints/*/{MANIFEST}")
-        return any(manifest.stat().st_mtime > began for manifest in saved)
+        return any(saved.stat().st_mtime > began for saved in self.folder.parents[1].glob("checkpoints/step-*"))
 
     def _fail(self, rank: int, error: BaseException) -> NoReturn:
+        _end_if_superseded()
         outcome, message = verdict(error)
         if outcome in (CRASHED, LOST):
             traceback.print_exception(error)
         else:
             print(f"filmstill: {message}", file=sys.stderr)
         with suppress(FilmstillError):  # a full disk: the log has it
-            write_json(self._record(rank), {**self._inputs_on_record(), "outcome": outcome, "message": message})
+            how = {"outcome": outcome, "message": message, "rank": rank}
+            write_json(self._record(rank), {**self._inputs_on_record(), **how})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if rank != 0 and outcome in (GATE, REFUSED):  # all end so, and what the first one writes is published
             time.sleep(SECONDS_TO_SPEAK)
@@ -168,7 +171,7 @@ def ended(folder: Path) -> dict[str, Any] | None:
     """The record of how the job of a submission's folder ended, the first one of several; None: it has not, by itself.
 
     {"outcome": done | gate | refused | crashed, "message": one line, "inputs": their digest where it came so far}, of a
-    done one also "files".
+    done one also "files", of another the "rank" of the process.
     """
     ends = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
@@ -181,6 +184,11 @@ def ended(folder: Path) -> dict[str, Any] | None:
 def began(folder: Path) -> bool:
     """Whether the job of a submission's folder came as far as python."""
     return (folder / "result.json").exists()
+
+
+def has_left(folder: Path, start: int) -> bool:
+    """Whether that start of the job left in order."""
+    return (folder / f"{LEFT}{start}").exists()
 
 
 def left(folder: Path) -> int:
@@ -202,11 +210,18 @@ def verdict(error: BaseException) -> tuple[str, str]:
     if isinstance(error, FilmstillError):
         return GATE if isinstance(error, GateError) else REFUSED, str(error)
     text = " ".join("".join(traceback.format_exception_only(error)).split())
-    if PEER_LOST.search(text):
+    if isinstance(error, RuntimeError | OSError) and PEER_LOST.search(text):
         return LOST, text[:500]
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return CRASHED, f"{text[:500]} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+
+
+def _end_if_superseded() -> None:
+    """Without a word, where SLURM has started the job again elsewhere: what is on record is that start's."""
+    with suppress(OSError, ValueError):
+        if is_superseded():
+            os._exit(1)
 
 
 def _leave(number: int, _frame: object) -> NoReturn:

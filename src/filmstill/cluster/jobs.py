@@ -36,8 +36,10 @@ def show_jobs() -> None:
     root = workbench.repository()
     try:
         live, note = slurm.alive_of(root), ""
-    except (slurm.Unreachable, FilmstillError) as error:
+    except slurm.Unreachable as error:
         live, note = [], f"SLURM's controller does not answer ({error}); jobs on record:"
+    except FilmstillError as error:
+        live, note = [], f"{error}; jobs on record:"
     known = [_live(job) for job in live] + _past({job.id for job in live})
     console = Console()
     if note:

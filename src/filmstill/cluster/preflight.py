@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import CLUSTER, TRAINING, Asked, Cluster
+from filmstill.cluster.config import CLUSTER, STAGES, TRAINING, Asked, Cluster
 from filmstill.cluster.scratch import refuse_unshared
 from filmstill.errors import FilmstillError
-from filmstill.params.load import read_plain, require, section
+from filmstill.params.distill import Distill
+from filmstill.params.load import require, section
+from filmstill.params.ode_init import OdeInit
 from filmstill.params.shared import Compute
 from filmstill.runtime.micro_batches import micro_batches
 
@@ -75,21 +77,27 @@ def sbatch_script(flags: dict[str, Any], lines: list[str]) -> str:
 
 
 def preflight(stage: str, cluster: Cluster, root: Path) -> None:
-    """Raise FilmstillError with one line for what `stage` asks and this cluster cannot give. root: the repository."""
+    """`refuse_impossible` of a stage and of those that come after it: they would be refused when hours are spent."""
+    for each in STAGES[STAGES.index(stage) :]:
+        refuse_impossible(each, cluster, root)
+
+
+def refuse_impossible(stage: str, cluster: Cluster, root: Path) -> None:
+    """Raise FilmstillError with one line for what `stage` asks and this cluster cannot give. root: the repository.
+
+    Raises slurm.Unreachable when the controller does not say.
+    """
     if not slurm.available():
         raise FilmstillError(
             f"{CLUSTER}: executor: is 'slurm', but SLURM's commands (sbatch, squeue) are not on this machine; "
             "set executor: local, or log in to a login node of the cluster"
         )
     asked = cluster.asked(stage)
-    try:
-        nodes = _partition_nodes(stage, cluster, asked.partition)
-        _refuse_too_much(stage, cluster, asked, nodes)
-        hosts = {node.name: (node.host, node.address) for node in nodes}
-        refuse_unshared(cluster, root, hosts)
-        _refuse_what_slurm_refuses(stage, asked, root, nodes)
-    except slurm.Unreachable as silent:
-        raise FilmstillError(f"{stage}: SLURM does not answer ({silent}); nothing was submitted, try again") from None
+    nodes = _partition_nodes(stage, cluster, asked.partition)
+    _refuse_too_much(stage, cluster, asked, nodes)
+    hosts = {node.name: (node.host, node.address) for node in nodes}
+    refuse_unshared(cluster, root, hosts)
+    _refuse_what_slurm_refuses(stage, asked, root, nodes)
     _refuse_what_cannot_train(stage, cluster, asked)
 
 
@@ -99,7 +107,7 @@ def _refuse_what_cannot_train(stage: str, cluster: Cluster, asked: Asked) -> Non
     gpus = asked.gpus_per_node > 0 or compute.device == "cpu"
     require(gpus, _key(stage, cluster, "gpus_per_node"), 0, "1 or more where compute.device is cuda")
     if stage in TRAINING:
-        batch = read_plain("params.yaml")[stage]["batch"]
+        batch = section(OdeInit, stage).batch if stage == "ode_init" else section(Distill, stage).batch
         micro_batches(batch, compute.micro_batch, f"{stage}.batch", 0, asked.nodes * asked.tasks)
 
 

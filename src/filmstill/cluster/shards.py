@@ -29,7 +29,8 @@ from filmstill.runtime.files import write_text
 from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
 
-TRIES = 2  # of a shard, as in workflow/profiles/default
+TRIES = 2  # of a shard whose job was lost, or refused by a limit of the queue
+LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # ends of a job that say nothing against the next
 SECONDS_TO_SUBMIT = 60.0  # one sbatch
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
@@ -41,51 +42,84 @@ ADVICE = {
 
 
 def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: str, cluster: Cluster) -> None:
-    """Make the shards that are missing in `work`.
+    """Make the shards that are missing in `work`. Waits for a controller that does not answer.
 
-    Raises FilmstillError with the reason of a shard that could not be made, Interrupted when told to stop: then the
-    jobs are cancelled. A killed process leaves them to the next one.
+    Raises FilmstillError with the reason of a shard that could not be made or was cancelled, Interrupted when told to
+    stop: then its jobs go on, as a killed process's do.
     """
     root = Path.cwd()
-    preflight(stage, cluster, root)
     name = slurm.job_name(stage, work.name, root).replace(".", "-")  # Snakemake refuses a dot, and adds _<a number>
     tries: Counter[str] = Counter()
     jobs: dict[str, str] = {}
+    refusal = ""
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
-                _wait(bar, name, work, cluster)
-                todo = [shard for shard in _missing(work, shards) if tries[shard] < TRIES]
-                if not todo:
-                    break
-                submitted = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
+                try:
+                    _refuse_cancelled(stage, _wait(bar, stage, name, work, cluster))
+                    todo = _missing(work, shards)
+                    if not todo:
+                        return
+                    for shard in todo:
+                        _refuse_to_repeat(stage, work, shard, jobs.get(shard), tries[shard], refusal)
+                    preflight(stage, cluster, root)
+                except slurm.Unreachable as error:
+                    bar.set_postfix(refresh=False, jobs=f"SLURM does not answer: {error}")
+                    time.sleep(cluster.poll_seconds)
+                    continue
+                submitted, refusal = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
                 tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
                 jobs |= submitted
     except (Interrupted, KeyboardInterrupt) as error:
-        stopped_by = error.signal if isinstance(error, Interrupted) else signal.SIGINT
-        raise Interrupted(f"{stage}: stopped; {_cancel(name)}", stopped_by) from None
-    for shard in _missing(work, shards):
+        raise Interrupted(
+            f"{stage}: stopped; its jobs go on, `dvc repro` takes them up, `python -m filmstill cancel {stage}` "
+            "cancels them",
+            error.signal if isinstance(error, Interrupted) else signal.SIGINT,
+        ) from None
+
+
+def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster) -> set[str]:
+    """Return when no job of that name is alive: the ids of those that were. The bar shows what they report."""
+    seen: set[str] = set()
+    while True:
+        alive = _alive(name)
+        seen |= {job.id for job in alive}
+        for job in alive:
+            if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
+                slurm.cancel(job.id)
+                raise FilmstillError(
+                    f"{stage}: job {job.id} lost its node more often than max_requeues of cluster.yaml allows, and is "
+                    f"cancelled; the others go on; its log: {_log_of_job(work, job.id)}"
+                )
+        bar.set_postfix(refresh=False, jobs=_states(alive))
+        bar.update(done(work) - bar.n)
+        if not alive:
+            return seen
+        time.sleep(cluster.poll_seconds)
+
+
+def _refuse_cancelled(stage: str, jobs: set[str]) -> None:
+    """Whoever cancels a job does not want the next: stop, also where another process submitted it."""
+    cancelled = [job.id for job in slurm.queued() if job.id in jobs and job.state == "CANCELLED"] if jobs else []
+    if cancelled:
         raise FilmstillError(
-            f"{stage}: shard {shard} failed: {_why(stage, work, shard, jobs.get(shard))}; finished shards are kept"
+            f"{stage}: {len(cancelled)} of its jobs were cancelled ({cancelled[0]} first); finished shards are kept, "
+            "`dvc repro` makes the rest"
         )
 
 
-def _wait(bar: Any, name: str, work: Path, cluster: Cluster) -> None:
-    """Return when no job of that name is alive; the bar shows the jobs and what they report."""
-    while True:
-        try:
-            alive = _alive(name)
-            for job in alive:
-                if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
-                    slurm.cancel(job.id)
-            state = _states(alive)
-        except slurm.Unreachable as error:
-            alive, state = None, f"SLURM does not answer: {error}"
-        bar.set_postfix(refresh=False, jobs=state)
-        bar.update(done(work) - bar.n)
-        if alive == []:
+def _refuse_to_repeat(stage: str, work: Path, shard: str, job: str | None, tries: int, refusal: str) -> None:
+    """Stop at a shard whose next job would end as the last one did, or that has had its tries."""
+    if job is None:
+        if tries < TRIES:
             return
-        time.sleep(cluster.poll_seconds)
+        why = refusal
+    else:
+        ended = slurm.find(job)
+        if tries < TRIES and (ended is None or ended.state in LOST):
+            return
+        why = _why(stage, work, shard, job, ended)
+    raise FilmstillError(f"{stage}: shard {shard} failed: {why}; finished shards are kept")
 
 
 def _alive(name: str) -> list[slurm.Job]:
@@ -94,10 +128,14 @@ def _alive(name: str) -> list[slurm.Job]:
 
 def _states(jobs: list[slurm.Job]) -> str:
     """Such as `2 running, 3 pending (Priority)`; `none`."""
-    counts = Counter(
-        f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" else job.state.lower() for job in jobs
-    )
+    counts = Counter(_state(job) for job in jobs)
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
+
+
+def _state(job: slurm.Job) -> str:
+    if job.is_held:
+        return f"held ({job.reason}: `scontrol release {job.id}`)"
+    return f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" else job.state.lower()
 
 
 def _missing(work: Path, shards: list[str]) -> list[str]:
@@ -106,8 +144,8 @@ def _missing(work: Path, shards: list[str]) -> list[str]:
     return [shard for shard in shards if shard not in there]
 
 
-def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds: float) -> dict[str, str]:
-    """Let Snakemake submit a job for each shard; returns the ids of those that SLURM took, by shard."""
+def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds: float) -> tuple[dict[str, str], str]:
+    """Let Snakemake submit a job for each shard: the ids of those that SLURM took, by shard; why it took no others."""
     for shard in shards:
         log_of(work, shard).unlink(missing_ok=True)  # of an earlier try: it must not speak for this one
     # Snakemake's own check of an account fails where there is no accounting, sbatch's does not.
@@ -129,8 +167,13 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
             _stop(process)
             raise
         log.seek(begin)
-        by_wildcard = {shard.partition("-")[2]: shard for shard in shards}
-        return {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(log.read())}
+        said = log.read()
+    by_wildcard = {shard.partition("-")[2]: shard for shard in shards}
+    refused = REFUSED.findall(said)
+    return (
+        {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(said)},
+        f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {work / 'snakemake.log'})",
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -184,37 +227,24 @@ def _stop(snakemake: subprocess.Popen) -> None:
     snakemake.wait()
 
 
-def _cancel(name: str) -> str:
-    """Cancel the shards' jobs; returns what became of them."""
-    try:
-        for run in {job.name for job in _alive(name)}:
-            slurm.run("scancel", f"--name={run}")
-    except (slurm.Unreachable, FilmstillError) as error:
-        return f"its jobs could not be cancelled ({error}), they go on and `dvc repro` takes them up"
-    return "its jobs are cancelled, finished shards are kept, `dvc repro` makes the rest"
-
-
-def _why(stage: str, work: Path, shard: str, job: str | None) -> str:
+def _why(stage: str, work: Path, shard: str, job: str, ended: slurm.Job | None) -> str:
     """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error if that is empty."""
     log = log_of(work, shard)
-    if job is None:
-        log = work / "snakemake.log"
-        refused = REFUSED.findall(log.read_text(errors="replace"))
-        return f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {log})"
-    ended = None
-    with suppress(slurm.Unreachable, FilmstillError):
-        ended = slurm.find(job)
     if ended is not None and ended.state == "COMPLETED":
         return f"job {job} ended well, but its shard is not to be seen here: do the nodes see this folder?"
     if ended is not None and ended.state != "FAILED":
         return f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)} (log: {log})"
     if not log.is_file() or not log.stat().st_size:  # its process was not reached
-        log = next(_logs(work).glob(f"*/*/{job}.log"), log)
+        log = _log_of_job(work, job)
         errors = STEP_ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
         return f"{errors[0] if errors else f'job {job} said nothing'} (log: {log})"
     return f"{last_line(log)} (log: {log})"
 
 
+def _log_of_job(work: Path, job: str) -> Path:
+    """SLURM's own: <rule>/<wildcard>/<job>.log; the folder where there is none."""
+    return next(_logs(work).glob(f"*/*/{job}.log"), _logs(work))
+
+
 def _logs(work: Path) -> Path:
-    """SLURM's own logs: <rule>/<wildcard>/<job>.log."""
     return work.resolve() / "logs" / "slurm"

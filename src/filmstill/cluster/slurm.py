@@ -21,6 +21,7 @@ ACCOUNTED = ("JobID", "JobName", "State", "Reason", "Start", "NodeList", "WorkDi
 NOT_YET = ("N/A", "Unknown", "None", "")  # of a start that SLURM has not estimated
 NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{4})(?:_[0-9a-f-]+)?")  # of a shard: -<tag>_<uuid of Snakemake's>
 
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 ALIVE = frozenset(
     [
         "PENDING",
@@ -34,9 +35,7 @@ ALIVE = frozenset(
         "RESIZING",
         "REQUEUED",
         "REQUEUE_FED",
-        "REQUEUE_HOLD",  # waits until someone releases it, as do the next two
-        "SPECIAL_EXIT",
-        "RESV_DEL_HOLD",
+        *HELD,
         "POWER_UP_NODE",
         "EXPEDITING",
         "UPDATE_DB",
@@ -73,6 +72,11 @@ class Job:
     def alive(self) -> bool:
         """Whether it runs, waits or will run again."""
         return self.state in ALIVE
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for someone to release it."""
+        return self.state in HELD or (self.state == "PENDING" and "held" in self.reason.lower())
 
 
 def available() -> bool:

@@ -33,9 +33,9 @@ class Submission:
     id: str
     folder: str  # .work/<stage>/<key>/jobs/<number>, from the repository's root
 
-    def log(self, stream: str) -> Path:
-        """What the first process prints to `stream`, out or err; SLURM appends to it when it starts the job again."""
-        return Path(self.folder) / f"{self.id}_0_log.{stream}"
+    def log(self, stream: str, rank: int = 0) -> Path:
+        """What a process prints to `stream`, out or err; SLURM appends to it when it starts the job again."""
+        return Path(self.folder) / f"{self.id}_{rank}_log.{stream}"
 
 
 def latest(work: Path) -> Path | None:

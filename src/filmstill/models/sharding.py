@@ -1,9 +1,9 @@
 """Spread a network over a job's processes with FSDP2, from outside: the network itself knows nothing of it.
 
 Notable: a group a layer, gathered when it computes and let go of afterwards; gradients are summed, not averaged, since
-every loss is already a share of the batch's; in bfloat16 matrices are gathered so and their gradients summed in
-float32, and a layer's norms and modulation, small and exact, stay whole on every process, so that a spread network
-answers to the bit as it does alone; a rollout gathers its network once.
+every loss is already a share of the batch's; in bfloat16 matrices are gathered so, what a backward pass adds to their
+gradients is bfloat16 and the sum over processes float32, and a layer's norms and modulation, small and exact, stay
+whole on every process, so that a spread network answers to the bit as it does alone; a rollout gathers its own once.
 
 Source: FSDP2 (torch.distributed.fsdp.fully_shard), after FSDP (arXiv:2304.11277).
 """

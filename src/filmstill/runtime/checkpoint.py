@@ -79,14 +79,17 @@ class Checkpoints:
         A damaged one is removed with a warning. Raises FilmstillError for one of another training.
         """
         self._remove_unfinished()
-        for step in reversed(self.steps()):
-            damage = distributed.first_said(_damage(self._path(step)))
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self._path(step)
+            damage = distributed.first_said(_missing(path)) or distributed.first_said(_damage(path))
             if damage is None:
-                self._load(self._path(step), tensors())
+                self._load(path, tensors())
                 return step
             if distributed.is_first():
-                print(f"warning: {damage}; going on from the checkpoint before it", file=sys.stderr)
-                remove(self._path(step))
+                before = "the checkpoint before it" if step > steps[0] else "the beginning"
+                print(f"warning: {damage}; going on from {before}", file=sys.stderr)
+                remove(path)
             distributed.barrier()
         return 0
 
@@ -146,13 +149,21 @@ def remove(path: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
+def _missing(path: Path) -> str | None:
+    """Which part is not there, to the first process: to another node's eyes it may only be late."""
+    if not distributed.is_first():
+        return None
+    with suppress(ValueError, OSError):  # of a manifest that `_damage` looks at
+        gone = sorted(name for name in json.loads((path / MANIFEST).read_text()) if not (path / name).exists())
+        return f"{path / gone[0]}: damaged: it is not there" if gone else None
+    return None
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with this process's share of the parts; None: nothing."""
     try:
         files = json.loads((path / MANIFEST).read_text())
         for name in sorted(files)[distributed.rank() :: distributed.size()]:
-            if not (path / name).exists() and distributed.is_first():
-                return f"{path / name}: damaged: it is not there"
             if sha256_of(path / name) != files[name]:
                 return f"{path / name}: damaged: its SHA-256 is not the {files[name][:12]}… of {MANIFEST}"
     except ValueError as error:

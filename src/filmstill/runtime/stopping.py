@@ -41,3 +41,5 @@ def stop_requested() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    for late in [number for number in asked if number > SAVE][-1:]:  # after the last step
+        signal.raise_signal(late)
