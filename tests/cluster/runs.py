@@ -95,17 +95,35 @@ class Repository:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def restarts(self, repro: "Repro", times: int) -> None:
+    def starts_again(self, repro: "Repro", times: int) -> None:
         """Wait until SLURM has started the job again, that often in all, and it has trained on."""
-        (job,) = self.jobs()
-        repro.until(lambda: self.lab.job(int(job)).restarts == times)
+        (number,) = self.jobs()
+
+        def runs() -> bool:
+            job = self.lab.job(int(number))
+            return job.restarts == times and job.state == "R"
+
+        repro.until(runs)
         self.trains_on(repro)
 
-    def is_warned(self) -> bool:
-        """Whether SLURM's warning of the time limit waits for the first of the frozen processes."""
-        status = Path(f"/proc/{self.process('0').pid}/status").read_text()
-        (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)
-        return bool(int(pending, 16) >> (signal.SIGUSR2 - 1) & 1)
+    def meets_its_limit(self, repro: "Repro", times: int) -> None:
+        """Hold the job's processes, once they have trained on, until SLURM's warning of the time limit waits for them;
+        then they leave. It may come before they are held. `times`: how often it has left after that."""
+        step, left = self.step("distill"), self.work("distill") / f"jobs/0001/left-{times - 1}"
+        held: dict[int, psutil.Process] = {}
+
+        def left_or_warned() -> bool:
+            with suppress(StopIteration, psutil.NoSuchProcess):
+                for rank in ("0", "1") if self.step("distill") > step and not left.exists() else ():
+                    process = self.process(rank)
+                    process.suspend()
+                    held[process.pid] = process
+            return left.exists() or any(_is_warned(process) for process in held.values())
+
+        repro.until(left_or_warned)
+        for process in held.values():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def _is_rank(self, process: psutil.Process, rank: str) -> bool:
         try:
@@ -120,6 +138,14 @@ class Repository:
     def starts(self, stage: str) -> int:
         """How many submissions a stage has had."""
         return len(list(self.work(stage).glob("jobs/*")))
+
+
+def _is_warned(process: psutil.Process) -> bool:
+    """Whether SLURM's warning of the time limit waits for a process that stands still."""
+    with suppress(FileNotFoundError):
+        (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        return bool(int(pending, 16) >> (signal.SIGUSR2 - 1) & 1)
+    return False
 
 
 @dataclass

@@ -89,7 +89,8 @@ class Repository:
         usual = {"steps": STEPS, "fails_at": -1, "gate": 0}
         asked = {"nodes": 2, "cpus_per_task": 1, "memory_gb": 1, "time": "0:10:00", "signal_seconds": 30}
         machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": asked, **(cluster or {})}
-        given = {"compute": {}, "seconds": seconds, "toy": usual | params}
+        sections = {"compute": {}, "ode_init": {}, "distill": {}}  # what jobs are refused by, at their defaults
+        given = {**sections, "seconds": seconds, "toy": usual | params}
         for name, value in (("params", given), ("cluster", machine)):
             (self.root / f"{name}.yaml").write_text(yaml.safe_dump(value))
 

@@ -79,12 +79,12 @@ def test_strikes_that_need_nobody(again: Repository):
     repro.until(lambda: "once more" in repro.said)
     again.trains_on(repro)
     again.lab.ask("scontrol", "requeue", again.jobs()[0])
-    again.restarts(repro, 1)
+    again.starts_again(repro, 1)
     with again.frozen():  # SLURM gives up the node, whose process lives
         again.lab.stop_slurmd("node2")
         again.lab.wait_until(lambda: again.lab.node_state("node2").startswith("down"), 60)
     again.lab.start_node("node2")
-    again.restarts(repro, 2)
+    again.starts_again(repro, 2)
     again.lab.stop_controller()
     repro.until(lambda: "controller does not answer" in repro.said)
     again.lab.start_controller()
@@ -154,10 +154,8 @@ def test_time_limits_while_another_experiment_trains(again: Repository, tmp_path
     assert len(again.jobs()) == len(other.jobs()) == 1
     assert "distill" in other.filmstill("jobs").stdout
     for leaves in (1, 2):
-        with again.frozen():
-            both[0].until(again.is_warned)
-        both[0].until(lambda: f"requeued {leaves} times" in both[0].said)  # noqa: B023 (called here)
-        again.trains_on(both[0])
+        again.meets_its_limit(both[0], leaves)
+        again.starts_again(both[0], leaves)
     assert [repro.ends() for repro in both] == [0, 0]
     assert again.starts("distill") == 1 and len(list(again.work("distill").glob("jobs/*/left-*"))) >= 2
     assert again.digest(STUDENT) != other.digest(STUDENT)

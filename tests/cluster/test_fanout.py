@@ -32,8 +32,8 @@ class Repository:
     shards: dict[str, bytes]
 
     def ask(self, **asked: Any) -> None:
-        """Write cluster.yaml."""
-        machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": ASKED | asked}
+        """Write cluster.yaml: what the stage asks for beside the defaults."""
+        machine = {"executor": "slurm", "poll_seconds": 0.5, "defaults": ASKED, "stages": {"ode_pairs": asked}}
         (self.root / "cluster.yaml").write_text(yaml.safe_dump(machine))
 
     def start(self, *command: str) -> subprocess.Popen[str]:

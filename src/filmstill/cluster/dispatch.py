@@ -76,7 +76,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
             if lost > cluster.max_requeues:
                 raise FilmstillError(over_limit(stage.name, Path(submission.folder)))
             _say(f"{stage.name}: job {submission.id} is gone ({job.state if job else 'unknown to SLURM'}); once more")
-        elif end["outcome"] in (DONE, GATE) and end["inputs"] != digest:
+        elif end["outcome"] in (DONE, GATE) and end.get("inputs") != digest:
             _say(f"{stage.name}: job {submission.id} was judged by gates that no longer stand; once more")
         elif end["outcome"] == GATE:
             raise GateError(end["message"])
@@ -88,10 +88,10 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
 
 def _failure(stage: str, submission: Submission, end: dict[str, Any]) -> FilmstillError:
     """What a job that ended for a reason of its own is told by; the end of its traceback is shown first."""
-    log = submission.log("err", end["rank"])
+    log = submission.log("err", end.get("rank", 0))
     if end["outcome"] != CRASHED:
         return FilmstillError(f"{end['message']} (log: {log})")
-    if end["rank"] != 0:  # the first process's log has been shown as it came
+    if end.get("rank", 0) != 0:  # the first process's log has been shown as it came
         _say("\n".join(last_lines(log, SHOWN)))
     return FilmstillError(f"{stage}: job {submission.id} crashed: {end['message']}; its log: {log}")
 

@@ -56,7 +56,8 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
         with progress(stage, items, unit=unit) as bar:
             while True:
                 try:
-                    _refuse_cancelled(stage, _wait(bar, stage, name, work, cluster))
+                    seen = _wait(bar, stage, name, work, cluster)
+                    _refuse_cancelled(stage, seen | set(jobs.values()))
                     todo = _missing(work, shards)
                     if not todo:
                         return
