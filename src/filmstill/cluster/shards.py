@@ -50,17 +50,18 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     root = Path.cwd()
     name = slurm.job_name(stage, work.name, root).replace(".", "-")  # Snakemake refuses a dot, and adds _<a number>
     tries: Counter[str] = Counter()
-    jobs: dict[str, str] = {}
+    jobs: dict[str, str] = {}  # by shard, the last
+    known: set[str] = set()  # jobs, other processes' too
     refusal = ""
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
                 try:
-                    seen = _wait(bar, stage, name, work, cluster)
-                    _refuse_cancelled(stage, seen | set(jobs.values()))
+                    _wait(bar, stage, name, work, cluster, known)
                     todo = _missing(work, shards)
                     if not todo:
                         return
+                    _refuse_cancelled(stage, known)
                     for shard in todo:
                         _refuse_to_repeat(stage, work, shard, jobs.get(shard), tries[shard], refusal)
                     preflight(stage, cluster, root)
@@ -71,6 +72,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 submitted, refusal = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
                 tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
                 jobs |= submitted
+                known |= set(submitted.values())
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
             f"{stage}: stopped; its jobs go on, `dvc repro` takes them up, `python -m filmstill cancel {stage}` "
@@ -79,12 +81,11 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
         ) from None
 
 
-def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster) -> set[str]:
-    """Return when no job of that name is alive: the ids of those that were. The bar shows what they report."""
-    seen: set[str] = set()
+def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: set[str]) -> None:
+    """Return when no job of that name is alive; the bar shows what they report, `known` takes in their ids."""
     while True:
         alive = _alive(name)
-        seen |= {job.id for job in alive}
+        known |= {job.id for job in alive}
         for job in alive:
             if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
                 slurm.cancel(job.id)
@@ -95,13 +96,13 @@ def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster) -> set[
         bar.set_postfix(refresh=False, jobs=_states(alive))
         bar.update(done(work) - bar.n)
         if not alive:
-            return seen
+            return
         time.sleep(cluster.poll_seconds)
 
 
 def _refuse_cancelled(stage: str, jobs: set[str]) -> None:
     """Whoever cancels a job does not want the next: stop, also where another process submitted it."""
-    cancelled = [job.id for job in slurm.queued() if job.id in jobs and job.state == "CANCELLED"] if jobs else []
+    cancelled = [job.id for job in slurm.queued() if job.id in jobs and job.state == "CANCELLED"]
     if cancelled:
         raise FilmstillError(
             f"{stage}: {len(cancelled)} of its jobs were cancelled ({cancelled[0]} first); finished shards are kept, "
