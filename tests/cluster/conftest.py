@@ -9,7 +9,7 @@ import lab_host
 import pytest
 from lab import Lab
 from lab_host import ACCOUNTING, missing
-from runs import UPDATES, Repository
+from runs import DISTILL, Repository
 
 from repository import clone, commit, run
 
@@ -56,7 +56,8 @@ def at_work(cluster: Lab) -> Iterator[None]:
 def made(lab: Lab, lab_with_accounting: Lab, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The smoke profile, made from nothing on the cluster with accounting; what comes after happens on the other."""
     folder = clone(tmp_path_factory.mktemp("made") / "repository")
-    run(sys.executable, "-m", "filmstill", "profile", "smoke", f"distill.updates={UPDATES}", cwd=folder)
+    asked = [f"distill.{key}={value}" for key, value in DISTILL.items()]
+    run(sys.executable, "-m", "filmstill", "profile", "smoke", *asked, cwd=folder)
     commit(folder, "longer")
     with at_work(lab_with_accounting):
         repository = Repository(folder, lab_with_accounting)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from ruamel.yaml import YAML
 from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
-UPDATES = 12  # of the distillation: enough to be struck several times
+DISTILL = {"updates": 12, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
 
 
@@ -107,23 +106,23 @@ class Repository:
         self.trains_on(repro)
 
     def meets_its_limit(self, repro: "Repro", times: int) -> None:
-        """Hold the job's processes, once they have trained on, until SLURM's warning of the time limit waits for them;
-        then they leave. It may come before they are held. `times`: how often it has left after that."""
-        step, left = self.step("distill"), self.work("distill") / f"jobs/0001/left-{times - 1}"
-        held: dict[int, psutil.Process] = {}
+        """Hold the job's processes, once they have trained on, until SLURM wakes them to warn of the time limit.
 
-        def left_or_warned() -> bool:
+        Returns when they have left in order. times: how often the job has done so by then.
+        """
+        step, left = self.step("distill"), self.work("distill") / f"jobs/0001/left-{times - 1}"
+        held: set[int] = set()
+
+        def leaves() -> bool:
             with suppress(StopIteration, psutil.NoSuchProcess):
                 for rank in ("0", "1") if self.step("distill") > step and not left.exists() else ():
                     process = self.process(rank)
-                    process.suspend()
-                    held[process.pid] = process
-            return left.exists() or any(_is_warned(process) for process in held.values())
+                    if process.pid not in held:
+                        process.suspend()
+                        held.add(process.pid)
+            return left.exists()
 
-        repro.until(left_or_warned)
-        for process in held.values():
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+        repro.until(leaves)
 
     def _is_rank(self, process: psutil.Process, rank: str) -> bool:
         try:
@@ -138,14 +137,6 @@ class Repository:
     def starts(self, stage: str) -> int:
         """How many submissions a stage has had."""
         return len(list(self.work(stage).glob("jobs/*")))
-
-
-def _is_warned(process: psutil.Process) -> bool:
-    """Whether SLURM's warning of the time limit waits for a process that stands still."""
-    with suppress(FileNotFoundError):
-        (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-        return bool(int(pending, 16) >> (signal.SIGUSR2 - 1) & 1)
-    return False
 
 
 @dataclass

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
-from runs import INIT, STUDENT, Repository
+from runs import INIT, PATIENCE, STUDENT, Repository
 from safetensors.torch import load_file
 
-from repository import run
+from repository import environment, run
 
 ONLY = ("--force", "--single-item", "distill")
 
@@ -51,18 +51,6 @@ def test_shards_and_trainings_were_jobs(made: Repository, lab_with_accounting: L
     assert sum(name.startswith("samples-") for name in names) >= 1
     figures = (made.work("distill") / "statistics.json").read_text()
     assert '"processes": 2' in figures and "communication" in figures
-
-
-def test_the_local_run_is_the_same_within_rounding(made: Repository, tmp_path: Path):
-    local = tmp_path / "local"
-    shutil.copytree(made.folder, local, symlinks=True, ignore=shutil.ignore_patterns(".work", "cluster.yaml"))
-    for stage in ("ode_pairs", "ode_init", "distill"):
-        run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage, cwd=local)
-    for shard in sorted((made.folder / "data/ode_pairs").glob("*.safetensors")):
-        assert (local / "data/ode_pairs" / shard.name).read_bytes() == shard.read_bytes()
-    for name in (INIT, STUDENT):
-        here, there = load_file(local / name), load_file(made.folder / name)
-        assert max((here[key] - there[key]).abs().max().item() for key in here) <= 1e-5
 
 
 def test_strikes_that_need_nobody(again: Repository):
@@ -144,7 +132,20 @@ def test_a_full_scratch_then_a_source_edited_meanwhile(again: Repository):
         subprocess.run(["umount", str(work)], check=True)
 
 
-def test_time_limits_while_another_experiment_trains(again: Repository, tmp_path: Path):
+@pytest.fixture(scope="module")
+def local(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
+    """What SLURM has made being made here, while a test mostly waits."""
+    folder = tmp_path_factory.mktemp("local") / "repository"
+    shutil.copytree(made.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".work", "cluster.yaml"))
+    repro = f"{sys.executable} -m dvc repro --force --single-item"
+    script = " && ".join(f"{repro} {stage}" for stage in ("ode_pairs", "ode_init", "distill"))
+    with (folder / "repro.log").open("w") as log:
+        process = subprocess.Popen(script, shell=True, cwd=folder, env=environment(folder), stdout=log, stderr=log)
+    yield folder, process
+    process.kill()
+
+
+def test_time_limits_while_another_experiment_trains(again: Repository, local: object, tmp_path: Path):
     """Two worktrees at once; the job of one meets its limit twice, and leaves in order, however fast it trains."""
     other = worktree(again, tmp_path / "other")
     again.configure(time="0:01:00", signal_seconds=10)
@@ -160,6 +161,16 @@ def test_time_limits_while_another_experiment_trains(again: Repository, tmp_path
     assert again.starts("distill") == 1 and len(list(again.work("distill").glob("jobs/*/left-*"))) >= 2
     assert again.digest(STUDENT) != other.digest(STUDENT)
     assert again.work("distill").name != other.work("distill").name
+
+
+def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tuple[Path, subprocess.Popen]):
+    folder, process = local
+    assert process.wait(PATIENCE) == 0, (folder / "repro.log").read_text()[-3000:]
+    for shard in sorted((made.folder / "data/ode_pairs").glob("*.safetensors")):
+        assert (folder / "data/ode_pairs" / shard.name).read_bytes() == shard.read_bytes()
+    for name in (INIT, STUDENT):
+        here, there = load_file(folder / name), load_file(made.folder / name)
+        assert max((here[key] - there[key]).abs().max().item() for key in here) <= 1e-5
 
 
 def worktree(made: Repository, folder: Path) -> Repository:

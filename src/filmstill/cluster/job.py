@@ -136,6 +136,8 @@ class Job:
 
     def _has_progressed(self) -> bool:
         """Whether this start has saved anything: one that has not would leave in order for ever."""
+        if not (self.folder / START).exists():  # told to leave before it began
+            return False
         began = (self.folder / START).stat().st_mtime
         return any(saved.stat().st_mtime > began for saved in self.folder.parents[1].glob("checkpoints/step-*"))
 
