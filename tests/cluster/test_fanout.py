@@ -49,9 +49,9 @@ class Repository:
         )
 
     def jobs(self) -> list[Job]:
-        """Every job that this work folder had since the cluster's start, ended ones too."""
+        """Every job that this work folder had since the cluster's start, ended ones too, oldest first."""
         name = f"ode_pairs-{self.work.name}-{tag(self.root)}_"
-        return [job for job in self.lab.squeue() if job.name.startswith(name)]
+        return sorted((job for job in self.lab.squeue() if job.name.startswith(name)), key=lambda job: job.id)
 
     def cancel(self) -> None:
         said = self.start(sys.executable, "-m", "filmstill", "cancel", "ode_pairs").communicate()[0]
