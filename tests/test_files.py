@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime import files
+from filmstill.runtime import files, tensor_files
 from filmstill.runtime.files import replacing, write_json, write_text
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file_whole(tmp_path, monkeyp
         save_tensors(path, TENSORS)
         old = path.read_bytes()
         if disk == "pretended":
-            monkeypatch.setattr(files, "save_file", refuse_tensors)
+            monkeypatch.setattr(tensor_files, "save_file", refuse_tensors)
             monkeypatch.setattr(files.os, "fsync", refuse_text)
         with pytest.raises(FilmstillError, match=f"{path}: disk full while writing") as error:
             write(path)
