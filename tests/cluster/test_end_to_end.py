@@ -39,10 +39,12 @@ def again(made: Repository, students: dict[str, str]) -> Iterator[Repository]:
 
 def test_shards_and_trainings_were_jobs(made: Repository, lab_with_accounting: Lab):
     shown = ("--noheader", "--parsable2", "--allocations", "--format=JobName,State")
-    names, states = zip(
-        *(line.split("|") for line in lab_with_accounting.ask("sacct", *shown).splitlines()), strict=True
-    )
-    assert set(states) == {"COMPLETED"}
+
+    def accounted() -> list[list[str]]:
+        return [line.split("|") for line in lab_with_accounting.ask("sacct", *shown).splitlines()]
+
+    lab_with_accounting.wait_until(lambda: {state for _, state in accounted()} == {"COMPLETED"}, 30)  # it is told late
+    names = [name for name, _ in accounted()]
     for stage in ("ode_init", "distill"):
         key = made.work(stage).name
         assert any(name.startswith(f"{stage}-{key}.") for name in names)
