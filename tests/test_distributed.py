@@ -22,7 +22,7 @@ from filmstill.distill.pairs import Pairs
 from filmstill.distill.self_forcing import train_self_forcing
 from filmstill.models.experts import Experts
 from filmstill.models.sharding import gathered, may_be_whole, shard
-from filmstill.models.weights import save_model
+from filmstill.models.weights import load_model, save_model
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import distributed, randomness
 from filmstill.runtime.checkpoint import Checkpoints
@@ -106,10 +106,13 @@ def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
 
 
 def assert_close(folder: Path, expected: Path) -> None:
-    """Losses, and every tensor to 1e-5 of its largest number; but weights in training by how far they have moved, since
-    AdamW makes a whole step of a gradient near nothing, whatever its last bits are."""
+    """Losses and the student to 1e-5; of the last checkpoint every tensor to 1e-5 of its largest number, but weights in
+    training by how far they have moved, since AdamW makes a whole step of a gradient near nothing, whatever its last
+    bits are."""
     (losses, state), (wanted, theirs) = ended(folder), ended(expected)
     assert losses == pytest.approx(wanted, rel=CLOSE)
+    students = [load_model(each / "student.safetensors")[0].state_dict() for each in (folder, expected)]
+    assert max((students[0][name] - weight).abs().max().item() for name, weight in students[1].items()) <= CLOSE
     assert state.keys() == theirs.keys() and {"model", "optimizer"} <= {name.split("/")[0] for name in state}
     start = {"student": tiny("causal"), "generator": tiny("causal"), "critic": tiny("bidir")}
     for name, tensor in state.items():

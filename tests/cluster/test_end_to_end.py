@@ -4,11 +4,13 @@ One repository, one training of Self-Forcing on two nodes; every test makes it a
 compares the bytes of the student with those of the undisturbed run.
 """
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,9 +144,11 @@ def local(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     repro = f"{sys.executable} -m dvc repro --force --single-item"
     script = " && ".join(f"{repro} {stage}" for stage in ("ode_pairs", "ode_init", "distill"))
     with (folder / "repro.log").open("w") as log:
-        process = subprocess.Popen(script, shell=True, cwd=folder, env=environment(folder), stdout=log, stderr=log)
+        around = {"env": environment(folder), "stdout": log, "stderr": log, "start_new_session": True}
+        process = subprocess.Popen(script, shell=True, cwd=folder, **around)
     yield folder, process
-    process.kill()
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_time_limits_while_another_experiment_trains(again: Repository, local: object, tmp_path: Path):

@@ -101,7 +101,7 @@ def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
     job = lab_with_accounting.submit("true")
     asked = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
     # Accounting is told late: it may still say PENDING.
-    lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*asked).strip() == "COMPLETED", 30)
+    assert lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*asked).strip() == "COMPLETED", 30)
 
 
 def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Path):

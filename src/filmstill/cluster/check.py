@@ -28,7 +28,6 @@ from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, writing_failed
 from filmstill.runtime import workbench
 from filmstill.runtime.files import write_text
-from filmstill.runtime.workbench import WORK
 
 POLL_SECONDS = 0.5
 LIMIT = 180  # s, of a job that needs few: on a cold file system importing torch alone may take a minute
@@ -113,7 +112,7 @@ def _place(asked: Asked) -> tuple[object, ...]:
 def _ask_nodes(asked: Asked, root: Path, pending_minutes: float) -> Findings:
     """Submit the job, wait for its end and read what it left. The job is cancelled if it does not start in time."""
     key = uuid.uuid4().hex[:16]
-    folder = (root / WORK).resolve() / "check" / key
+    folder = (root / workbench.WORK).resolve() / "check" / key
     try:
         folder.mkdir(parents=True)
     except OSError as error:

@@ -12,7 +12,6 @@ from filmstill.cluster.submit import RECORD, Submission, latest, recorded
 from filmstill.errors import FilmstillError
 from filmstill.runtime import workbench
 from filmstill.runtime.job_folder import REPORT
-from filmstill.runtime.workbench import WORK
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,14 @@ def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
 
 def _live(job: slurm.Job) -> Known:
     stage, key = _stage_and_key(job)
-    folder = latest(WORK / stage / key)
+    folder = latest(workbench.WORK / stage / key)
     log = str(Submission(job.name, job.id, str(folder)).log("err")) if folder else ""
     return Known(stage, key, job.id, "".join(state(job)), str(job.restarts), _progress(folder), log)
 
 
 def _past(live: set[str]) -> list[Known]:
     """Every submission on record but those that are alive, by work folder, the one submitted to last at the end."""
-    records = sorted(WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
+    records = sorted(workbench.WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
     submissions = [submission for path in records for submission in recorded(path.parent)]
     return [_ended(submission) for submission in submissions if submission.id not in live]
 

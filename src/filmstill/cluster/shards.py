@@ -160,7 +160,7 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
             stderr=subprocess.STDOUT,
             close_fds=False,  # it holds the work folder's flock for as long as it submits
             start_new_session=True,  # so that Ctrl-C does not cut off an sbatch
-            env={**_environment(), **account},
+            env={**slurm.environment(), **account},
         )
         try:
             if process.wait() != 0:
@@ -176,11 +176,6 @@ def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds
         {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(said)},
         f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {work / 'snakemake.log'})",
     )
-
-
-def _environment() -> dict[str, str]:
-    """This process's, without what would change a job beside cluster.yaml, as for the trainings' jobs."""
-    return {key: value for key, value in os.environ.items() if not slurm.OPTION.match(key) or key == "SLURM_CONF"}
 
 
 def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str]:

@@ -84,15 +84,25 @@ def available() -> bool:
     return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "scancel"))
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what would change a job or an answer beside cluster.yaml."""
+    return {name: value for name, value in os.environ.items() if not OPTION.match(name) or name == "SLURM_CONF"}
+
+
 def run(*words: str, text: str | None = None) -> str:
     """The output of one command of SLURM's. text: what it reads from stdin.
 
     Raises FilmstillError with SLURM's own last line, Unreachable when the controller does not answer.
     """
-    environment = {name: value for name, value in os.environ.items() if not OPTION.match(name) or name == "SLURM_CONF"}
     try:
         done = subprocess.run(
-            words, input=text or "", capture_output=True, text=True, timeout=TIMEOUT, env=environment, errors="replace"
+            words,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=environment(),
+            errors="replace",
         )
     except FileNotFoundError:
         raise FilmstillError(
