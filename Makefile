@@ -3,6 +3,7 @@ SHELL := bash
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
+LANES := OMP_WAIT_POLICY=passive python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,11 +17,11 @@ repro: .venv/ready  ## run the pipeline end to end (the profile in params.yaml),
 	python -m filmstill results
 
 test: .venv/ready  ## every test but those of test-slurm
-	python -m pytest
+	$(LANES)
 
 test-slurm: .venv/ready  ## the tests on a real SLURM, which they bring up and take down (root; installs it by apt-get)
 	python tests/cluster/lab.py install
-	python -m pytest tests/cluster
+	$(LANES) tests/cluster
 
 slurm-up: .venv/ready  ## a real SLURM on this machine to play with: two nodes, pretended H100s (root)
 	python tests/cluster/lab.py up

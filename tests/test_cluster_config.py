@@ -49,6 +49,9 @@ def test_a_shard_is_one_process_whatever_the_training_asks():
     cluster = read("defaults: {nodes: 4, gpus_per_node: 8}")
     assert (cluster.asked("distill").nodes, cluster.asked("distill").tasks) == (4, 8)
     assert (cluster.asked("ode_pairs").nodes, cluster.asked("ode_pairs").tasks) == (1, 1)
+    teacher = cluster.asked("teacher")
+    assert (teacher.nodes, teacher.tasks, teacher.gpus_per_node) == (1, 1, 1)
+    assert cluster.asked("ode_init").gpus_per_node == 8 and read("{}").asked("teacher").gpus_per_node == 0
 
 
 def test_processes_are_one_a_gpu_unless_said_otherwise():
@@ -100,7 +103,7 @@ KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Asked))})"
         ("defaults: {nodes: 0}", "defaults.nodes: is 0, allowed: a positive integer"),
         ("defaults: {sbatch: [exclusive]}", "defaults.sbatch: is ['exclusive'], allowed: a mapping"),
         ("stages: [distill]", "stages: is ['distill'], allowed: a mapping"),
-        ("stages: {distil: {}}", "stages: is 'distil', allowed: ode_pairs, ode_init, distill, samples"),
+        ("stages: {distil: {}}", "stages: is 'distil', allowed: teacher, ode_pairs, ode_init, distill, samples"),
         ("stages: {distill: 3}", "stages.distill: is 3, allowed: a mapping of partition"),
         ("stages: {ode_pairs: {nodes: 2}}", "stages.ode_pairs.nodes: is 2, allowed: 1: a shard is one process"),
         ("executor: [", "not readable as YAML"),
@@ -173,5 +176,5 @@ def test_the_examples_for_wan_are_valid():
         for stage in STAGES:
             asked = cluster.asked(stage)
             gpus[name, stage] = asked.nodes * asked.tasks
-    assert [gpus["wan-1.3b", stage] for stage in STAGES] == [1, 16, 16, 1]
-    assert [gpus["wan-14b-teacher", stage] for stage in STAGES] == [1, 64, 64, 1]
+    assert [gpus["wan-1.3b", stage] for stage in STAGES] == [1, 1, 16, 16, 1]
+    assert [gpus["wan-14b-teacher", stage] for stage in STAGES] == [1, 1, 64, 64, 1]

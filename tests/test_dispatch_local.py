@@ -110,6 +110,7 @@ def test_the_first_cause_is_told_not_its_echoes(tmp_path):
     [
         (WAITS, "pending (Resources), starts about 2026-01-02T03:04:05"),
         (RUNS, "running on node[1-2], requeued 2 times"),
+        (replace(WAITS, reason="None", begins=None), "pending (new)"),
         (None, "is unknown to SLURM"),
     ],
 )

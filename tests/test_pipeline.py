@@ -67,7 +67,7 @@ def test_samples_share_prompts_seeds_and_open_as_video(smoke: Path):
     assert len(iio.imread(smoke / "data/evaluate/sheet.gif")) == 12
 
 
-def test_second_repro_has_nothing_to_do_within_5_seconds(smoke: Path):
+def test_second_repro_has_nothing_to_do_within_5_seconds(smoke: Path, alone: None):
     start = time.perf_counter()
     said = dvc(smoke, "repro").stdout
     assert "up to date" in said and "Running stage" not in said

@@ -189,7 +189,7 @@ def test_counts_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("world", ["digits", None])
-def test_twenty_thousand_rows_in_twelve_seconds(tmp_path: Path, world: str | None) -> None:
+def test_twenty_thousand_rows_in_twelve_seconds(tmp_path: Path, world: str | None, alone: None) -> None:
     """The bound is 100,000 rows in a minute; this is a fifth of it."""
     words = [f"w{i * i % 4999:x}" for i in range(5000)]
     other = [" ".join(words[(i * 31 + j * j) % 5000] for j in range(5 + i % 40)) + " — café" for i in range(10_000)]

@@ -55,7 +55,7 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
     assert 'a "red" three, sways' in set(run(raw, tmp_path / "out")[0]["prompt"])
 
 
-def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path) -> None:
+def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path, alone: None) -> None:
     start = time.perf_counter()
     raw = write_csv(tmp_path / "raw.csv", ["word " * 2_000_000, *showable(20)])
     kept, rejected, _ = run(raw, tmp_path / "out")

@@ -25,4 +25,4 @@ def test_every_make_target_it_names_is_there():
 
 def test_ci_runs_lint_and_every_test():
     steps = (ROOT / ".ci/run").read_text().splitlines()
-    assert {"set -euo pipefail", "make lint", "make test"} <= set(steps)
+    assert {"set -euo pipefail", "make lint", "make test", "make test-slurm"} <= set(steps)

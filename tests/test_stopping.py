@@ -71,6 +71,8 @@ def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeyp
     monkeypatch.setenv(JOB, str(job))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert not is_superseded()
+    (job / START).write_text("")  # read while it is written
+    assert not is_superseded()
     (job / START).write_text("2")
     assert is_superseded()
     (job / START).write_text("1")

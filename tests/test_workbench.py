@@ -1,6 +1,8 @@
 """The workbench: what names a run, how it is locked and how it is published."""
 
 import copy
+import errno
+import fcntl
 import multiprocessing
 import os
 import re
@@ -271,4 +273,14 @@ def test_a_killed_process_leaves_no_lock(tmp_path, holder, capfd):
 def test_a_lock_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FilmstillError, match="cannot be written"), locked(tmp_path / "file/lock", "waiting"):
+        pass
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    says = r"lock: its file system keeps no locks \(flock: Function not implemented\)"
+    with pytest.raises(FilmstillError, match=says), locked(tmp_path / "lock", "waiting"):
         pass

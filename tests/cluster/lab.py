@@ -28,6 +28,7 @@ import lab_processes
 import psutil
 from lab_processes import destroy, freeze
 
+from filmstill.cluster.slurm import SEPARATOR
 from filmstill.errors import FilmstillError
 from filmstill.runtime.exit import exit_code
 
@@ -85,7 +86,8 @@ class Lab:
         self.down()
         if self.folder.exists() and os.listdir(self.folder) and not self.conf.exists():
             raise FilmstillError(f"{self.folder}: is neither empty nor a cluster's; give another folder")
-        shutil.rmtree(self.folder, ignore_errors=True)  # a fresh state: job ids start at 1 again
+        lab_files.refuse_long(self.folder, self.names)
+        shutil.rmtree(self.folder, ignore_errors=True)  # a fresh state
         port = lab_host.free_ports(self.nodes + 3)
         try:
             self._write(port)
@@ -158,9 +160,9 @@ class Lab:
 
     def squeue(self, *flags: str) -> list[Job]:
         """The jobs that SLURM remembers: those that ended in the last five minutes too, unless the flags say less."""
-        asked = ",".join(f"{field}:|" for field in FIELDS)
+        asked = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
         lines = self.ask("squeue", "--noheader", "--states=all", f"--Format={asked}", *flags).splitlines()
-        return [_job(*line.split("|")[: len(FIELDS)]) for line in lines]
+        return [_job(*line.split(SEPARATOR)[: len(FIELDS)]) for line in lines]
 
     def job(self, number: int) -> Job:
         [job] = self.squeue(f"--jobs={number}")

@@ -7,23 +7,32 @@ can go wrong (`low` is preempted by `high`, `short` has a small time limit, the 
 import os
 from pathlib import Path
 
+from filmstill.errors import FilmstillError
+
 DATABASE_PASSWORD = "slurm"  # of a database that listens on 127.0.0.1 alone and lives as long as the cluster
+SOCKET = 107  # letters of a Unix socket's path
 GRACE_SECONDS = 20  # from a preemption's signal to its kill
 KILL_SECONDS = 5  # from TERM to KILL where a job is cancelled
+
+
+def refuse_long(folder: Path, nodes: list[str]) -> None:
+    """Raises FilmstillError where SLURM could not name its sockets, and would only say `launch failed`."""
+    longest = max(len(f"{folder}/spool/{name}/{name}_{10**9}.{10**9}") for name in nodes)  # of a job's step
+    if longest > SOCKET:
+        raise FilmstillError(
+            f"{folder}: is {len(str(folder))} letters long, allowed: {len(str(folder)) - longest + SOCKET}; set TMPDIR"
+        )
 
 
 def slurm_conf(folder: Path, nodes: list[str], each: str, port: int, accounting: bool) -> str:
     """slurm.conf of a cluster in `folder` whose nodes each have `each` (CPUs=… RealMemory=… Gres=…).
 
-    Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. cred_expire: so long does a requeued job wait, and
-    less than 5 s is silently refused; DefMemPerCPU: or a job takes all of a node's memory; preempt_send_user_signal: a
-    preempted job gets the signal that it asked for; SlurmdTimeout, MessageTimeout: a silent node is down after 13 s.
+    Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. FirstJobId: of several clusters on this machine no
+    two have a job of one number, from which submitit draws the port where a job's processes meet; cred_expire: so long
+    does a requeued job wait, and less than 5 s is silently refused; DefMemPerCPU: or a job takes all of a node's
+    memory; preempt_send_user_signal: a preempted job gets the signal that it asked for; SlurmdTimeout, MessageTimeout:
+    a silent node is down after 13 s.
     """
-    host, every = os.uname().nodename, ",".join(nodes)
-    lines = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + number} {each} State=UNKNOWN"
-        for number, name in enumerate(nodes)
-    )
     storage = "AccountingStorageType=accounting_storage/none"
     if accounting:
         storage = f"""AccountingStorageType=accounting_storage/slurmdbd
@@ -32,8 +41,9 @@ AccountingStoragePort={port + len(nodes) + 1}
 AccountingStoragePass={munge_socket(folder)}
 AccountingStorageTRES=gres/gpu"""
     return f"""ClusterName=lab
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={os.uname().nodename}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={1000 * port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -64,7 +74,16 @@ SlurmdPidFile={folder}/pid/%n
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd.%n.log
 GresTypes=gpu
-{lines}
+{_nodes_and_partitions(nodes, each, port)}"""
+
+
+def _nodes_and_partitions(nodes: list[str], each: str, port: int) -> str:
+    host, every = os.uname().nodename, ",".join(nodes)
+    lines = "\n".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + number} {each} State=UNKNOWN"
+        for number, name in enumerate(nodes)
+    )
+    return f"""{lines}
 NodeName=far1 NodeHostname=far1 NodeAddr=192.0.2.1 {each} State=DOWN Reason="another host"
 PartitionName=main Nodes={every} Default=YES MaxTime=INFINITE PriorityTier=5 PreemptMode=OFF
 PartitionName=low Nodes={every} MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime={GRACE_SECONDS}

@@ -11,15 +11,30 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import lab_host
 import psutil
+import pytest
 from lab import Lab
 from ruamel.yaml import YAML
 
 from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
+ONLY = ("--force", "--single-item", "distill")
 DISTILL = {"updates": 12, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
+
+
+@contextmanager
+def at_work(cluster: Lab) -> Iterator[None]:
+    """While the block runs, this process's SLURM commands and /etc/slurm/slurm.conf mean this cluster."""
+    lab_host.point(cluster.conf)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(cluster.conf))
+            yield
+    finally:
+        lab_host.unpoint(cluster.conf)
 
 
 @dataclass

@@ -130,6 +130,15 @@ class Repository:
         lines = self.slurm("squeue", "--noheader", "--Format", "JobID:|,WorkDir:|").splitlines()
         return [line.split("|")[0] for line in lines if line.split("|")[1] == str(self.root)]
 
+    def rank_of(self, process: psutil.Process, job: str) -> str | None:
+        """The rank of a process of a job; None for any other process, and for those of another cluster's jobs."""
+        with suppress(psutil.Error):
+            around = process.environ()
+            ours = (around.get("SLURM_CONF"), around.get("SLURM_JOB_ID")) == (self.around["SLURM_CONF"], job)
+            if ours and "submitit.core._submit" in process.cmdline():
+                return around.get("SLURM_PROCID")
+        return None
+
     def python(self, line: str) -> str:
         return self.slurm(sys.executable, "-c", line)
 
@@ -223,7 +232,7 @@ def test_sources_edited_meanwhile_are_refused_by_the_job(repository):
 def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository):
     repository.write(cluster={"max_requeues": 0})
     process, job = midway(repository)
-    ranks = [each for each in psutil.process_iter() if rank_of(each, job) == "1"]
+    ranks = [each for each in psutil.process_iter() if repository.rank_of(each, job) == "1"]
     assert ranks
     for each in ranks:
         each.kill()
@@ -231,16 +240,8 @@ def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository):
     assert "more often than max_requeues" in repository.said().splitlines()[-1]
 
 
-def rank_of(process: psutil.Process, job: str) -> str | None:
-    with suppress(psutil.Error):
-        around = process.environ()
-        if around.get("SLURM_JOB_ID") == job and "submitit.core._submit" in process.cmdline():
-            return around.get("SLURM_PROCID")
-    return None
-
-
 def test_another_job_under_the_id_on_record_is_not_trusted(repository):
-    """A cluster set up anew counts its jobs from 1: the record's id is a stranger's, and its result another's."""
+    """A cluster set up anew counts its jobs as before: the record's id is a stranger's, and its result another's."""
     repository.write(seconds=1)
     process, job = midway(repository)
     os.killpg(process.pid, signal.SIGKILL)

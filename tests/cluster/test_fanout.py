@@ -1,6 +1,7 @@
 """Shards as jobs of a real SLURM: the bytes of a local run, whatever happens to the jobs or to who waits for them."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import runs
 import yaml
 from lab import Job, Lab
+from runs import at_work
 
 from filmstill.cluster.slurm import tag
 from repository import environment
@@ -41,7 +43,7 @@ class Repository:
         return subprocess.Popen(
             command or (sys.executable, "stages/ode_pairs.py"),
             cwd=self.root,
-            env=environment(self.root) | self.lab.environment(),
+            env=environment(self.root) | self.lab.environment() | {"COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,11 +73,12 @@ class Repository:
 
 
 @pytest.fixture(scope="module")
-def prepared(made: runs.Repository) -> Repository:
-    """The repository that was made on the cluster; its shards are a local run's (test_end_to_end.py)."""
+def prepared(made: runs.Repository) -> Iterator[Repository]:
+    """The repository that was made on the cluster; its shards are a local run's (test_two_at_once.py)."""
     repository = Repository(made.folder, made.lab, made.work("ode_pairs"), {})
     repository.shards = repository.made()
-    return repository
+    with at_work(made.lab):
+        yield repository
 
 
 @pytest.fixture
@@ -98,6 +101,8 @@ def test_a_shard_has_a_gpu_of_its_own_and_the_setup_that_was_asked_for(repositor
     assert [job.state for job in repository.jobs()[before:]] == ["CD", "CD"]
     gpus = {(repository.work / "logs" / f"pairs-000{n}.log").read_text().partition(",")[0] for n in range(2)}
     assert gpus == {"sees GPU 0", "sees GPU 1"}  # one each, though eight were asked for a node
+    shown = " ".join(repository.start(sys.executable, "-m", "filmstill", "jobs").communicate()[0].split())
+    assert re.search(r"ode_pairs │ \w+ │ \d+ jobs │ over, 2 shards made", shown), shown
 
 
 def test_killed_and_its_job_requeued_no_shard_is_made_twice(repository: Repository):

@@ -15,7 +15,21 @@ from lab_processes import lives
 from filmstill.errors import FilmstillError
 
 HERE = Path(__file__).parent
-WAITING = "import time\n\ndef test(lab):\n    open('{}', 'w')\n    time.sleep(60)\n"
+WAITING = """
+import time
+from pathlib import Path
+
+import lab_host
+from runs import at_work
+
+lab_host.SYSTEM_CONF = Path("{folder}/slurm.conf")
+
+
+def test(lab):
+    with at_work(lab):
+        Path("{folder}/up").touch()
+        time.sleep(60)
+"""
 
 
 def ends(lab: Lab, job: int, seconds: float = 30) -> str:
@@ -104,15 +118,16 @@ def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
     assert lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*asked).strip() == "COMPLETED", 30)
 
 
-def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Path):
-    other = Lab(tmp_path / "slurm", nodes=1)
+def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("second")
+    other = Lab(folder / "slurm", nodes=1)
     try:
         other.up()
         pids = {process.pid for process in other.processes()}
         other.up()  # found up, and left alone
         assert {process.pid for process in other.processes()} == pids
-        job = other.submit(f"setsid sleep 600 & touch {tmp_path}/began; sleep 600")
-        other.wait_until((tmp_path / "began").exists, 20)
+        job = other.submit(f"setsid sleep 600 & touch {folder}/began; sleep 600")
+        other.wait_until((folder / "began").exists, 20)
         assert other.job(job).nodes == "node1"
         before = {process.name(): process for process in other.processes()}
         assert set(before) == {"munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm_script", "sleep"}
@@ -123,21 +138,31 @@ def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path: Pa
     assert lab.is_up()
 
 
-def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path: Path):
+def test_a_folder_whose_sockets_would_have_too_long_names_is_refused(tmp_path: Path):
+    folder = tmp_path / ("x" * 80)
+    with pytest.raises(FilmstillError, match="letters long, allowed: 67; set TMPDIR"):
+        Lab(folder).up()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("lanes", ["-n0", "-n1"])
+def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path_factory: pytest.TempPathFactory, lanes: str):
     """The fixtures of this folder in a pytest of their own, which is told to stop in the middle of a test."""
-    (tmp_path / "conftest.py").symlink_to(HERE / "conftest.py")
-    (tmp_path / "test_it.py").write_text(WAITING.format(tmp_path / "up"))
-    before = os.readlink(lab_host.SYSTEM_CONF)
-    words = (sys.executable, "-m", "pytest", f"--rootdir={tmp_path}", f"--basetemp={tmp_path}/t", str(tmp_path))
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "conftest.py").symlink_to(HERE / "conftest.py")
+    (folder / "test_it.py").write_text(WAITING.format(folder=folder))
+    system = folder / "slurm.conf"
+    system.symlink_to("before")
+    words = (sys.executable, "-m", "pytest", lanes, f"--rootdir={folder}", f"--basetemp={folder}/t", str(folder))
     around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}:{HERE.parents[1] / 'src'}"}
-    session = subprocess.Popen(words, cwd=tmp_path, env=around, stdout=subprocess.PIPE, text=True)
-    lab.wait_until((tmp_path / "up").exists, 30)
-    assert os.readlink(lab_host.SYSTEM_CONF) != before
+    session = subprocess.Popen(words, cwd=folder, env=around, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    lab.wait_until((folder / "up").exists, 30)
+    assert os.readlink(system) != "before"
     session.send_signal(signal.SIGTERM)
     said, _ = session.communicate(timeout=30)
     assert "KeyboardInterrupt" in said
-    assert traces(tmp_path / "t") == []
-    assert os.readlink(lab_host.SYSTEM_CONF) == before
+    assert traces(folder / "t") == []
+    assert os.readlink(system) == "before"
 
 
 def traces(folder: Path) -> list[str]:

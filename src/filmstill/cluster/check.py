@@ -22,6 +22,7 @@ import filmstill
 from filmstill.cluster import findings, slurm
 from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Asked, Cluster, read_cluster
 from filmstill.cluster.findings import Findings, Greeting
+from filmstill.cluster.follow import state
 from filmstill.cluster.preflight import refuse_impossible, sbatch_flags, sbatch_script
 from filmstill.cluster.probe import LOGIN, Report, Software
 from filmstill.cluster.scratch import use_scratch
@@ -171,10 +172,10 @@ def _wait(job_id: str, found: Findings, pending_minutes: float) -> None:
     submitted, started, said = time.monotonic(), None, ""
     while (job := slurm.find(job_id)) is not None and job.alive:
         now = time.monotonic()
-        state = f"{job.state.lower()} ({job.reason})" if job.state in WAITING else f"{job.state.lower()} on {job.nodes}"
-        if state != said:
-            print(f"job {job_id}: {state}", file=sys.stderr, flush=True)
-            said = state
+        shown, _estimate = state(job)
+        if shown != said:
+            print(f"job {job_id}: {shown}", file=sys.stderr, flush=True)
+            said = shown
         if job.state in WAITING and now - submitted > 60 * pending_minutes:
             raise FilmstillError(
                 f"cluster check: its job has waited {pending_minutes:g} minutes ({job.reason}) and is cancelled; "
@@ -182,7 +183,7 @@ def _wait(job_id: str, found: Findings, pending_minutes: float) -> None:
             )
         started = started or (None if job.state in WAITING else now)
         if started and now - started > LIMIT + LATE:
-            raise FilmstillError(f"cluster check: job {job_id} does not end ({state}); look at `scontrol show node`")
+            raise FilmstillError(f"cluster check: job {job_id} does not end ({shown}); look at `scontrol show node`")
         if job.nodes and not found.nodes:
             found.nodes = slurm.run("scontrol", "show", "hostnames", job.nodes).split()
         _exchange_times(found)

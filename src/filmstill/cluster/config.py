@@ -16,14 +16,16 @@ from filmstill.plan.hardware import SHARDINGS
 CLUSTER = Path("cluster.yaml")
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
-STAGES = ("ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
-TRAINING = ("ode_init", "distill")  # one job each; the others are fanned out, a job a shard
+STAGES = ("teacher", "ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
+TRAINING = ("ode_init", "distill")  # one job of many processes each
+ALONE = ("teacher",)  # one job of one process; the others are fanned out, such a job a shard
 TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 # Flags of sbatch that other keys set, or that the way a job is found, stopped and resumed rests on.
 OWN_FLAGS = (
     *("partition", "account", "qos", "constraint", "nodes", "ntasks", "ntasks_per_node", "cpus_per_task", "time"),
     *("gpus", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "signal", "wait", "test_only"),
     *("clusters", "cluster", "export", "export_file", "comment", "ntasks_per_gpu", "cpus_per_gpu"),
+    *("distribution", "gpu_bind"),  # a hybrid mesh takes ranks of one node in a row, a process its GPU by LOCAL_RANK
     *("job_name", "dependency", "output", "error", "open_mode", "array", "chdir", "requeue", "no_requeue", "parsable"),
 )
 
@@ -119,8 +121,10 @@ class Cluster:
         asked = checked(Asked, values, str(CLUSTER), where)
         if stage in TRAINING:
             return asked
-        require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), "1: a shard is one process")
-        return replace(asked, nodes=1, tasks_per_node=1)
+        what = f"1: {'it' if stage in ALONE else 'a shard'} is one process"
+        require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), what)
+        asked = replace(asked, nodes=1, tasks_per_node=1)
+        return replace(asked, gpus_per_node=min(asked.gpus_per_node, 1)) if stage in ALONE else asked
 
 
 def read_cluster(path: Path = CLUSTER) -> Cluster:

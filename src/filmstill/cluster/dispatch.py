@@ -143,7 +143,7 @@ def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: C
             f"cluster.yaml; its log: {log}"
         )
     folder = Path(submission.folder)
-    if job and state == "FAILED" and not began(folder):
+    if job and state == "FAILED" and not began(folder) and not left(folder):
         said = last_line(log) or f"no log; SLURM's reason: {job.reason}"
         raise FilmstillError(f"{stage}: job {submission.id} ended before python began: {said}; its log: {log}")
     return max(1 + (job.restarts if job else 0) - left(folder), 0)

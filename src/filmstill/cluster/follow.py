@@ -87,7 +87,7 @@ def state(job: slurm.Job | None) -> tuple[str, str]:
         return "is unknown to SLURM", ""
     if job.is_held:
         return f"is held ({job.reason}): `scontrol release {job.id}` lets it go on", ""
-    where = f" ({job.reason})" if job.state == "PENDING" else f" on {job.nodes}" if job.nodes else ""
+    where = f" ({job.waits_for})" if job.state == "PENDING" else f" on {job.nodes}" if job.nodes else ""
     often = f", requeued {job.restarts} times" if job.restarts else ""
     start = f", starts about {job.begins}" if job.state == "PENDING" and job.begins else ""
     return job.state.lower() + where + often, start

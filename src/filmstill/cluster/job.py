@@ -35,7 +35,7 @@ STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost
 PEER_LOST = re.compile(
     "closed by peer|reset by peer|likely closed|broken pipe|remote process exited|pair closure|connection refused|"
     "timed out|timeout|EADDRINUSE|no route to host|(network|host) is (unreachable|down)|unhandled system error|"
-    "communicator was aborted",
+    "communicator was aborted|ncclInternalError|ncclRemoteError",
     re.IGNORECASE,
 )
 SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself, before another's end would kill it
@@ -76,10 +76,6 @@ class Job:
 
     def _make(self, rank: int) -> None:
         """Make the stage's `out`; the first process puts on record what it was made from."""
-        from submitit.helpers import TorchDistributedEnvironment
-
-        from filmstill.runtime import distributed  # here: whoever only waits for a job needs no torch
-
         stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
             write_text(self.folder / START, str(restarts()))
@@ -90,6 +86,10 @@ class Job:
             workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
+        from submitit.helpers import TorchDistributedEnvironment
+
+        from filmstill.runtime import distributed  # after seconds, in which SLURM may want the node: all is on record
+
         # All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
@@ -221,9 +221,8 @@ def verdict(error: BaseException) -> tuple[str, str]:
 
 def _end_if_superseded() -> None:
     """Without a word, where SLURM has started the job again elsewhere: what is on record is that start's."""
-    with suppress(OSError, ValueError):
-        if is_superseded():
-            os._exit(1)
+    if is_superseded():
+        os._exit(1)
 
 
 def _leave(number: int, _frame: object) -> NoReturn:

@@ -8,6 +8,7 @@ from filmstill.cluster import slurm
 from filmstill.cluster.config import STAGES
 from filmstill.cluster.follow import state
 from filmstill.cluster.job import ended
+from filmstill.cluster.shard_logs import log_of_job, logs
 from filmstill.cluster.submit import RECORD, Submission, latest, recorded
 from filmstill.errors import FilmstillError
 from filmstill.runtime import workbench
@@ -39,7 +40,8 @@ def show_jobs() -> None:
         live, note = [], f"SLURM's controller does not answer ({error}); jobs on record:"
     except FilmstillError as error:
         live, note = [], f"{error}; jobs on record:"
-    known = [_live(job) for job in live] + _past({job.id for job in live})
+    ids = {job.id for job in live}
+    known = [_live(job) for job in live] + _past(ids) + _past_shards(ids)
     console = Console()
     if note:
         console.print(note)
@@ -47,6 +49,8 @@ def show_jobs() -> None:
         console.print("no job of this repository: cluster.yaml says whether `dvc repro` submits any")
         return
     table = Table("stage", "key", "job", "state", "requeued", "progress", "log")
+    for column in table.columns:  # on a narrow terminal the log goes on below, and names stay whole
+        column.overflow, column.no_wrap = "fold", column.header in ("stage", "job", "progress")
     for job in known:
         table.add_row(job.stage, job.key, job.id, job.state, job.requeues, job.progress, job.log)
     console.print(table)
@@ -74,9 +78,10 @@ def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
 
 def _live(job: slurm.Job) -> Known:
     stage, key = _stage_and_key(job)
-    folder = latest(workbench.WORK / stage / key)
-    log = str(Submission(job.name, job.id, str(folder)).log("err")) if folder else ""
-    return Known(stage, key, job.id, "".join(state(job)), str(job.restarts), _progress(folder), log)
+    work = workbench.WORK / stage / key
+    folder = latest(work)
+    log = Submission(job.name, job.id, str(folder)).log("err") if folder else log_of_job(work, job.id)
+    return Known(stage, key, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
 
 
 def _past(live: set[str]) -> list[Known]:
@@ -84,6 +89,18 @@ def _past(live: set[str]) -> list[Known]:
     records = sorted(workbench.WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
     submissions = [submission for path in records for submission in recorded(path.parent)]
     return [_ended(submission) for submission in submissions if submission.id not in live]
+
+
+def _past_shards(live: set[str]) -> list[Known]:
+    """The jobs of every work folder's shards that are over, in one line: what they made and where their logs are."""
+    known = []
+    for work in sorted(filter(lambda work: logs(work).exists(), workbench.WORK.glob("*/*"))):
+        over = {log.stem for log in logs(work).glob("*/*/*.log")} - live
+        made = len(list((work / "shards").glob("*.safetensors")))
+        if over:
+            (stage, key), jobs = work.parts[-2:], f"{len(over)} jobs"
+            known.append(Known(stage, key, jobs, f"over, {made} shards made", "", "", str(logs(work))))
+    return known
 
 
 def _ended(submission: Submission) -> Known:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tqdm import tqdm
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Asked, Cluster
 from filmstill.cluster.preflight import preflight
+from filmstill.cluster.shard_logs import log_of_job, logs
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.fanout import done, snakemake
 from filmstill.runtime.files import write_text
@@ -31,6 +33,7 @@ from filmstill.runtime.progress import progress
 
 TRIES = 2  # of a shard whose job was lost, or refused by a limit of the queue
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # ends of a job that say nothing against the next
+FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
 SECONDS_TO_SUBMIT = 60.0  # one sbatch
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
@@ -40,6 +43,8 @@ ADVICE = {
     "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
 }
 
+Known = dict[str, slurm.Job | None]
+
 
 def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: str, cluster: Cluster) -> None:
     """Make the shards that are missing in `work`. Waits for a controller that does not answer.
@@ -48,10 +53,10 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     stop: then its jobs go on, as a killed process's do.
     """
     root = Path.cwd()
-    name = slurm.job_name(stage, work.name, root).replace(".", "-")  # Snakemake refuses a dot, and adds _<a number>
+    name = _name(stage, work)
     tries: Counter[str] = Counter()
     jobs: dict[str, str] = {}  # by shard, the last
-    known: set[str] = set()  # jobs, other processes' too
+    known: Known = {}  # jobs by id, other processes' too, as last seen
     refusal = ""
     try:
         with progress(stage, items, unit=unit) as bar:
@@ -63,7 +68,8 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                         return
                     _refuse_cancelled(stage, known)
                     for shard in todo:
-                        _refuse_to_repeat(stage, work, shard, jobs.get(shard), tries[shard], refusal)
+                        job = jobs.get(shard)
+                        _refuse_to_repeat(stage, work, shard, job, _end(job, known), tries[shard], refusal)
                     preflight(stage, cluster, root)
                 except slurm.Unreachable as error:
                     bar.set_postfix(refresh=False, jobs=f"SLURM does not answer: {error}")
@@ -72,7 +78,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 submitted, refusal = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
                 tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
                 jobs |= submitted
-                known |= set(submitted.values())
+                known |= dict.fromkeys(submitted.values())
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
             f"{stage}: stopped; its jobs go on, `dvc repro` takes them up, `python -m filmstill cancel {stage}` "
@@ -81,17 +87,43 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
         ) from None
 
 
-def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: set[str]) -> None:
-    """Return when no job of that name is alive; the bar shows what they report, `known` takes in their ids."""
+def refuse_beside_jobs(stage: str, work: Path) -> None:
+    """Stop where jobs are at work in the folder, whose shards this machine would make a second time."""
+    if not slurm.available():
+        return
+    try:
+        alive = _alive(_name(stage, work), {})
+    except slurm.Unreachable as error:
+        raise FilmstillError(
+            f"{stage}: jobs may be at work in {work}, and SLURM does not answer ({error}); try again, or remove "
+            f"{logs(work)} where none is"
+        ) from None
+    if alive:
+        raise FilmstillError(
+            f"{stage}: {len(alive)} jobs are at work in {work}; `python -m filmstill cancel {stage}` ends them, or "
+            "executor: slurm in cluster.yaml waits for them"
+        )
+
+
+def _name(stage: str, work: Path) -> str:
+    """What the names of the shards' jobs begin with: Snakemake refuses a dot, and adds _<a number>."""
+    return slurm.job_name(stage, work.name, Path.cwd()).replace(".", "-")
+
+
+def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: Known) -> None:
+    """Return when no job of that name is alive; the bar shows what they report, and who failed is told at once."""
     while True:
-        alive = _alive(name)
-        known |= {job.id for job in alive}
+        before = _failed(known)
+        alive = _alive(name, known)
+        for number in sorted(_failed(known) - before):
+            log = log_of_job(work.resolve(), number)
+            tqdm.write(f"{stage}: job {number} failed; the others go on; its log: {log}", sys.stderr)
         for job in alive:
             if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
                 slurm.cancel(job.id)
                 raise FilmstillError(
                     f"{stage}: job {job.id} lost its node more often than max_requeues of cluster.yaml allows, and is "
-                    f"cancelled; the others go on; its log: {_log_of_job(work, job.id)}"
+                    f"cancelled; the others go on; its log: {log_of_job(work.resolve(), job.id)}"
                 )
         bar.set_postfix(refresh=False, jobs=_states(alive))
         bar.update(done(work) - bar.n)
@@ -100,9 +132,13 @@ def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: 
         time.sleep(cluster.poll_seconds)
 
 
-def _refuse_cancelled(stage: str, jobs: set[str]) -> None:
+def _failed(known: Known) -> set[str]:
+    return {number for number, job in known.items() if job is not None and job.state in FAILED}
+
+
+def _refuse_cancelled(stage: str, known: Known) -> None:
     """Whoever cancels a job does not want the next: stop, also where another process submitted it."""
-    cancelled = [job.id for job in slurm.queued() if job.id in jobs and job.state == "CANCELLED"]
+    cancelled = [number for number, job in known.items() if job is not None and job.state == "CANCELLED"]
     if cancelled:
         raise FilmstillError(
             f"{stage}: {len(cancelled)} of its jobs were cancelled ({cancelled[0]} first); finished shards are kept, "
@@ -110,22 +146,32 @@ def _refuse_cancelled(stage: str, jobs: set[str]) -> None:
         )
 
 
-def _refuse_to_repeat(stage: str, work: Path, shard: str, job: str | None, tries: int, refusal: str) -> None:
+def _refuse_to_repeat(
+    stage: str, work: Path, shard: str, job: str | None, end: slurm.Job | None, tries: int, refusal: str
+) -> None:
     """Stop at a shard whose next job would end as the last one did, or that has had its tries."""
     if job is None:
         if tries < TRIES:
             return
         why = refusal
     else:
-        ended = slurm.find(job)
-        if tries < TRIES and (ended is None or ended.state in LOST):
+        if tries < TRIES and (end is None or end.state in LOST):
             return
-        why = _why(stage, work, shard, job, ended)
+        why = _why(stage, work, shard, job, end)
     raise FilmstillError(f"{stage}: shard {shard} failed: {why}; finished shards are kept")
 
 
-def _alive(name: str) -> list[slurm.Job]:
-    return [job for job in slurm.queued() if job.alive and job.name.startswith(f"{name}_")]
+def _end(job: str | None, known: Known) -> slurm.Job | None:
+    """How a job that is over ended: as seen, or by accounting where SLURM forgot it unseen; None: nobody knows."""
+    seen = known.get(job) if job else None
+    return seen if job is None or (seen is not None and not seen.alive) else slurm.find(job)
+
+
+def _alive(name: str, known: Known) -> list[slurm.Job]:
+    """The jobs of that name that wait or run; `known` keeps how the others ended, which SLURM forgets in minutes."""
+    jobs = [job for job in slurm.queued() if job.name.startswith(f"{name}_")]
+    known |= {job.id: job for job in jobs if job.alive or job.id in known}
+    return [job for job in jobs if job.alive]
 
 
 def _states(jobs: list[slurm.Job]) -> str:
@@ -137,7 +183,7 @@ def _states(jobs: list[slurm.Job]) -> str:
 def _state(job: slurm.Job) -> str:
     if job.is_held:
         return f"held ({job.reason}: `scontrol release {job.id}`)"
-    return f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" else job.state.lower()
+    return f"{job.state.lower()} ({job.waits_for})" if job.state == "PENDING" else job.state.lower()
 
 
 def _missing(work: Path, shards: list[str]) -> list[str]:
@@ -185,7 +231,7 @@ def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str
         *snakemake(work, "slurm"),
         *("--config", f"root={Path.cwd()}", f"cpus={asked.cpus_per_task}", f"python=bash {shlex.quote(str(python))}"),
         *("--slurm-jobname-prefix", name),
-        *("--slurm-logdir", str(_logs(work))),
+        *("--slurm-logdir", str(logs(work.resolve()))),
         *("--default-resources", *_resources(asked)),
         *("--", *(f"shards/{shard}.safetensors" for shard in shards)),
     ]
@@ -210,7 +256,8 @@ def _resources(asked: Asked) -> list[str]:
 
 def _flag(name: str, value: Any) -> str:
     flag = f"--{name.replace('_', '-')}"
-    return flag if value is True else f"{flag}={shlex.quote(str(value))}"
+    # The plugin takes any -J, within a reservation's name too, for a job's name; to a shell the quotes are nothing.
+    return flag if value is True else f"{flag}={shlex.quote(str(value))}".replace("-J", "-''J")
 
 
 def _stop(snakemake: subprocess.Popen) -> None:
@@ -232,16 +279,7 @@ def _why(stage: str, work: Path, shard: str, job: str, ended: slurm.Job | None) 
     if ended is not None and ended.state != "FAILED":
         return f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)} (log: {log})"
     if not log.is_file() or not log.stat().st_size:  # its process was not reached
-        log = _log_of_job(work, job)
+        log = log_of_job(work.resolve(), job)
         errors = STEP_ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
         return f"{errors[0] if errors else f'job {job} said nothing'} (log: {log})"
     return f"{last_line(log)} (log: {log})"
-
-
-def _log_of_job(work: Path, job: str) -> Path:
-    """SLURM's own: <rule>/<wildcard>/<job>.log; the folder where there is none."""
-    return next(_logs(work).glob(f"*/*/{job}.log"), _logs(work))
-
-
-def _logs(work: Path) -> Path:
-    return work.resolve() / "logs" / "slurm"

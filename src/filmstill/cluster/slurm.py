@@ -74,6 +74,11 @@ class Job:
         return self.state in ALIVE
 
     @property
+    def waits_for(self) -> str:
+        """Why it waits, by SLURM's word; it has none for a job that it has not looked at yet."""
+        return "new" if self.reason == "None" else self.reason
+
+    @property
     def is_held(self) -> bool:
         """Whether it waits for someone to release it."""
         return self.state in HELD or (self.state == "PENDING" and "held" in self.reason.lower())
@@ -126,7 +131,9 @@ def queued(name: str | None = None) -> list[Job]:
 def alive_of(root: Path) -> list[Job]:
     """This repository's jobs that wait or run, shards' too; a clone elsewhere has a tag of its own."""
     named = ((job, parse_name(job.name)) for job in queued())
-    return [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
+    here = [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
+    # Its four digits may be another clone's too.
+    return [job for job in here if Path(job.folder).resolve().is_relative_to(root.resolve())]
 
 
 def find(job_id: str) -> Job | None:

@@ -20,7 +20,7 @@ from filmstill.worlds import digits
 SHEET_CLIPS, SHEET_STEPS, SHEET_GUIDANCE = 6, 16, 3.0
 
 
-def make_teacher(stage: Stage) -> None:
+def train_embedded(stage: Stage) -> None:
     """Train in the stage's work folder; writes everything that data/teacher holds."""
     params, world, sizes = section(Teacher, "teacher"), section(World, "world"), section(Model, "model")
     schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), read_seed()

@@ -37,6 +37,10 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, de
 
         make_as_jobs(label, work, shards, items, unit, cluster)
     else:
+        if (work / "logs" / "slurm").exists():
+            from filmstill.cluster.shards import refuse_beside_jobs
+
+            refuse_beside_jobs(label, work)
         _make_here(label, work, shards, items, unit, device)
     return paths
 

@@ -23,9 +23,11 @@ def is_superseded() -> bool:
     if JOB not in os.environ:
         return False
     folder = Path(os.environ[JOB])
-    if any(other.name > folder.name for other in folder.parent.iterdir()):
-        return True
-    return int((folder / START).read_text()) > restarts()
+    with suppress(OSError, ValueError):  # a file system that does not answer this once
+        if any(other.name > folder.name for other in folder.parent.iterdir()):
+            return True
+        return int((folder / START).read_text()) > restarts()
+    return False
 
 
 def note_leave() -> None:

@@ -78,7 +78,7 @@ def _in_use(folder: Path) -> bool:
     """Whether a stage holds the folder's flock now."""
     if not (folder / "lock").exists():
         return False
-    with (folder / "lock").open() as file:
+    with (folder / "lock").open("r+") as file:  # NFS gives an exclusive lock only to who may write
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

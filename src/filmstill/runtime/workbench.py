@@ -139,6 +139,11 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         except BlockingIOError:
             print(waiting, file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise FilmstillError(
+                f"{path}: its file system keeps no locks (flock: {error.strerror}); put .work on one that does: "
+                "scratch in cluster.yaml, or a mount option (Lustre's flock)"
+            ) from None
         os.set_inheritable(file.fileno(), True)  # a Snakemake that outlives its stage still holds the folder
         yield
 

@@ -1,0 +1,48 @@
+"""What of shards' jobs needs no cluster: whose end is remembered, who makes no shard twice, how flags are passed on."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+
+from filmstill.cluster import shards, slurm
+from filmstill.errors import FilmstillError
+
+JOB = slurm.Job("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
+
+
+def knows(monkeypatch: pytest.MonkeyPatch, *jobs: slurm.Job) -> None:
+    monkeypatch.setattr(slurm, "queued", lambda: list(jobs))
+
+
+def test_the_end_of_a_job_is_remembered_when_slurm_has_forgotten_it(monkeypatch):
+    known: shards.Known = {}
+    other = replace(JOB, id="8")
+    stranger = replace(JOB, id="6", state="FAILED")  # of an earlier run: nothing to this one
+    for seen in ([JOB, other, stranger], [replace(JOB, state="CANCELLED"), other], [other]):
+        knows(monkeypatch, *seen)
+        alive = shards._alive("ode_pairs-0-abcd", known)
+    assert [job.id for job in alive] == ["8"] and known.keys() == {"7", "8"}
+    with pytest.raises(FilmstillError, match=r"1 of its jobs were cancelled \(7 first\)"):
+        shards._refuse_cancelled("ode_pairs", known)
+
+
+def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch):
+    work = tmp_path / ".work/ode_pairs/0123"
+    name = shards._name("ode_pairs", work)
+    monkeypatch.setattr(slurm, "available", lambda: True)
+    knows(monkeypatch, replace(JOB, name=f"{name}_1"), JOB)
+    with pytest.raises(FilmstillError, match=r"ode_pairs: 1 jobs are at work in .*; `python -m filmstill cancel"):
+        shards.refuse_beside_jobs("ode_pairs", work)
+    knows(monkeypatch, replace(JOB, name=f"{name}_1", state="COMPLETED"))
+    shards.refuse_beside_jobs("ode_pairs", work)
+
+
+@pytest.mark.parametrize("value", ["H100-Jan", "two words-J", "a'b"])
+def test_a_value_that_looks_like_a_flag_to_the_plugin_reaches_sbatch_as_it_is(value: str):
+    flag = shards._flag("reservation", value)
+    validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=flag)))
+    assert shlex.split(flag) == [f"--reservation={value}"]
