@@ -30,6 +30,15 @@ def test_the_end_of_a_job_is_remembered_when_slurm_has_forgotten_it(monkeypatch)
         shards._refuse_cancelled("ode_pairs", known)
 
 
+def test_the_end_of_a_job_last_seen_alive_is_asked_for(monkeypatch):
+    """Forgotten by the queue between two looks, it has an end that only accounting may know."""
+    over = replace(JOB, state="TIMEOUT")
+    monkeypatch.setattr(slurm, "find", {"7": over}.get)
+    assert shards._end("7", {"7": JOB}) == shards._end("7", {"7": None}) == over
+    assert shards._end("7", {"7": replace(JOB, state="FAILED")}) == replace(JOB, state="FAILED")
+    assert shards._end(None, {}) is None
+
+
 def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch):
     work = tmp_path / ".work/ode_pairs/0123"
     name = shards._name("ode_pairs", work)

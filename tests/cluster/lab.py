@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,13 +114,12 @@ class Lab:
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """What lives of this cluster, or of one of its nodes: daemons, step daemons, and all that jobs started."""
-        log = self.folder / "log"
-        found = lab_processes.daemons(log / f"slurmd.{node}.log" if node else log)
+        found = lab_processes.daemons(self._log_of(node))
         return lab_processes.with_children(found + lab_processes.of_jobs(self.conf, node))
 
     def controller(self) -> list[psutil.Process]:
         """slurmctld, if it runs."""
-        return [each for each in lab_processes.daemons(self.folder / "log") if each.name() == "slurmctld"]
+        return lab_processes.daemons(self.folder / "log", ("slurmctld",))
 
     # Faults
 
@@ -132,7 +132,7 @@ class Lab:
 
     def stop_slurmd(self, name: str) -> None:
         """Kill the node's daemon alone: its jobs run on."""
-        destroy(lambda: [each for each in self.processes(name) if each.name() == "slurmd"])
+        destroy(lambda: lab_processes.daemons(self._log_of(name), ("slurmd",)))
 
     def start_node(self, name: str) -> None:
         """Start the node's daemon and wait until the controller has it back."""
@@ -142,7 +142,8 @@ class Lab:
     def stop_controller(self) -> None:
         """Stop slurmctld in order: jobs run on, and every question fails."""
         for process in self.controller():
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
         self.wait_until(lambda: not self.controller(), 30)
 
     def start_controller(self) -> None:
@@ -190,6 +191,10 @@ class Lab:
         return said
 
     # Inside
+
+    def _log_of(self, node: str | None) -> Path:
+        """A node's log, or the folder of all logs."""
+        return self.folder / "log" / (f"slurmd.{node}.log" if node else "")
 
     def _write(self, port: int) -> None:
         for name in ("etc", "log", "pid", "state", "munge", "dev", *(f"spool/{name}" for name in self.names)):

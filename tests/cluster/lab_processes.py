@@ -15,11 +15,11 @@ import psutil
 DAEMONS = ("munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurmdbd", "mariadbd")
 
 
-def daemons(log: Path) -> list[psutil.Process]:
-    """The daemons that have `log`, or a log in the folder `log`, open."""
+def daemons(log: Path, names: tuple[str, ...] = DAEMONS) -> list[psutil.Process]:
+    """The daemons of these names that have `log`, or a log in the folder `log`, open."""
     return every(
         lambda process: (
-            process.name() in DAEMONS and any(Path(file.path).is_relative_to(log) for file in process.open_files())
+            process.name() in names and any(Path(file.path).is_relative_to(log) for file in process.open_files())
         )
     )
 
@@ -54,17 +54,20 @@ def every(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     return found
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether a process runs: a zombie does not, and in containers process 1 may take its time to bury it."""
+def lives(process: psutil.Process, but: str = "") -> bool:
+    """Whether a process is there, in another state than this one.
+
+    A zombie is not there: in containers process 1 may take its time to bury it.
+    """
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return process.status() not in (psutil.STATUS_ZOMBIE, but)
     except psutil.NoSuchProcess:
         return False
 
 
 def freeze(find: Callable[[], list[psutil.Process]]) -> None:
     """Stop (SIGSTOP) until nothing that is found moves."""
-    while moving := [process for process in find() if process.status() != psutil.STATUS_STOPPED]:
+    while moving := [process for process in find() if lives(process, but=psutil.STATUS_STOPPED)]:
         for process in moving:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
