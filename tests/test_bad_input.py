@@ -75,7 +75,7 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(copied: Path, old: str,
     ("words", "says"),
     [
         ("embeded", "unknown, there are: embedded, smoke"),
-        ("embedded distil.lr=1", "'distil' not in 'Params'"),
+        ("embedded distil.lr=1", "distil: no such key"),
         ("embedded student.steps=3", "student.steps: is 3, allowed: a divisor of ode_pairs.nodes (4)"),
         ("embedded distill.batch=0", "embedded: distill.batch: is 0, allowed: a positive"),
         ("embedded distill.gate.prompts=0", "embedded: distill.gate.prompts: is 0, allowed: a positive"),

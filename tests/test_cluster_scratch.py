@@ -86,6 +86,9 @@ def test_a_folder_that_this_machine_serves_to_the_others_is_taken(root, cluster,
 def test_a_scratch_that_cannot_be_written_is_refused(root, folder, why):
     with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
         refuse_unshared(Cluster(scratch=folder), root, HERE)
+    (root / ".work/distill").mkdir(parents=True)  # a command that moves it there would fail
+    with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
+        use_scratch(Cluster(scratch=folder), root)
 
 
 def test_work_becomes_a_link_into_the_scratch_once(root, cluster):

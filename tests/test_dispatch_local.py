@@ -16,8 +16,9 @@ from filmstill.cluster.config import Cluster
 from filmstill.cluster.dispatch import dispatched, losses
 from filmstill.cluster.follow import Board, state
 from filmstill.cluster.job import ended, verdict
+from filmstill.cluster.meeting import port
 from filmstill.cluster.slurm import Job
-from filmstill.cluster.submit import Submission
+from filmstill.cluster.submit import Submission, next_run
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime.job_folder import JOB
 from filmstill.runtime.progress import progress
@@ -46,7 +47,7 @@ def test_whoever_submits_and_waits_imports_no_torch_and_a_local_run_no_submitit(
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("CANCELLED", "distill: job 7 was cancelled; `dvc repro` goes on from the last checkpoint"),
+        ("CANCELLED", "distill: job 7 was cancelled; `dvc repro` begins anew: nothing is saved yet"),
         ("TIMEOUT", "job 7 met its time limit before it could save: a step and a checkpoint take longer than signal_"),
         ("OUT_OF_MEMORY", "job 7 took more memory than it asked for; memory_gb: is 8, set more in cluster.yaml"),
         ("FAILED", "job 7 ended before python began: /bin/bash: nowhere: not found; its log: "),
@@ -57,6 +58,24 @@ def test_what_would_end_the_same_again_is_not_tried_again(tmp_path, state, words
     submission.log("err").write_text("/bin/bash: nowhere: not found\n")
     with pytest.raises(FilmstillError, match=re.escape(words)):
         losses("distill", submission, replace(RUNS, state=state), Cluster())
+
+
+def test_jobs_at_work_at_one_time_meet_on_ports_of_their_own_that_no_connection_borrows():
+    ports = {port(str(job)) for job in range(50_000, 58_000)}
+    assert len(ports) == 8000
+    lent = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    assert max(ports) < int(lent)
+
+
+def test_what_the_next_run_does_is_told_by_what_is_saved(tmp_path):
+    assert next_run(tmp_path) == "begins anew: nothing is saved yet"
+    for saved in ("shards/pairs-0.safetensors", "shards/pairs-1.safetensors"):
+        (tmp_path / saved).parent.mkdir(exist_ok=True)
+        (tmp_path / saved).touch()
+    assert next_run(tmp_path) == "keeps the 2 shards that are made, and makes the rest"
+    for step in ("checkpoints/step-00000009", "checkpoints/step-00000010"):
+        (tmp_path / step).mkdir(parents=True)
+    assert next_run(tmp_path) == "goes on from the last checkpoint, step 10"
 
 
 def test_starts_that_left_in_order_are_no_losses(tmp_path):

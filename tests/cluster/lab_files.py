@@ -28,7 +28,7 @@ def slurm_conf(folder: Path, nodes: list[str], each: str, port: int, accounting:
     """slurm.conf of a cluster in `folder` whose nodes each have `each` (CPUs=… RealMemory=… Gres=…).
 
     Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. FirstJobId: of several clusters on this machine no
-    two have a job of one number, from which submitit draws the port where a job's processes meet; cred_expire: so long
+    two have a job of one number, which gives the port where a job's processes meet; cred_expire: so long
     does a requeued job wait, and less than 5 s is silently refused; DefMemPerCPU: or a job takes all of a node's
     memory; preempt_send_user_signal: a preempted job gets the signal that it asked for; SlurmdTimeout, MessageTimeout:
     a silent node is down after 13 s.
@@ -43,7 +43,7 @@ AccountingStorageTRES=gres/gpu"""
     return f"""ClusterName=lab
 SlurmctldHost={os.uname().nodename}(127.0.0.1)
 SlurmctldPort={port}
-FirstJobId={1000 * port}
+FirstJobId={2 * port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

@@ -12,6 +12,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from filmstill.cluster.meeting import PORTS
 from filmstill.errors import FilmstillError
 
 BASE = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}  # Debian's packages by program
@@ -49,14 +50,18 @@ def missing(packages: dict[str, str]) -> str:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on, below those that the kernel gives to callers."""
-    for base in random.sample(range(20000, 32000, count), 200):
+    """The first of `count` ports in a row that nobody listens on, below those that jobs meet on.
+
+    Those of several clusters are so far apart that their jobs' ids are, too (lab_files.py).
+    """
+    bases = range(20000, PORTS.start, 40)
+    for base in random.sample(bases, len(bases)):
         with suppress(OSError):
             for port in range(base, base + count):
                 with socket.socket() as listener:
                     listener.bind(("127.0.0.1", port))
             return base
-    raise FilmstillError("slurm: no free ports between 20000 and 32000; stop something that listens there")
+    raise FilmstillError(f"slurm: no free ports between 20000 and {PORTS.start}; stop something that listens there")
 
 
 def resolve(names: list[str]) -> None:

@@ -16,7 +16,7 @@ from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
 from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, has_left, left, over_limit
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.submit import JOBS, Submission, alive, latest, submit
+from filmstill.cluster.submit import JOBS, Submission, alive, latest, next_run, note_cancelled, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
 from filmstill.runtime.logs import last_line, last_lines
@@ -126,12 +126,11 @@ def _is_made(stage: Stage, digest: str) -> bool:
 
 def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: Cluster) -> int:
     """How many starts a job lost that ended without a word. Raises FilmstillError where another would end the same."""
-    state, log = job.state if job else "", submission.log("err")
+    state, log, folder = job.state if job else "", submission.log("err"), Path(submission.folder)
     if state == "CANCELLED":
-        raise FilmstillError(
-            f"{stage}: job {submission.id} was cancelled; `dvc repro` goes on from the last checkpoint"
-        )
-    if state == "TIMEOUT" and not has_left(Path(submission.folder), job.restarts if job else 0):
+        note_cancelled(folder)
+        raise FilmstillError(f"{stage}: job {submission.id} was cancelled; `dvc repro` {next_run(folder.parents[1])}")
+    if state == "TIMEOUT" and not has_left(folder, job.restarts if job else 0):
         raise FilmstillError(
             f"{stage}: job {submission.id} met its time limit before it could save: a step and a checkpoint take "
             f"longer than signal_seconds ({cluster.asked(stage).signal_seconds}); set more in cluster.yaml (log: {log})"
@@ -142,7 +141,6 @@ def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: C
             f"{stage}: job {submission.id} took more memory than it asked for; memory_gb: is {asked}, set more in "
             f"cluster.yaml; its log: {log}"
         )
-    folder = Path(submission.folder)
     if job and state == "FAILED" and not began(folder) and not left(folder):
         said = last_line(log) or f"no log; SLURM's reason: {job.reason}"
         raise FilmstillError(f"{stage}: job {submission.id} ended before python began: {said}; its log: {log}")

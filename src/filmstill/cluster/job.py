@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import filmstill
 from filmstill.cluster import slurm
+from filmstill.cluster.meeting import meet
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.load import section
 from filmstill.params.shared import Compute
@@ -86,12 +87,9 @@ class Job:
             workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
-        from submitit.helpers import TorchDistributedEnvironment
-
         from filmstill.runtime import distributed  # after seconds, in which SLURM may want the node: all is on record
 
-        # All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        meet()
         distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
         runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
         distributed.barrier()
@@ -201,7 +199,7 @@ def left(folder: Path) -> int:
 def over_limit(stage: str, folder: Path) -> str:
     return (
         f"{stage}: its job lost a node or a process more often than max_requeues of cluster.yaml allows; look at the "
-        f"logs in {folder}, then run `dvc repro`, which goes on from the last checkpoint"
+        f"logs in {folder}, then run `dvc repro`, which goes on from what is saved"
     )
 
 

@@ -9,7 +9,7 @@ from filmstill.cluster.config import STAGES
 from filmstill.cluster.follow import state
 from filmstill.cluster.job import ended
 from filmstill.cluster.shard_logs import log_of_job, logs
-from filmstill.cluster.submit import RECORD, Submission, latest, recorded
+from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest, next_run, note_cancelled, recorded
 from filmstill.errors import FilmstillError
 from filmstill.runtime import workbench
 from filmstill.runtime.job_folder import REPORT
@@ -63,13 +63,24 @@ def cancel_jobs(stage: str | None) -> None:
     root = workbench.repository()
     try:
         jobs = [job for job in slurm.alive_of(root) if stage in (None, _stage_and_key(job)[0])]
-        for job in jobs:
-            slurm.cancel(job.id)
-            print(f"cancelled job {job.id} ({job.name}); `dvc repro` goes on from its last checkpoint")
+        if jobs:
+            slurm.cancel(*(job.id for job in jobs))
     except slurm.Unreachable as error:
         raise FilmstillError(f"cancel: SLURM's controller does not answer ({error}); try again when it does") from None
+    works: dict[Path, list[str]] = {}
+    for job in jobs:
+        works.setdefault(workbench.WORK.joinpath(*_stage_and_key(job)), []).append(job.id)
+    for work, ids in works.items():
+        if folder := latest(work):
+            note_cancelled(folder)
+        then = f"; `dvc repro` {next_run(work)}" if work.parent.name in STAGES else ""  # not of `cluster check`
+        print(f"cancelled {_counted(ids)} of {work.parent.name} in {work}{then}")
     if not jobs:
         print(f"no job of {stage or 'this repository'} waits or runs")
+
+
+def _counted(ids: list[str]) -> str:
+    return f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs ({', '.join(ids)})"
 
 
 def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
@@ -106,7 +117,8 @@ def _past_shards(live: set[str]) -> list[Known]:
 def _ended(submission: Submission) -> Known:
     folder = Path(submission.folder)
     end = ended(folder)
-    how = f"{end['outcome']} {end['message']}".strip() if end else "gone, not finished"
+    gone = "cancelled" if (folder / CANCELLED).exists() else "gone, not finished"
+    how = f"{end['outcome']} {end['message']}".strip() if end else gone
     stage, key = folder.parts[-4:-2]
     return Known(stage, key, submission.id, how, "", _progress(folder), str(submission.log("err")))
 

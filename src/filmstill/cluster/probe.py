@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 import filmstill
+from filmstill.cluster.meeting import meet
 from filmstill.runtime.files import write_json
 
 LOGIN = "login"  # the file that the login keeps writing its time to
@@ -59,9 +60,7 @@ class Report:
 
 def main(folder: Path) -> None:
     """Write report-<rank>.json, and again with what came next: a process that is killed meanwhile has reported."""
-    from submitit.helpers import TorchDistributedEnvironment
-
-    world = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    world = meet()
     report = Report(
         node=os.environ["SLURMD_NODENAME"],
         host=platform.node(),

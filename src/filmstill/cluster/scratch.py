@@ -43,10 +43,12 @@ def refuse_unshared(cluster: Cluster, root: Path, nodes: dict[str, tuple[str, st
 def use_scratch(cluster: Cluster, root: Path) -> None:
     """Make `.work` of the repository a link into the shared scratch, where cluster.yaml names one.
 
-    Raises FilmstillError, with what to do, where `.work` holds work or leads elsewhere.
+    Raises FilmstillError, with what to do, for a scratch that is missing or not writable, and where `.work` holds work
+    or leads elsewhere.
     """
     if cluster.scratch is None:
         return
+    _refuse_unwritable(Path(cluster.scratch))
     work, target = root / WORK, Path(cluster.scratch) / f"{root.resolve().name}-{tag(root)}"
     if work.is_symlink() and work.resolve() != target.resolve():
         raise FilmstillError(

@@ -150,9 +150,9 @@ def find(job_id: str) -> Job | None:
     return jobs[0] if jobs else None
 
 
-def cancel(job_id: str) -> None:
-    """End a job; nothing happens to one that is over."""
-    run("scancel", job_id)
+def cancel(*job_ids: str) -> None:
+    """End jobs; nothing happens to one that is over."""
+    run("scancel", *job_ids)
 
 
 def requeue(job_id: str) -> None:

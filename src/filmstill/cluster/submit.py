@@ -22,6 +22,7 @@ from filmstill.runtime.files import write_json
 from filmstill.runtime.stage import Stage
 
 JOBS, RECORD = "jobs", "job.json"  # in the work folder: what submissions write, and which there were
+CANCELLED = "cancelled"  # in a submission's folder, once somebody has seen it
 ENDLESS = 10**6  # submitit's own limit of time-outs; max_requeues of cluster.yaml counts what is no time-out
 
 
@@ -48,6 +49,21 @@ def recorded(work: Path) -> list[Submission]:
     with suppress(OSError, ValueError, TypeError):  # lost or damaged: a job that is alive is found by its name
         return [Submission(**facts) for facts in json.loads((work / RECORD).read_text())]
     return []
+
+
+def note_cancelled(folder: Path) -> None:
+    """Put on record that the job of a submission's folder was cancelled, which SLURM forgets in minutes."""
+    with suppress(OSError):  # a full disk: then it is gone, and nobody knows why
+        (folder / CANCELLED).touch()
+
+
+def next_run(work: Path) -> str:
+    """What the next `dvc repro` does with a work folder whose job is gone."""
+    steps = [int(path.name.removeprefix("step-")) for path in (work / "checkpoints").glob("step-*")]
+    if steps:
+        return f"goes on from the last checkpoint, step {max(steps)}"
+    made = len(list((work / "shards").glob("*.safetensors")))
+    return f"keeps the {made} shards that are made, and makes the rest" if made else "begins anew: nothing is saved yet"
 
 
 def alive(stage: Stage, root: Path) -> Submission | None:

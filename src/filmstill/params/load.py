@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
@@ -75,7 +75,8 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = _dotted(name, getattr(error, "full_key", None) or "")
-        raise FilmstillError(f"{where}: {key}: {str(error).splitlines()[0]} (allowed keys: {known})") from None
+        why = "no such key" if isinstance(error, ConfigKeyError) else str(error).splitlines()[0]
+        raise FilmstillError(f"{where}: {key}: {why} (allowed keys: {known})") from None
     except FilmstillError as error:
         raise FilmstillError(f"{where}: {_dotted(name, str(error))}") from None
 

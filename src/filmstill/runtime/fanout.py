@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from filmstill.cluster.config import SLURM, read_cluster
+from filmstill.cluster.shard_logs import logs
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
@@ -29,15 +30,14 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, de
     """
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
-    for path in filter(Path.exists, paths):
-        _remove_if_damaged(path)
+    _remove_damaged(label, [path for path in paths if path.exists()])
     cluster = read_cluster()
     if cluster.executor == SLURM:
         from filmstill.cluster.shards import make_as_jobs
 
         make_as_jobs(label, work, shards, items, unit, cluster)
     else:
-        if (work / "logs" / "slurm").exists():
+        if logs(work).exists():
             from filmstill.cluster.shards import refuse_beside_jobs
 
             refuse_beside_jobs(label, work)
@@ -135,13 +135,18 @@ class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
                     process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
 
 
-def _remove_if_damaged(shard: Path) -> None:
-    """A shard of an earlier run that does not prove itself is made again."""
-    try:
-        load_tensors(shard)
-    except FilmstillError as error:
-        print(f"warning: {error}; it is made again", file=sys.stderr)
-        shard.unlink()
+def _remove_damaged(label: str, shards: list[Path]) -> None:
+    """Shards of an earlier run that do not prove themselves are made again."""
+    if not shards:
+        return
+    with progress(f"{label}, made before", len(shards), unit="shard") as bar:
+        for shard in shards:
+            try:
+                load_tensors(shard)
+            except FilmstillError as error:
+                print(f"warning: {error}; it is made again", file=sys.stderr)
+                shard.unlink()
+            bar.update()
 
 
 def _why(label: str, work: Path, shards: list[str]) -> str:

@@ -15,7 +15,8 @@ from filmstill.errors import writing_failed
 def replacing(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it over `path` when the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")  # of several machines one pid each is no name
+    # A random name: processes of several machines that write here may have one and the same pid.
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

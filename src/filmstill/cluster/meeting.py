@@ -1,0 +1,29 @@
+"""Where the processes of a job meet: submitit's environment for torch.distributed, with a port that stays free.
+
+Notable: submitit's own port lies among those that Linux lends to outgoing connections, so that on a busy node it may be
+taken when the first process wants to listen; two jobs on one node never have the same one here.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from submitit.helpers import TorchDistributedEnvironment
+
+PORTS = range(24000, 32768)  # below Linux's ip_local_port_range
+
+
+def meet() -> "TorchDistributedEnvironment":
+    """Export RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT; one that `setup` sets stays.
+
+    All of a node's GPUs stay visible, as SLURM numbers them: LOCAL_RANK tells which one is this process's.
+    """
+    from submitit.helpers import TorchDistributedEnvironment
+
+    os.environ.setdefault("MASTER_PORT", str(port(os.environ["SLURM_JOB_ID"])))
+    return TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+
+
+def port(job_id: str) -> int:
+    """A job's: ids of jobs at work at one time are not so far apart that two would have one."""
+    return PORTS[int(job_id) % len(PORTS)]
