@@ -12,7 +12,7 @@ from filmstill.errors import FilmstillError
 DATABASE_PASSWORD = "slurm"  # of a database that listens on 127.0.0.1 alone and lives as long as the cluster
 SOCKET = 107  # letters of a Unix socket's path
 GRACE_SECONDS = 20  # from a preemption's signal to its kill
-KILL_SECONDS = 5  # from TERM to KILL where a job is cancelled
+KILL_SECONDS = 2  # from TERM to KILL where a job is cancelled
 
 
 def refuse_long(folder: Path, nodes: list[str]) -> None:

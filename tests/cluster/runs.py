@@ -21,7 +21,7 @@ from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
 ONLY = ("--force", "--single-item", "distill")
-DISTILL = {"updates": 12, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
+DISTILL = {"updates": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
 
 
@@ -100,7 +100,7 @@ class Repository:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """While the block runs, the job's two processes stand still; signals wait for them."""
+        """While the block runs, the job's two processes stand still, and signals wait for them: it cannot end."""
         processes = [self.process(rank) for rank in ("0", "1")]
         for process in processes:
             process.suspend()

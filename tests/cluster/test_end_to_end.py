@@ -4,6 +4,7 @@ One repository, one training of Self-Forcing on two nodes; every test makes it a
 compares the bytes of the student with those of the undisturbed run.
 """
 
+import re
 import signal
 import subprocess
 
@@ -54,21 +55,26 @@ def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
     next run goes on from the one before."""
     repro = again.repro(*ONLY)
     repro.until_step("distill", 1)
-    repro.kill()
-    (again.work("distill") / "job.json").unlink()
-    (job,) = again.jobs()
-    repro = again.repro(*ONLY)
-    repro.until(lambda: f"attached to job {job}" in repro.said)
-    repro.until_step("distill", 3)
-    repro.stage_process().send_signal(signal.SIGTERM)
-    assert repro.process.wait(30) != 0
-    assert f"job {job} goes on without this process; `dvc repro` attaches to it" in repro.said
-    assert again.jobs() == [job] and again.starts("distill") == 1
-    repro = again.repro(*ONLY)
-    repro.until_step("distill", 5)
-    assert f"cancelled job {job}" in again.filmstill("cancel", "distill").stdout
+    with again.frozen():
+        repro.kill()
+        (again.work("distill") / "job.json").unlink()
+        (job,) = again.jobs()
+        repro = again.repro(*ONLY)
+        repro.until(lambda: f"attached to job {job}" in repro.said)
+    again.trains_on(repro)
+    with again.frozen():
+        repro.stage_process().send_signal(signal.SIGTERM)
+        assert repro.process.wait(30) != 0
+        assert f"job {job} goes on without this process; `dvc repro` attaches to it" in repro.said
+        assert again.jobs() == [job] and again.starts("distill") == 1
+        repro = again.repro(*ONLY)
+        repro.until(lambda: f"attached to job {job}" in repro.said)
+    again.trains_on(repro)
+    cancelled = again.filmstill("cancel", "distill").stdout
+    assert f"cancelled job {job} of distill" in cancelled and "goes on from the last checkpoint, step " in cancelled
     assert repro.ends() != 0
     assert f"job {job} was cancelled; `dvc repro` goes on from the last checkpoint" in repro.said
+    assert re.search(rf"{job} +cancelled ", again.filmstill("jobs").stdout)
     newest = max((again.work("distill") / "checkpoints").glob("step-*"))
     part = max(newest.glob("*.safetensors"))
     part.write_bytes(part.read_bytes()[:-1])

@@ -102,7 +102,8 @@ def test_a_shard_has_a_gpu_of_its_own_and_the_setup_that_was_asked_for(repositor
     gpus = {(repository.work / "logs" / f"pairs-000{n}.log").read_text().partition(",")[0] for n in range(2)}
     assert gpus == {"sees GPU 0", "sees GPU 1"}  # one each, though eight were asked for a node
     shown = " ".join(repository.start(sys.executable, "-m", "filmstill", "jobs").communicate()[0].split())
-    assert re.search(r"ode_pairs │ \w+ │ \d+ jobs │ over, 2 shards made", shown), shown
+    assert re.search(r"ode_pairs \d+ jobs over, 2 shards made", shown), shown
+    assert re.search(r"log of \d+ jobs: \.work/ode_pairs/\w+/logs/slurm", shown), shown
 
 
 def test_killed_and_its_job_requeued_no_shard_is_made_twice(repository: Repository):

@@ -20,16 +20,16 @@ class Known:
     """A job as its queue or its record in the work folder shows it."""
 
     stage: str
-    key: str
-    id: str
+    id: str  # or how many
     state: str
     requeues: str
     progress: str  # 12/30 step
-    log: str
+    log: str  # in the work folder, which names stage and key
 
 
 def show_jobs() -> None:
     """Print the table of live jobs, and of all that were ever submitted from the work folders."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -48,12 +48,14 @@ def show_jobs() -> None:
     if not known:
         console.print("no job of this repository: cluster.yaml says whether `dvc repro` submits any")
         return
-    table = Table("stage", "key", "job", "state", "requeued", "progress", "log")
-    for column in table.columns:  # on a narrow terminal the log goes on below, and names stay whole
-        column.overflow, column.no_wrap = "fold", column.header in ("stage", "job", "progress")
+    table = Table("stage", "job", "state", "requeued", "progress", box=SIMPLE_HEAD)
+    for column in table.columns:  # on a narrow terminal a long state goes on below
+        column.no_wrap = column.header != "state"
     for job in known:
-        table.add_row(job.stage, job.key, job.id, job.state, job.requeues, job.progress, job.log)
+        table.add_row(job.stage, job.id, job.state, job.requeues, job.progress)
     console.print(table)
+    for job in known:
+        console.print(f"log of {job.id}: {job.log}", soft_wrap=True)
 
 
 def cancel_jobs(stage: str | None) -> None:
@@ -92,7 +94,7 @@ def _live(job: slurm.Job) -> Known:
     work = workbench.WORK / stage / key
     folder = latest(work)
     log = Submission(job.name, job.id, str(folder)).log("err") if folder else log_of_job(work, job.id)
-    return Known(stage, key, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
+    return Known(stage, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
 
 
 def _past(live: set[str]) -> list[Known]:
@@ -109,8 +111,8 @@ def _past_shards(live: set[str]) -> list[Known]:
         over = {log.stem for log in logs(work).glob("*/*/*.log")} - live
         made = len(list((work / "shards").glob("*.safetensors")))
         if over:
-            (stage, key), jobs = work.parts[-2:], f"{len(over)} jobs"
-            known.append(Known(stage, key, jobs, f"over, {made} shards made", "", "", str(logs(work))))
+            jobs = f"{len(over)} jobs"
+            known.append(Known(work.parent.name, jobs, f"over, {made} shards made", "", "", str(logs(work))))
     return known
 
 
@@ -119,8 +121,7 @@ def _ended(submission: Submission) -> Known:
     end = ended(folder)
     gone = "cancelled" if (folder / CANCELLED).exists() else "gone, not finished"
     how = f"{end['outcome']} {end['message']}".strip() if end else gone
-    stage, key = folder.parts[-4:-2]
-    return Known(stage, key, submission.id, how, "", _progress(folder), str(submission.log("err")))
+    return Known(folder.parts[-4], submission.id, how, "", _progress(folder), str(submission.log("err")))
 
 
 def _progress(folder: Path | None) -> str:
