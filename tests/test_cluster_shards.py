@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
-from filmstill.cluster import shards, slurm
+from filmstill.cluster import shards, slurm, submit_shards
+from filmstill.cluster.shard_logs import last_jobs, logs
 from filmstill.errors import FilmstillError
 
 JOB = slurm.Job("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
@@ -39,6 +40,18 @@ def test_the_end_of_a_job_last_seen_alive_is_asked_for(monkeypatch):
     assert shards._end(None, {}) is None
 
 
+def test_a_job_that_another_process_submitted_speaks_for_its_shard(tmp_path: Path):
+    """Failed, it is not made again by whoever waited for it instead."""
+    for job, wildcard in (("9", "0001"), ("10", "0001"), ("11", "0002"), ("12", "0001")):
+        (logs(tmp_path) / "rule" / wildcard).mkdir(parents=True, exist_ok=True)
+        (logs(tmp_path) / "rule" / wildcard / f"{job}.log").touch()
+    jobs = last_jobs(tmp_path, ["pairs-0001", "pairs-0003"], ["9", "10", "11", "99"])
+    assert jobs == {"pairs-0001": "10"}
+    failed = replace(JOB, id="10", state="FAILED")
+    with pytest.raises(FilmstillError, match=r"ode_pairs: shard pairs-0001 failed: job 10 said nothing"):
+        shards._refuse_to_repeat("ode_pairs", tmp_path, "pairs-0001", jobs["pairs-0001"], failed, 0, "")
+
+
 def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch):
     work = tmp_path / ".work/ode_pairs/0123"
     name = shards._name("ode_pairs", work)
@@ -52,6 +65,6 @@ def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch)
 
 @pytest.mark.parametrize("value", ["H100-Jan", "two words-J", "a'b"])
 def test_a_value_that_looks_like_a_flag_to_the_plugin_reaches_sbatch_as_it_is(value: str):
-    flag = shards._flag("reservation", value)
+    flag = submit_shards._flag("reservation", value)
     validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=flag)))
     assert shlex.split(flag) == [f"--reservation={value}"]

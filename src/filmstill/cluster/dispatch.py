@@ -14,7 +14,7 @@ from typing import Any
 from filmstill.cluster import slurm
 from filmstill.cluster.config import LOCAL, Cluster, read_cluster
 from filmstill.cluster.follow import follow
-from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, has_left, left, over_limit
+from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, has_left, last_start, left, over_limit
 from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, alive, latest, next_run, note_cancelled, submit
 from filmstill.errors import FilmstillError, GateError
@@ -130,7 +130,8 @@ def losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: C
     if state == "CANCELLED":
         note_cancelled(folder)
         raise FilmstillError(f"{stage}: job {submission.id} was cancelled; `dvc repro` {next_run(folder.parents[1])}")
-    if state == "TIMEOUT" and not has_left(folder, job.restarts if job else 0):
+    # Accounting, where it alone still knows of the job, does not count its starts.
+    if state == "TIMEOUT" and not has_left(folder, max(job.restarts if job else 0, last_start(folder))):
         raise FilmstillError(
             f"{stage}: job {submission.id} met its time limit before it could save: a step and a checkpoint take "
             f"longer than signal_seconds ({cluster.asked(stage).signal_seconds}); set more in cluster.yaml (log: {log})"

@@ -50,7 +50,8 @@ def _over(
     while True:
         board.look()
         now = time.monotonic()
-        if ended(Path(submission.folder)) is None:
+        waits = job is not None and job.state == "PENDING"  # somebody has put it back: its end is an earlier start's
+        if waits or ended(Path(submission.folder)) is None:
             deadline = float("inf")
         else:
             deadline = min(deadline, now + SECONDS_TO_END)
@@ -125,12 +126,12 @@ class Board:
         for log, start in self.read.items():
             with suppress(FileNotFoundError), log.open("rb") as file:
                 file.seek(start)
-                lines = file.read().splitlines(keepends=True)
-                whole = [line for line in lines if line.endswith(b"\n")]
-                self.read[log] += sum(map(len, whole))
-                for line in whole:
-                    if not line.startswith(b"submitit "):  # its own notes
-                        self._print(line.decode(errors="replace"))
+                whole, newline, _ = file.read().rpartition(b"\n")
+                self.read[log] += len(whole + newline)
+                for line in whole.split(b"\n") if newline else ():
+                    shown = line.rstrip(b"\r").rpartition(b"\r")[2]  # of a bar that was redrawn, the last state
+                    if not shown.startswith(b"submitit "):  # its own notes
+                        self._print(shown.decode(errors="replace") + "\n")
         with suppress(OSError, ValueError):  # it is being replaced, on another machine
             self._draw(**json.loads(self.report.read_text()))
 

@@ -79,6 +79,7 @@ class Job:
         """Make the stage's `out`; the first process puts on record what it was made from."""
         stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
+            _end_if_superseded()
             write_text(self.folder / START, str(restarts()))
             self._refuse_restarts()
             inputs = self._inputs()
@@ -95,6 +96,7 @@ class Job:
         distributed.barrier()
         if rank == 0:
             self._inputs()
+            _end_if_superseded()
             write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
         distributed.stop()
 
@@ -125,6 +127,7 @@ class Job:
         if rank != 0:
             time.sleep(SECONDS_TO_REQUEUE)
         while time.monotonic() < end:
+            _end_if_superseded()  # or it would be the next start that goes back
             try:
                 slurm.requeue(os.environ["SLURM_JOB_ID"])
             except (FilmstillError, slurm.Unreachable) as error:  # or SLURM has done it already
@@ -189,6 +192,13 @@ def began(folder: Path) -> bool:
 def has_left(folder: Path, start: int) -> bool:
     """Whether that start of the job left in order."""
     return (folder / f"{LEFT}{start}").exists()
+
+
+def last_start(folder: Path) -> int:
+    """Which start of the job came as far as python last: 0 is the first."""
+    with suppress(OSError, ValueError):
+        return int((folder / START).read_text())
+    return 0
 
 
 def left(folder: Path) -> int:

@@ -6,15 +6,11 @@ restarts. So SLURM's queue is the one record of what runs, and a run that takes 
 run does: wait for the shards' jobs that are alive, then ask for the shards that are missing.
 """
 
-import os
 import re
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +18,19 @@ import psutil
 from tqdm import tqdm
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import Asked, Cluster
+from filmstill.cluster.config import Cluster
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.shard_logs import log_of_job, logs
+from filmstill.cluster.shard_logs import last_jobs, log_of_job, logs
+from filmstill.cluster.submit_shards import submit_shards
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.fanout import done, snakemake
-from filmstill.runtime.files import write_text
+from filmstill.runtime.fanout import done
 from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
+from filmstill.runtime.stage import dvc_ancestor, has_gone
 
 TRIES = 2  # of a shard whose job was lost, or refused by a limit of the queue
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # ends of a job that say nothing against the next
 FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
-SECONDS_TO_SUBMIT = 60.0  # one sbatch
-SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
-REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
 STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in SLURM's log of a job
 ADVICE = {
     "TIMEOUT": "; raise stages.{}.time in cluster.yaml",
@@ -57,12 +51,13 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     tries: Counter[str] = Counter()
     jobs: dict[str, str] = {}  # by shard, the last
     known: Known = {}  # jobs by id, other processes' too, as last seen
-    refusal = ""
+    refusal, parent = "", dvc_ancestor()
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
                 try:
-                    _wait(bar, stage, name, work, cluster, known)
+                    _wait(bar, stage, name, work, cluster, known, parent)
+                    jobs = last_jobs(work, shards, known.keys() - jobs.values()) | jobs  # other processes' too
                     todo = _missing(work, shards)
                     if not todo:
                         return
@@ -75,7 +70,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                     bar.set_postfix(refresh=False, jobs=f"SLURM does not answer: {error}")
                     time.sleep(cluster.poll_seconds)
                     continue
-                submitted, refusal = _submit(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
+                submitted, refusal = submit_shards(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
                 tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
                 jobs |= submitted
                 known |= dict.fromkeys(submitted.values())
@@ -110,9 +105,16 @@ def _name(stage: str, work: Path) -> str:
     return slurm.job_name(stage, work.name, Path.cwd()).replace(".", "-")
 
 
-def _wait(bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: Known) -> None:
-    """Return when no job of that name is alive; the bar shows what they report, and who failed is told at once."""
+def _wait(
+    bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: Known, parent: psutil.Process | None
+) -> None:
+    """Return when no job of that name is alive; the bar shows what they report, and who failed is told at once.
+
+    Raises Interrupted when `parent`, the dvc that runs this stage, has gone.
+    """
     while True:
+        if has_gone(parent):
+            raise Interrupted("dvc has gone", signal.SIGTERM)
         before = _failed(known)
         alive = _alive(name, known)
         for number in sorted(_failed(known) - before):
@@ -190,85 +192,6 @@ def _missing(work: Path, shards: list[str]) -> list[str]:
     """By a listing: opening the folder makes NFS look for what other machines wrote; asking for a file does not."""
     there = {path.stem for path in (work / "shards").glob("*.safetensors")}
     return [shard for shard in shards if shard not in there]
-
-
-def _submit(name: str, work: Path, shards: list[str], asked: Asked, poll_seconds: float) -> tuple[dict[str, str], str]:
-    """Let Snakemake submit a job for each shard: the ids of those that SLURM took, by shard; why it took no others."""
-    for shard in shards:
-        log_of(work, shard).unlink(missing_ok=True)  # of an earlier try: it must not speak for this one
-    # Snakemake's own check of an account fails where there is no accounting, sbatch's does not.
-    account = {"SBATCH_ACCOUNT": asked.account} if asked.account else {}
-    with (work / "snakemake.log").open("a+") as log:
-        begin = log.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            _command(name, work, shards, asked),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            close_fds=False,  # it holds the work folder's flock for as long as it submits
-            start_new_session=True,  # so that Ctrl-C does not cut off an sbatch
-            env={**slurm.environment(), **account},
-        )
-        try:
-            if process.wait() != 0:
-                time.sleep(poll_seconds)  # killed, it may have left an sbatch that is about to end
-        except BaseException:
-            _stop(process)
-            raise
-        log.seek(begin)
-        said = log.read()
-    by_wildcard = {shard.partition("-")[2]: shard for shard in shards}
-    refused = REFUSED.findall(said)
-    return (
-        {by_wildcard[Path(path).parent.name]: job for job, path in SUBMITTED.findall(said)},
-        f"{''.join(refused[-1]) if refused else 'Snakemake failed'} (log: {work / 'snakemake.log'})",
-    )
-
-
-def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str]:
-    python = work.resolve() / "python.sh"
-    write_text(python, "\n".join([*asked.setup, f'exec {asked.python or shlex.quote(sys.executable)} "$@"', ""]))
-    return [
-        *snakemake(work, "slurm"),
-        *("--config", f"root={Path.cwd()}", f"cpus={asked.cpus_per_task}", f"python=bash {shlex.quote(str(python))}"),
-        *("--slurm-jobname-prefix", name),
-        *("--slurm-logdir", str(logs(work.resolve()))),
-        *("--default-resources", *_resources(asked)),
-        *("--", *(f"shards/{shard}.safetensors" for shard in shards)),
-    ]
-
-
-def _resources(asked: Asked) -> list[str]:
-    """What Snakemake asks of SLURM for each shard: one process on one node, with one GPU where the stage has GPUs."""
-    extra = {"gpus-per-node": 1 if asked.gpus_per_node else None, **asked.sbatch}
-    gres = extra.pop("gres", None)  # the plugin has a resource of its own for it, and refuses it elsewhere
-    wanted = {
-        "runtime": -(-asked.seconds // 60),  # minutes
-        "mem_mb": asked.memory_gb * 1024 if asked.memory_gb else None,
-        "nodes": 1,
-        "slurm_partition": asked.partition,
-        "qos": asked.qos,
-        "gres": gres,
-        "constraint": asked.constraint,
-        "slurm_extra": " ".join(_flag(name, value) for name, value in extra.items() if value not in (None, False)),
-    }
-    return [f"{name}={value!r}" for name, value in wanted.items() if value]
-
-
-def _flag(name: str, value: Any) -> str:
-    flag = f"--{name.replace('_', '-')}"
-    # The plugin takes any -J, within a reservation's name too, for a job's name; to a shell the quotes are nothing.
-    return flag if value is True else f"{flag}={shlex.quote(str(value))}".replace("-J", "-''J")
-
-
-def _stop(snakemake: subprocess.Popen) -> None:
-    """Kill Snakemake and wait for its last sbatch: then SLURM's queue shows every job that there will be."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(snakemake.pid)
-        process.suspend()
-        sbatch = process.children(recursive=True)
-        process.kill()
-        psutil.wait_procs(sbatch, SECONDS_TO_SUBMIT)
-    snakemake.wait()
 
 
 def _why(stage: str, work: Path, shard: str, job: str, ended: slurm.Job | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.workbench import WORK
 
 TIMEOUT = 60  # s; the commands themselves give up after some 20 s, but wait for a hanging munge for ever
 SEPARATOR = "\x1f"  # a control character: in no name of a job, and hardly in a folder's
@@ -132,8 +133,9 @@ def alive_of(root: Path) -> list[Job]:
     """This repository's jobs that wait or run, shards' too; a clone elsewhere has a tag of its own."""
     named = ((job, parse_name(job.name)) for job in queued())
     here = [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
-    # Its four digits may be another clone's too.
-    return [job for job in here if Path(job.folder).resolve().is_relative_to(root.resolve())]
+    # Its four digits may be another clone's too. A shard's folder is its work folder, which may be in a scratch.
+    folders = (root.resolve(), (root / WORK).resolve())
+    return [job for job in here if any(Path(job.folder).resolve().is_relative_to(folder) for folder in folders)]
 
 
 def find(job_id: str) -> Job | None:

@@ -9,12 +9,13 @@ import json
 import os
 import shlex
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import Cluster
+from filmstill.cluster.config import Asked, Cluster
 from filmstill.cluster.job import Job
 from filmstill.cluster.preflight import sbatch_flags
 from filmstill.errors import FilmstillError, Interrupted, writing_failed
@@ -95,9 +96,7 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
 
     asked, folder = cluster.asked(stage.name), _new_folder(stage.work)
     name = slurm.job_name(stage.name, stage.work.name, root)
-    executor = AutoExecutor(
-        root / folder, cluster="slurm", slurm_max_num_timeout=ENDLESS, slurm_python=asked.python or None
-    )
+    executor = AutoExecutor(root / folder, cluster="slurm", slurm_max_num_timeout=ENDLESS, slurm_python=_python(asked))
     executor.update_parameters(
         slurm_setup=[f"export PYTHONPATH={shlex.quote(str(root / 'src'))}", *asked.setup],
         # srun has not taken cpus-per-task over from sbatch since 22.05; a site's WaitTime would end the last process.
@@ -119,6 +118,11 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
     except OSError as error:
         raise writing_failed(root / folder, error) from error
     return _recorded(stage.work, Submission(name, submitted.job_id, str(folder)))
+
+
+def _python(asked: Asked) -> str:
+    """What starts a process, to which SLURM's warning is no death before it can answer: while it is imported."""
+    return f'bash -c \'trap "" USR2; exec "$@"\' -- {asked.python or shlex.quote(sys.executable)}'
 
 
 def _new_folder(work: Path) -> Path:

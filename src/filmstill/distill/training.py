@@ -83,14 +83,15 @@ def train(
     Raises FilmstillError when the loss is not finite or explodes, Interrupted when told to stop.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
-    done = saved = checkpoints.load_latest(state.allocated)
+    done = checkpoints.load_latest(state.allocated)
     curves = Curves(folder / "curves", done) if is_first() else None
     losses = agreed(curves.values("loss") if curves else [])
     with closing(checkpoints), stop_requested() as stopping, Statistics.of(worth, folder) as statistics:
         with progress(label, rhythm.steps, done) as bar:
             for index in range(done, rhythm.steps):
                 scalars = step(index)
-                _check(label, scalars, losses[-WINDOW:], index, saved)
+                stop = stopping()  # once a step, before it leaves a trace: this start may have been given up
+                _check(label, scalars, losses[-WINDOW:], index, checkpoints)
                 losses.append(scalars["loss"])
                 if curves:
                     curves.log(index, scalars)
@@ -98,16 +99,14 @@ def train(
                 bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
                 statistics.add(index)
                 finished = index + 1
-                stop = stopping()  # once a step: a signal that comes later is answered after the next one
                 # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
                 if finished % rhythm.sheet_every == 0 or finished == rhythm.steps:
                     with part("sheets"), torch.no_grad():
                         draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
                 if finished % rhythm.checkpoint_every == 0 or finished == rhythm.steps or stop:
                     with part("saving"):
-                        _save(label, checkpoints, state, curves, finished, saved)
+                        _save(label, checkpoints, state, curves, finished)
                     statistics.report(label, rhythm.steps - finished)
-                    saved = finished
                 if stop:
                     checkpoints.wait()
                     if is_first():
@@ -120,12 +119,10 @@ def train(
     return losses
 
 
-def _save(
-    label: str, checkpoints: Checkpoints, state: TrainState, curves: Curves | None, finished: int, saved: int
-) -> None:
+def _save(label: str, checkpoints: Checkpoints, state: TrainState, curves: Curves | None, finished: int) -> None:
     """Start to write a checkpoint, once what it stands on is known to be good and on disk."""
     tensors = state.tensors()
-    _check_tensors(label, tensors, finished - 1, saved)
+    _check_tensors(label, tensors, finished - 1, checkpoints)
     if curves:
         curves.flush()
     checkpoints.save(finished, tensors)
@@ -144,25 +141,25 @@ def _allocate(optimizer: Optimizer) -> None:
         group["lr"] = rate
 
 
-def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, saved: int) -> None:
+def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, checkpoints: Checkpoints) -> None:
     """A checkpoint is a good one: the loss of a step says nothing of the update that follows it."""
     spoilt = (name for name, tensor in tensors.items() if not local(tensor).isfinite().all())
     if name := first_said(next(spoilt, None)):
         raise FilmstillError(
-            f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step {saved}: "
-            "lower the learning rate, or look at the curves beside it"
+            f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step "
+            f"{checkpoints.newest()}: lower the learning rate, or look at the curves beside it"
         )
 
 
-def _check(label: str, scalars: dict[str, float], recent: list[float], index: int, saved: int) -> None:
+def _check(label: str, scalars: dict[str, float], recent: list[float], index: int, checkpoints: Checkpoints) -> None:
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FilmstillError(
-                f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step {saved}: "
-                "lower the learning rate, or look at the curves beside it"
+                f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step "
+                f"{checkpoints.newest()}: lower the learning rate, or look at the curves beside it"
             )
     if len(recent) >= LEAST and abs(scalars["loss"]) > EXPLODES * (usual := median(map(abs, recent))):
         raise FilmstillError(
             f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
-            f"{usual:.3g}; stopped, the last good checkpoint is step {saved}: lower the learning rate"
+            f"{usual:.3g}; stopped, the last good checkpoint is step {checkpoints.newest()}: lower the learning rate"
         )

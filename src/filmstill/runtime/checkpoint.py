@@ -73,6 +73,12 @@ class Checkpoints:
         if self._saving is not None:
             wait([self._saving])
 
+    def newest(self) -> int:
+        """The step of the newest checkpoint, once the one that is being written is there or has failed; 0: none."""
+        with suppress(Exception):  # whoever asks has a worse thing to tell
+            self.wait()
+        return max(self.steps(), default=0)
+
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int:
         """Fill `tensors()` from the newest good checkpoint and return its step; 0 when there is none.
 
