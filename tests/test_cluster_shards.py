@@ -68,3 +68,17 @@ def test_a_value_that_looks_like_a_flag_to_the_plugin_reaches_sbatch_as_it_is(va
     flag = submit_shards._flag("reservation", value)
     validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=flag)))
     assert shlex.split(flag) == [f"--reservation={value}"]
+
+
+def test_jobs_of_shards_are_this_repository_s_wherever_its_work_lies(tmp_path: Path, monkeypatch):
+    """Their folder is the work folder, by its real path; a clone may have the same tag."""
+    root, scratch = tmp_path / "repository", tmp_path / "scratch"
+    root.mkdir()
+    (scratch / "ode_pairs/0123").mkdir(parents=True)
+    (root / ".work").symlink_to(scratch)
+    name = f"{shards._name('ode_pairs', Path('.work/ode_pairs/0123'))}_1"
+    monkeypatch.setattr(slurm, "tag", lambda root: slurm.parse_name(name)[2])
+    job = replace(JOB, name=name, folder=str(scratch / "ode_pairs/0123"))
+    training = replace(job, id="8", folder=str(root))
+    knows(monkeypatch, job, training, replace(job, id="9", folder=str(tmp_path / "clone")))
+    assert slurm.alive_of(root) == [job, training]

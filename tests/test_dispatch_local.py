@@ -176,3 +176,14 @@ def test_a_wait_shows_new_whole_lines_the_state_when_it_changes_and_the_bar(tmp_
         "half a line",
     ]
     assert "an error" in lines and "submitit" not in said and "before" not in said and "3/5" in said
+
+
+def test_a_log_is_shown_line_by_line_however_its_bars_were_drawn(tmp_path, capsys):
+    submission = Submission("distill-0.abcd", "7", str(tmp_path))
+    board, log = Board("distill", submission), submission.log("err")
+    with log.open("ab") as file:
+        for written in (b"10%\r20%\rdone\nne", b"xt\r\nlast, without an end"):
+            file.write(written)
+            file.flush()
+            board.look()
+    assert capsys.readouterr().err == "done\nnext\n"

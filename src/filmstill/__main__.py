@@ -96,7 +96,7 @@ def _add_plan(commands: Commands) -> None:
 
 def _add_cluster(commands: Commands) -> None:
     cluster = commands.add_parser("cluster", help="check: what a short job on the cluster of cluster.yaml sees")
-    cluster.add_argument("what", choices=["check"], help="check: submit a job of a minute, and say what to fix")
+    cluster.add_argument("what", choices=["check"], help="check: submit a job of about a minute, and say what to fix")
     cluster.add_argument(
         "--wait", type=float, default=10.0, metavar="MINUTES", help="for the job to start; then it is cancelled (10)"
     )

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from lab import Lab
 from lab_host import ACCOUNTING, missing
-from runs import DISTILL, STUDENT, Repository, at_work
+from runs import DISTILL, STARTED, STUDENT, Repository, at_work, kill
 
 from lanes import made_once
 from repository import clone, commit, run
@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First the file that makes the repository which others copy, last those that would wait for it."""
     turns = {"test_end_to_end.py": 0, "test_fanout.py": 2, "test_two_at_once.py": 3}
     items.sort(key=lambda item: turns.get(item.path.name, 1))
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits() -> Iterator[None]:
+    """What a failed test leaves is ended."""
+    yield
+    while STARTED:
+        kill(STARTED.pop())
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ import lab_files
 import lab_host
 import lab_processes
 import psutil
+from filelock import FileLock
 from lab_processes import destroy, freeze
 
 from filmstill.cluster.slurm import SEPARATOR
@@ -89,16 +90,17 @@ class Lab:
             raise FilmstillError(f"{self.folder}: is neither empty nor a cluster's; give another folder")
         lab_files.refuse_long(self.folder, self.names)
         shutil.rmtree(self.folder, ignore_errors=True)  # a fresh state
-        port = lab_host.free_ports(self.nodes + 3)
-        try:
-            self._write(port)
-            if self.system:
-                lab_host.point(self.conf)
-            self._start(port)
-            self.wait_until(self.is_up, 30)
-        except BaseException:
-            self.down()
-            raise
+        with FileLock(Path(tempfile.gettempdir()) / "filmstill-slurm.lock"):  # ports are free until somebody listens
+            port = lab_host.free_ports(self.nodes + 3)
+            try:
+                self._write(port)
+                if self.system:
+                    lab_host.point(self.conf)
+                self._start(port)
+                self.wait_until(self.is_up, 30)
+            except BaseException:
+                self.down()
+                raise
 
     def down(self) -> None:
         """Kill every daemon and every job, and put /etc/slurm/slurm.conf back. The logs stay until the next `up`."""

@@ -21,8 +21,9 @@ from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
 ONLY = ("--force", "--single-item", "distill")
-DISTILL = {"updates": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
+DISTILL = {"updates": 20, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
+STARTED: list[subprocess.Popen] = []  # every `dvc repro` of a test: one that it leaves would wait, and hold a lock
 
 
 @contextmanager
@@ -35,6 +36,13 @@ def at_work(cluster: Lab) -> Iterator[None]:
             yield
     finally:
         lab_host.unpoint(cluster.conf)
+
+
+def kill(leader: subprocess.Popen) -> None:
+    """kill -9 of a session."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
 
 
 @dataclass
@@ -70,6 +78,7 @@ class Repository:
         process = subprocess.Popen(
             command, cwd=self.folder, env=around, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
+        STARTED.append(process)
         return Repro(self, process)
 
     def filmstill(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -104,10 +113,12 @@ class Repository:
         processes = [self.process(rank) for rank in ("0", "1")]
         for process in processes:
             process.suspend()
-        yield
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def starts_again(self, repro: "Repro", times: int) -> None:
         """Wait until SLURM has started the job again, that often in all, and it has trained on."""
@@ -184,8 +195,7 @@ class Repro:
 
     def kill(self) -> None:
         """kill -9 of dvc and all that it started here."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill(self.process)
 
     def stage_process(self) -> psutil.Process:
         """The stage's own process, below dvc."""

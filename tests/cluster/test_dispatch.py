@@ -240,6 +240,27 @@ def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository):
     assert "more often than max_requeues" in repository.said().splitlines()[-1]
 
 
+def test_a_warning_while_python_is_started_is_not_its_death(repository):
+    """As SLURM sends it to a job that is preempted at once."""
+    warned = f"bash -c 'kill -USR2 $$; exec \"$@\"' -- {sys.executable}"
+    repository.write(cluster={"stages": {"distill": {"python": warned}}})
+    finished(repository, repository.run())
+    assert len(repository.works("jobs/*")) == 1
+
+
+def test_nobody_trains_here_beside_a_job(repository):
+    repository.write(seconds=1)
+    process, job = midway(repository)
+    (repository.root / "cluster.yaml").unlink()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert repository.run() == 2
+    assert f"distill: job {job} is at work in .work/distill/" in repository.said()
+    repository.write()
+    finished(repository, repository.run())
+    assert len(repository.jobs()) == 1
+
+
 def test_another_job_under_the_id_on_record_is_not_trusted(repository):
     """A cluster set up anew counts its jobs as before: the record's id is a stranger's, and its result another's."""
     repository.write(seconds=1)
@@ -259,7 +280,7 @@ def test_another_job_under_the_id_on_record_is_not_trusted(repository):
 
 
 def test_when_dvc_is_killed_the_wait_ends_and_the_next_one_judges_by_the_gate_that_stands_then(repository):
-    repository.write(seconds=1, gate=STEPS + 1)
+    repository.write(seconds=2, gate=STEPS + 1)  # so long that the job does not end while others come and go
     dvc = repository.root / "dvc"
     dvc.write_text("import subprocess, sys\nsubprocess.run([sys.executable, 'stages/distill.py'])\n")
     process = repository.start(sys.executable, "dvc")

@@ -5,10 +5,11 @@ compares the bytes of the student with those of the undisturbed run.
 """
 
 import re
+import shutil
 import signal
 import subprocess
 
-from runs import ONLY, STUDENT, Repository
+from runs import INIT, ONLY, STUDENT, Repository
 
 
 def test_shards_and_trainings_were_jobs(made: Repository):
@@ -21,6 +22,14 @@ def test_shards_and_trainings_were_jobs(made: Repository):
     assert sum(name.startswith("samples-") for name in names) >= 1
     figures = (made.work("distill") / "statistics.json").read_text()
     assert '"processes": 2' in figures and "communication" in figures
+
+
+def test_a_training_made_again_on_two_nodes_is_the_same_bytes(made: Repository):
+    made.configure()
+    before = made.digest(INIT)
+    shutil.rmtree(made.folder / ".work" / "ode_init")
+    assert made.repro("--force", "--single-item", "ode_init").ends() == 0
+    assert made.digest(INIT) == before and made.starts("ode_init") == 1
 
 
 def test_strikes_that_need_nobody(again: Repository):

@@ -68,6 +68,19 @@ def test_silence_is_not_gone(lab: Lab, tmp_path: Path, monkeypatch):
             ask()
 
 
+def test_what_the_controller_has_forgotten_accounting_knows(lab_with_accounting: Lab, monkeypatch):
+    def forgotten(*_: str) -> list[slurm.Job]:
+        raise FilmstillError("squeue: Invalid job id specified")
+
+    job = lab_with_accounting.submit("sleep 600", job_name="a|b c", time=1)
+    lab_with_accounting.ask("scancel", str(job))
+    monkeypatch.setenv("SLURM_CONF", str(lab_with_accounting.conf))
+    monkeypatch.setattr(slurm, "_squeue", forgotten)
+    found = lab_with_accounting.wait_until(lambda: slurm.find(str(job)), 30)
+    assert (found.id, found.name, found.state, found.alive) == (str(job), "a|b c", "CANCELLED", False)
+    assert slurm.find("999999") is None
+
+
 def test_names_of_other_jobs_are_not_ours():
     name = slurm.job_name("ode_init", "0123456789abcdef", Path("/somewhere"))
     assert slurm.parse_name(name) == ("ode_init", "0123456789abcdef", slurm.tag(Path("/somewhere")))

@@ -1,16 +1,13 @@
 """Two experiments at once from two worktrees, and the same one once more without SLURM."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import INIT, ONLY, PATIENCE, STUDENT, Repository
+from runs import DISTILL, INIT, ONLY, PATIENCE, STUDENT, Repository, kill
 from safetensors.torch import load_file
 
 from repository import environment, run
@@ -27,8 +24,7 @@ def local(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         around = {"env": environment(folder), "stdout": log, "stderr": log, "start_new_session": True}
         process = subprocess.Popen(script, shell=True, cwd=folder, **around)
     yield folder, process
-    with suppress(ProcessLookupError):  # it has ended
-        os.killpg(process.pid, signal.SIGKILL)
+    kill(process)
 
 
 def test_time_limits_while_another_experiment_trains(again: Repository, local: object, tmp_path: Path):
@@ -65,6 +61,6 @@ def worktree(made: Repository, folder: Path) -> Repository:
     run("git", "worktree", "add", "--quiet", "-b", "other", str(folder), cwd=made.folder)
     run(sys.executable, "-m", "dvc", "cache", "dir", "--local", f"{made.folder}/.dvc/cache", cwd=folder)
     run(sys.executable, "-m", "dvc", "checkout", "--quiet", cwd=folder)
-    changed = ("distill.updates=4", "distill.lr=1e-3")
+    changed = (f"distill.updates={DISTILL['updates']}", "distill.lr=1e-3")
     run(sys.executable, "-m", "filmstill", "profile", "smoke", *changed, cwd=folder)
     return other

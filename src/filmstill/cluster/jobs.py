@@ -16,7 +16,7 @@ from filmstill.runtime.job_folder import REPORT
 
 
 @dataclass(frozen=True)
-class Known:
+class Row:
     """A job as its queue or its record in the work folder shows it."""
 
     stage: str
@@ -89,22 +89,22 @@ def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
     return slurm.parse_name(job.name)[:2]  # type: ignore[index]
 
 
-def _live(job: slurm.Job) -> Known:
+def _live(job: slurm.Job) -> Row:
     stage, key = _stage_and_key(job)
     work = workbench.WORK / stage / key
     folder = latest(work)
     log = Submission(job.name, job.id, str(folder)).log("err") if folder else log_of_job(work, job.id)
-    return Known(stage, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
+    return Row(stage, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
 
 
-def _past(live: set[str]) -> list[Known]:
+def _past(live: set[str]) -> list[Row]:
     """Every submission on record but those that are alive, by work folder, the one submitted to last at the end."""
     records = sorted(workbench.WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
     submissions = [submission for path in records for submission in recorded(path.parent)]
     return [_ended(submission) for submission in submissions if submission.id not in live]
 
 
-def _past_shards(live: set[str]) -> list[Known]:
+def _past_shards(live: set[str]) -> list[Row]:
     """The jobs of every work folder's shards that are over, in one line: what they made and where their logs are."""
     known = []
     for work in sorted(filter(lambda work: logs(work).exists(), workbench.WORK.glob("*/*"))):
@@ -112,16 +112,16 @@ def _past_shards(live: set[str]) -> list[Known]:
         made = len(list((work / "shards").glob("*.safetensors")))
         if over:
             jobs = f"{len(over)} jobs"
-            known.append(Known(work.parent.name, jobs, f"over, {made} shards made", "", "", str(logs(work))))
+            known.append(Row(work.parent.name, jobs, f"over, {made} shards made", "", "", str(logs(work))))
     return known
 
 
-def _ended(submission: Submission) -> Known:
+def _ended(submission: Submission) -> Row:
     folder = Path(submission.folder)
     end = ended(folder)
     gone = "cancelled" if (folder / CANCELLED).exists() else "gone, not finished"
     how = f"{end['outcome']} {end['message']}".strip() if end else gone
-    return Known(folder.parts[-4], submission.id, how, "", _progress(folder), str(submission.log("err")))
+    return Row(folder.parts[-4], submission.id, how, "", _progress(folder), str(submission.log("err")))
 
 
 def _progress(folder: Path | None) -> str:
