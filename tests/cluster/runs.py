@@ -21,7 +21,7 @@ from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
 ONLY = ("--force", "--single-item", "distill")
-DISTILL = {"updates": 20, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
+DISTILL = {"updates": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
 STARTED: list[subprocess.Popen] = []  # every `dvc repro` of a test: one that it leaves would wait, and hold a lock
 
@@ -108,9 +108,9 @@ class Repository:
         return next(each for each in psutil.process_iter() if self._is_rank(each, rank))
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """While the block runs, the job's two processes stand still, and signals wait for them: it cannot end."""
-        processes = [self.process(rank) for rank in ("0", "1")]
+    def frozen(self, ranks: tuple[str, ...] = ("0", "1")) -> Iterator[None]:
+        """While the block runs, the job's processes stand still, and signals wait for them: it cannot end."""
+        processes = [self.process(rank) for rank in ranks]
         for process in processes:
             process.suspend()
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import DISTILL, INIT, ONLY, PATIENCE, STUDENT, Repository, kill
+from runs import INIT, ONLY, PATIENCE, STUDENT, Repository, kill
 from safetensors.torch import load_file
 
 from repository import environment, run
@@ -30,12 +30,14 @@ def local(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_time_limits_while_another_experiment_trains(again: Repository, local: object, tmp_path: Path):
     """Two worktrees at once; the job of one meets its limit twice, and leaves in order, however fast it trains."""
     other = worktree(again, tmp_path / "other")
-    again.configure(time="0:01:00", signal_seconds=10)
+    again.configure(time="0:01:00", signal_seconds=20)
     other.configure(nodes=1)
     both = again.repro(*ONLY), other.repro(*ONLY)
-    both[0].until(lambda: again.step("distill") and other.step("distill"))
-    assert len(again.jobs()) == len(other.jobs()) == 1
-    assert "distill" in other.filmstill("jobs").stdout
+    both[1].until_step("distill", 1)
+    with other.frozen(ranks=("0",)):
+        both[0].until_step("distill", 1)
+        assert len(again.jobs()) == len(other.jobs()) == 1
+        assert "distill" in other.filmstill("jobs").stdout
     for leaves in (1, 2):
         again.meets_its_limit(both[0], leaves)
         again.starts_again(both[0], leaves)
@@ -61,6 +63,6 @@ def worktree(made: Repository, folder: Path) -> Repository:
     run("git", "worktree", "add", "--quiet", "-b", "other", str(folder), cwd=made.folder)
     run(sys.executable, "-m", "dvc", "cache", "dir", "--local", f"{made.folder}/.dvc/cache", cwd=folder)
     run(sys.executable, "-m", "dvc", "checkout", "--quiet", cwd=folder)
-    changed = (f"distill.updates={DISTILL['updates']}", "distill.lr=1e-3")
+    changed = ("distill.updates=4", "distill.lr=1e-3")
     run(sys.executable, "-m", "filmstill", "profile", "smoke", *changed, cwd=folder)
     return other
