@@ -80,7 +80,7 @@ def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
         repro.until(lambda: f"attached to job {job}" in repro.said)
     again.trains_on(repro)
     cancelled = again.filmstill("cancel", "distill").stdout
-    assert f"cancelled job {job} of distill" in cancelled and "goes on from the last checkpoint, step " in cancelled
+    assert f"cancelled job {job} of distill" in cancelled and "goes on from the last checkpoint" in cancelled
     assert repro.ends() != 0
     assert f"job {job} was cancelled; `dvc repro` goes on from the last checkpoint" in repro.said
     assert re.search(rf"{job} +cancelled ", again.filmstill("jobs").stdout)

@@ -59,12 +59,12 @@ def note_cancelled(folder: Path) -> None:
 
 
 def next_run(work: Path) -> str:
-    """What the next `dvc repro` does with a work folder whose job is gone."""
-    steps = [int(path.name.removeprefix("step-")) for path in (work / "checkpoints").glob("step-*")]
-    if steps:
-        return f"goes on from the last checkpoint, step {max(steps)}"
-    made = len(list((work / "shards").glob("*.safetensors")))
-    return f"keeps the {made} shards that are made, and makes the rest" if made else "begins anew: nothing is saved yet"
+    """What the next `dvc repro` does with a work folder whose job is gone, or about to go: it may still save."""
+    if any((work / "checkpoints").glob("step-*")):
+        return "goes on from the last checkpoint"
+    if any((work / "shards").glob("*.safetensors")):
+        return "keeps the shards that are made, and makes the rest"
+    return "begins anew: nothing is saved yet"
 
 
 def alive(stage: Stage, root: Path) -> Submission | None:
