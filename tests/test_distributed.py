@@ -108,9 +108,9 @@ def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
 
 
 def assert_close(folder: Path, expected: Path) -> None:
-    """Losses, the student and its clips to 1e-5; of the last checkpoint every tensor to 1e-5 of its largest number, but weights in
-    training by how far they have moved, since AdamW makes a whole step of a gradient near nothing, whatever its last
-    bits are."""
+    """Losses, the student and its clips to 1e-5; of the last checkpoint every tensor to 1e-5 of its largest number, but
+    weights in training by how far they have moved, since AdamW makes a whole step of a gradient near nothing, whatever
+    its last bits are."""
     (losses, state), (wanted, theirs) = ended(folder), ended(expected)
     assert losses == pytest.approx(wanted, rel=CLOSE)
     students = [load_model(each / "student.safetensors")[0] for each in (folder, expected)]
