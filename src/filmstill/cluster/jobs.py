@@ -8,7 +8,7 @@ from filmstill.cluster import slurm
 from filmstill.cluster.config import STAGES
 from filmstill.cluster.follow import state
 from filmstill.cluster.job import ended
-from filmstill.cluster.shard_logs import log_of_job, logs
+from filmstill.cluster.shard_logs import by_job, logs
 from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest, next_run, note_cancelled, recorded
 from filmstill.errors import FilmstillError
 from filmstill.runtime import workbench
@@ -41,7 +41,8 @@ def show_jobs() -> None:
     except FilmstillError as error:
         live, note = [], f"{error}; jobs on record:"
     ids = {job.id for job in live}
-    known = [_live(job) for job in live] + _past(ids) + _past_shards(ids)
+    shards = {work: by_job(work) for work in sorted(workbench.WORK.glob("*/*")) if logs(work).exists()}
+    known = [_live(job, shards) for job in live] + _past(ids) + _past_shards(ids, shards)
     console = Console()
     if note:
         console.print(note)
@@ -54,7 +55,7 @@ def show_jobs() -> None:
     for job in known:
         table.add_row(job.stage, job.id, job.state, job.requeues, job.progress)
     console.print(table)
-    for job in known:
+    for job in filter(lambda job: job.log, known):
         console.print(f"log of {job.id}: {job.log}", soft_wrap=True)
 
 
@@ -89,11 +90,11 @@ def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
     return slurm.parse_name(job.name)[:2]  # type: ignore[index]
 
 
-def _live(job: slurm.Job) -> Row:
+def _live(job: slurm.Job, shards: dict[Path, dict[str, Path]]) -> Row:
     stage, key = _stage_and_key(job)
     work = workbench.WORK / stage / key
     folder = latest(work)
-    log = Submission(job.name, job.id, str(folder)).log("err") if folder else log_of_job(work, job.id)
+    log = Submission(job.name, job.id, str(folder)).log("err") if folder else shards.get(work, {}).get(job.id, "")
     return Row(stage, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
 
 
@@ -104,11 +105,14 @@ def _past(live: set[str]) -> list[Row]:
     return [_ended(submission) for submission in submissions if submission.id not in live]
 
 
-def _past_shards(live: set[str]) -> list[Row]:
-    """The jobs of every work folder's shards that are over, in one line: what they made and where their logs are."""
+def _past_shards(live: set[str], shards: dict[Path, dict[str, Path]]) -> list[Row]:
+    """The jobs of every work folder's shards that are over, in one line: what they made and where their logs are.
+
+    shards: by work folder, the logs of its jobs.
+    """
     known = []
-    for work in sorted(filter(lambda work: logs(work).exists(), workbench.WORK.glob("*/*"))):
-        over = {log.stem for log in logs(work).glob("*/*/*.log")} - live
+    for work, log_of in shards.items():
+        over = log_of.keys() - live
         made = len(list((work / "shards").glob("*.safetensors")))
         if over:
             jobs = f"{len(over)} jobs"

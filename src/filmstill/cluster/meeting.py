@@ -1,7 +1,7 @@
 """Where the processes of a job meet: submitit's environment for torch.distributed, with a port that stays free.
 
 Notable: submitit's own port lies among those that Linux lends to outgoing connections, so that on a busy node it may be
-taken when the first process wants to listen; two jobs on one node never have the same one here.
+taken when the first process wants to listen; and two jobs on one node may draw the same, which ids in a row cannot.
 """
 
 import os
@@ -25,5 +25,5 @@ def meet() -> "TorchDistributedEnvironment":
 
 
 def port(job_id: str) -> int:
-    """A job's: ids of jobs at work at one time are not so far apart that two would have one."""
+    """A job's: the same for two jobs only where a multiple of len(PORTS) lies between their ids."""
     return PORTS[int(job_id) % len(PORTS)]
