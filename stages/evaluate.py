@@ -3,23 +3,26 @@
 from dataclasses import replace
 
 from filmstill.artifacts import CODEC, SAMPLES
-from filmstill.evaluate.closing import drift_line, headline
-from filmstill.evaluate.evaluate import evaluate
-from filmstill.evaluate.open_bench import evaluate_open
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import read_seed, section
 from filmstill.params.shared import DIGITS, Compute, World
-from filmstill.runtime.compute import prepare
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
+    from filmstill.evaluate.closing import drift_line, headline
+    from filmstill.runtime.compute import prepare
+
     prepare(replace(section(Compute, "compute"), device="cpu"))  # nothing here needs a GPU
     world, params, seed = section(World, "world"), section(Evaluate, "evaluate"), read_seed()
     out = stage.out / "evaluate"
     if world.name == DIGITS:
+        from filmstill.evaluate.evaluate import evaluate
+
         metrics = evaluate(SAMPLES, CODEC, world, params, seed, out)
     else:
+        from filmstill.evaluate.open_bench import evaluate_open
+
         metrics = evaluate_open(SAMPLES, world, params, seed, out)
     print(headline(metrics), drift_line(metrics), "the whole table: python -m filmstill results", sep="\n")
 

@@ -1,17 +1,18 @@
 """Integrate the teacher's ODE for the train prompts: shards fanned out by Snakemake, then their manifest."""
 
-from filmstill.distill.make_pairs import prepare_prompts, shard_names, write_manifest
-from filmstill.distill.setup import Setup
+from filmstill.distill.pairs_table import prompts_of, shard_names, write_manifest
+from filmstill.distill.prepare_prompts import prepare_prompts
 from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
+from filmstill.params.shared import Compute, World
 from filmstill.runtime.fanout import collect, fan_out
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    params, setup = section(OdePairs, "ode_pairs"), Setup.read()
-    prepare_prompts(params, setup)
-    shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", setup.compute.device)
+    params, device = section(OdePairs, "ode_pairs"), section(Compute, "compute").device
+    prepare_prompts(prompts_of(params)["text"].tolist(), section(World, "world"))
+    shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", device)
     folder = stage.out / "ode_pairs"
     write_manifest(params, folder, collect(shards, folder))
 

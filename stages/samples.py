@@ -1,23 +1,24 @@
 """Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then bound together."""
 
-from filmstill.distill.setup import Setup
-from filmstill.evaluate.arms import long_plan, prepare_prompts, requests
+from filmstill.distill.prepare_prompts import prepare_prompts
 from filmstill.evaluate.clips import write_samples
 from filmstill.evaluate.names import every_arm
+from filmstill.evaluate.requests import requests
 from filmstill.params.load import section
 from filmstill.params.samples import Samples
+from filmstill.params.shared import Compute, Student, World
 from filmstill.runtime.fanout import fan_out
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    params, setup = section(Samples, "samples"), Setup.read()
-    long_plan(params, setup)  # refuse bad parameters before the first arm is made
-    prepare_prompts(params, setup)
-    arms = every_arm(setup.world)
-    clips = sum(len(requests(params, arm)) for arm in arms)
-    shards = fan_out("samples", stage.work, [f"samples-{arm}" for arm in arms], clips, "clip", setup.compute.device)
-    write_samples(params, dict(zip(arms, shards, strict=True)), stage.out / "samples")
+    params, world = section(Samples, "samples"), section(World, "world")
+    params.check_student(section(Student, "student"))  # before the first arm is made
+    asked = {arm: requests(params, arm) for arm in every_arm(world)}
+    prepare_prompts([text for table in asked.values() for text in table["text"]], world)
+    names, clips = [f"samples-{arm}" for arm in asked], sum(map(len, asked.values()))
+    shards = fan_out("samples", stage.work, names, clips, "clip", section(Compute, "compute").device)
+    write_samples(asked, shards, stage.out / "samples")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from filmstill.errors import FilmstillError
 from filmstill.params.prompts import MaxScores, Prompts
 from filmstill.prompts.pipeline import filter_prompts
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
+from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.sentences import sentence
 
 ROOT = Path(__file__).parents[1]
 SCORES = tuple(vars(MaxScores()))

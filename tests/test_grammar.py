@@ -14,9 +14,9 @@ from filmstill.worlds.grammar import (
     Attributes,
     NotShowable,
     parse,
-    sentence,
     words_of,
 )
+from filmstill.worlds.sentences import sentence
 
 EVERYTHING = [Attributes(d, c, m) for d, c, m in product(range(10), COLOURS, MOTIONS)]
 

@@ -126,6 +126,8 @@ def test_inputs_read_from_the_lock_are_those_computed():
     ("spoil", "message"),
     [
         (lambda: Path("dvc.lock").unlink(), "data/teacher.bin: not in dvc.lock"),
+        (lambda: Path("dvc.yaml").write_text("stages: {teacher"), "dvc.yaml: not readable as YAML: while parsing"),
+        (lambda: Path("dvc.yaml").write_text("[teacher]"), "dvc.yaml: holds no stages"),
         (lambda: Path("dvc.lock").write_text("stages: {teacher"), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("dvc.lock").write_text("stages: [teacher]"), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("distill.py").unlink(), "distill.py: dvc.yaml depends on it"),

@@ -5,8 +5,9 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # Arms are timed: each has the machine for itself, or its job's cores (`exclusive` of cluster.yaml: the node).
-    threads: CPUS or workflow.cores
+    # Arms are timed, and see to it among themselves that one at a time is (filmstill.runtime.shard_process.Turn).
+    # A GPU has memory for one; a job has its own.
+    threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,
         python=PYTHON,

@@ -3,16 +3,17 @@
 import sys
 from pathlib import Path
 
-from filmstill.distill.make_pairs import make_shard
-from filmstill.runtime.exit import exit_code
-from filmstill.runtime.fanout import inputs_unchanged
+from filmstill.runtime.exit import exit_code, leave
+from filmstill.runtime.shard_process import inputs_unchanged
 
 
 def main() -> None:
     out = Path(sys.argv[2])
     with inputs_unchanged("ode_pairs", out):
+        from filmstill.distill.make_pairs import make_shard  # with torch: seconds, and a failure has its line
+
         make_shard(int(sys.argv[1]), out)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    leave(exit_code(main))

@@ -1,46 +1,31 @@
 """Make ODE pairs: the teacher's trajectories from noise to clip, kept at the student's nodes.
 
-Notable: a shard is a function of its number; every pair's noise is addressed by its prompt; the manifest
-stores the schedule's nodes, which a training stage compares with its own.
+Notable: a shard is a function of its number; every pair's noise is addressed by its prompt; a shard holds the
+schedule's nodes, which a training stage compares with its own.
 """
 
 import json
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from filmstill.artifacts import TEACHER, TRAIN_PROMPTS
-from filmstill.cluster.config import LOCAL, read_cluster
+from filmstill.artifacts import TEACHER
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.sample import guided, sample
+from filmstill.distill.pairs_table import prompts_of
 from filmstill.distill.setup import Setup
 from filmstill.models.load import DTYPES
 from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
-from filmstill.prompts.store import load_prompts
-from filmstill.runtime.compute import prepare
-from filmstill.runtime.fanout import report_done
-from filmstill.runtime.tables import write_table
-from filmstill.runtime.tensor_files import read_metadata, save_tensors
-
-
-def shard_names(params: OdePairs) -> list[str]:
-    return [f"pairs-{number:04d}" for number in range(params.shards)]
-
-
-def prepare_prompts(params: OdePairs, setup: Setup) -> None:
-    """Encode every prompt once, before shards run side by side on this machine; jobs each encode their own."""
-    if read_cluster().executor == LOCAL:
-        prepare(setup.compute)
-        setup.encoder.prepare([*_prompts(params)["text"].tolist(), setup.text.negative])
+from filmstill.runtime.shard_process import report_done
+from filmstill.runtime.tensor_files import save_tensors
 
 
 def make_shard(number: int, out: Path) -> None:
     """Write shard `number`: latents [n, nodes + 1, F, C, H, W] of its prompts, noisy to clean."""
     params, setup = section(OdePairs, "ode_pairs"), Setup.prepared()
     torch.set_num_threads(1)  # shards run side by side
-    mine = _prompts(params).iloc[number :: params.shards]
+    mine = prompts_of(params).iloc[number :: params.shards]
     setup.encoder.prepare([*mine["text"].tolist(), setup.text.negative])
     model, no_text = setup.frozen(TEACHER), setup.no_text()
     keep = [params.steps // params.nodes * node for node in range(params.nodes)]
@@ -56,17 +41,3 @@ def make_shard(number: int, out: Path) -> None:
     sigmas = [*setup.schedule.nodes(params.nodes).tolist(), 0.0]
     facts = {"ids": json.dumps(mine["id"].tolist()), "sigmas": json.dumps(sigmas)}
     save_tensors(out, {"latents": torch.cat(parts)}, facts)
-
-
-def write_manifest(params: OdePairs, folder: Path, shards: list[Path]) -> None:
-    """Bind the shards: one row a pair, in the order of the latents."""
-    prompts = _prompts(params).set_index("id")
-    rows = []
-    for shard in shards:
-        ids = json.loads(read_metadata(shard)["ids"])  # the digest is for whoever reads the latents
-        rows += [{"id": i, "text": prompts.loc[i, "text"], "shard": shard.name, "row": n} for n, i in enumerate(ids)]
-    write_table(folder / "manifest.parquet", pd.DataFrame(rows))
-
-
-def _prompts(params: OdePairs) -> pd.DataFrame:
-    return load_prompts(TRAIN_PROMPTS, params.prompts, "ode_pairs.prompts")

@@ -18,7 +18,8 @@ from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
 from filmstill.runtime import distributed
 from filmstill.runtime.tables import read_table
-from filmstill.runtime.tensor_files import load_tensors, opened, read_metadata
+from filmstill.runtime.tensor_files import load_tensors
+from filmstill.runtime.tensor_header import opened, read_metadata
 
 TOLERANCE = 1e-6  # between two sigmas that are the same node
 

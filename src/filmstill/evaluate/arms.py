@@ -9,24 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from filmstill.artifacts import EVAL_PROMPTS, INIT, STUDENT, TEACHER
-from filmstill.cluster.config import LOCAL, read_cluster
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
 from filmstill.distill.setup import Setup
 from filmstill.evaluate.names import LONG_ARM
+from filmstill.evaluate.requests import clip_of, requests
 from filmstill.models.codec import Codec
-from filmstill.params.load import require, section
+from filmstill.params.load import section
 from filmstill.params.samples import Samples
-from filmstill.prompts.store import load_prompts
-from filmstill.runtime.compute import prepare
-from filmstill.runtime.fanout import report_done
 from filmstill.runtime.files import write_json
+from filmstill.runtime.shard_process import report_done
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.runtime.video import save_video
 from filmstill.worlds.digits import real_clips
@@ -46,28 +43,6 @@ class Arm:
     evaluations: float
 
 
-def requests(params: Samples, arm: str) -> pd.DataFrame:
-    """What every arm is asked for: columns id, prompt, text, seed; a prompt's seeds side by side."""
-    long = arm == LONG_ARM
-    prompts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")
-    if long:
-        return prompts.head(params.long_prompts).assign(seed=0)
-    seeds = pd.DataFrame({"seed": range(params.seeds)})
-    return prompts.merge(seeds, how="cross")
-
-
-def prepare_prompts(params: Samples, setup: Setup) -> None:
-    """Encode every prompt once, before the arms run on this machine; jobs each encode what they are asked for."""
-    if read_cluster().executor == LOCAL:
-        prepare(setup.compute)
-        _encode(params, setup)
-
-
-def _encode(params: Samples, setup: Setup) -> None:
-    texts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")["text"].tolist()
-    setup.encoder.prepare([*texts, setup.text.negative])
-
-
 def make_arm(arm: str, out: Path) -> None:
     """Write one arm's latents [N, F, C, H, W], and beside them its clips and its timing, which a clock makes.
 
@@ -75,9 +50,10 @@ def make_arm(arm: str, out: Path) -> None:
     does the first of several batches (None): it is the one that finds the process without its memory.
     """
     params, setup = section(Samples, "samples"), Setup.prepared()
+    table = requests(params, arm)
     if arm != "real":
-        _encode(params, setup)
-    made_by, codec, table = build(arm, params, setup), setup.codec(params.fast_decoder), requests(params, arm)
+        setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
+    made_by, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 
     def run(rows: slice) -> Timed:
@@ -96,16 +72,11 @@ def make_arm(arm: str, out: Path) -> None:
         for name, of_batch in (("seconds", made.seconds), ("network_seconds", made.network_seconds)):
             seconds[name] += [of_batch / clips if warm else None] * clips
         report_done(out, begin + clips)
-    write_json(
-        out.with_suffix(".json"),
-        {**seconds, "first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations},
-    )
-    save_tensors(out, {"latents": torch.cat(parts)})
-
-
-def clip_of(shard: Path, row: int) -> Path:
-    """Where an arm's clips are, beside its shard."""
-    return shard.with_suffix("") / f"{row:05d}.mp4"
+    latents = torch.cat(parts)
+    facts = {"first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations}
+    finite = latents.isfinite().flatten(1).all(dim=1).tolist()
+    write_json(out.with_suffix(".json"), {**seconds, **facts, "finite": finite})
+    save_tensors(out, {"latents": latents})
 
 
 @dataclass(frozen=True)
@@ -161,16 +132,14 @@ def build(arm: str, params: Samples, setup: Setup) -> Arm:
         return Arm(_teacher(params, setup), 2.0 * params.teacher_steps)
     frames, plan = setup.world.frames, setup.plan
     if arm == LONG_ARM:
-        frames, plan = params.long_frames, long_plan(params, setup)
+        frames, plan = params.long_frames, _long_plan(params, setup)
     return Arm(_student(setup, WEIGHTS[arm], plan, frames), plan.evaluations(frames))
 
 
-def long_plan(params: Samples, setup: Setup) -> RolloutPlan:
+def _long_plan(params: Samples, setup: Setup) -> RolloutPlan:
     """The student's plan with the long stream's local window."""
-    setup.student.check_frames(params.long_frames, "samples.long_frames")
-    least, window = setup.plan.attention.least_window, params.long_window_frames
-    require(window >= least, "samples.long_window_frames", window, f"at least student's sink + block = {least}")
-    return replace(setup.plan, attention=replace(setup.plan.attention, window_frames=window))
+    params.check_student(setup.student)
+    return replace(setup.plan, attention=replace(setup.plan.attention, window_frames=params.long_window_frames))
 
 
 def _real(setup: Setup) -> Stream:

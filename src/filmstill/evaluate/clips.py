@@ -5,23 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from filmstill.evaluate.arms import clip_of, requests
-from filmstill.params.samples import Samples
+from filmstill.evaluate.requests import clip_of
 from filmstill.runtime.tables import write_table
-from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.workbench import publish
 
 
-def write_samples(params: Samples, shards: dict[str, Path], folder: Path) -> None:
-    """Bind the finished shards of all arms and their clips to the artifact in `folder`."""
+def write_samples(asked: dict[str, pd.DataFrame], shards: list[Path], folder: Path) -> None:
+    """Bind the finished shards of all arms, in the order of `asked`, and their clips to the artifact in `folder`."""
     clips, timing, failed = [], [], []
-    for arm, shard in shards.items():
-        latents = load_tensors(shard)[0]["latents"]
-        finite = latents.isfinite().flatten(1).all(dim=1).tolist()
+    for (arm, table), shard in zip(asked.items(), shards, strict=True):
         name = f"latents/{arm}-0000.safetensors"
         publish(shard, folder / name)
         clock = json.loads(shard.with_suffix(".json").read_text())
-        for row, request in enumerate(requests(params, arm).itertuples()):
+        finite = clock.pop("finite")
+        for row, request in enumerate(table.itertuples()):
             video = f"video/{arm}/{row:05d}.mp4"
             clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}
             clips.append({**clip, "shard": name, "index": row, "video": video})

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.params.load import require
+from filmstill.params.shared import Student
 
 
 @dataclass
@@ -25,3 +26,9 @@ class Samples:
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         allowed = f"at most prompts ({self.prompts})"
         require(self.long_prompts <= self.prompts, "long_prompts", self.long_prompts, allowed)
+
+    def check_student(self, student: Student) -> None:
+        """Refuse a long stream that the student cannot roll out."""
+        least, window = student.sink_frames + student.block_frames, self.long_window_frames
+        require(window >= least, "samples.long_window_frames", window, f"at least student's sink + block = {least}")
+        student.check_frames(self.long_frames, "samples.long_frames")

@@ -37,11 +37,9 @@ class Params:
         require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")
         window, long = self.evaluate.window_frames, self.samples.long_frames
         require(window <= long, "evaluate.window_frames", window, f"at most samples.long_frames ({long})")
-        least, local = self.student.sink_frames + self.student.block_frames, self.samples.long_window_frames
-        require(local >= least, "samples.long_window_frames", local, f"at least student's sink + block = {least}")
         self._check_world()
         self.student.check_frames(self.world.frames, "world.frames")
-        self.student.check_frames(self.samples.long_frames, "samples.long_frames")
+        self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(self.ode_pairs.nodes % self.student.steps == 0, "student.steps", self.student.steps, allowed)
 

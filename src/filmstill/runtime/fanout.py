@@ -4,8 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,8 +14,7 @@ from filmstill.cluster.shard_logs import logs
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
-from filmstill.runtime.tensor_files import load_tensors
-from filmstill.runtime.workbench import inputs, publish
+from filmstill.runtime.workbench import publish
 
 POLL_SECONDS = 0.3
 
@@ -45,33 +43,12 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, de
     return paths
 
 
-@contextmanager
-def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
-    """In a shard's process: refuse to make it from other inputs than those its work folder is named by.
-
-    Checked before and after; Snakemake removes the shard of a process that failed.
-    """
-
-    def check() -> None:
-        if inputs(stage).key != shard.parents[1].name:
-            raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
-
-    check()
-    yield
-    check()
-
-
 def collect(shards: list[Path], folder: Path) -> list[Path]:
     """Link finished shards into `folder`; returns their new paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards:
         publish(shard, folder / shard.name)
     return [folder / shard.name for shard in shards]
-
-
-def report_done(shard: Path, count: int) -> None:
-    """Called by a shard's process: `count` items of it are finished. A hint for the bar, not a record."""
-    shard.with_suffix(".progress").write_text(str(count))
 
 
 def snakemake(work: Path, profile: str) -> list[str]:
@@ -139,6 +116,8 @@ def _remove_damaged(label: str, shards: list[Path]) -> None:
     """Shards of an earlier run that do not prove themselves are made again."""
     if not shards:
         return
+    from filmstill.runtime.tensor_files import load_tensors  # with torch: two seconds to import
+
     with progress(f"{label}, made before", len(shards), unit="shard") as bar:
         for shard in shards:
             try:

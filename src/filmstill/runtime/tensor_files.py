@@ -7,20 +7,18 @@ bit-flipped one is told from a good one; a pickle is refused by name and never o
 import errno
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime.files import replacing
+from filmstill.runtime.tensor_header import HEADER, metadata_of, opened
 
-HEADER = "filmstill"  # the one metadata key: safetensors writes several in a random order
 DIGEST = "sha256"
 
 
@@ -54,7 +52,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     with opened(path) as file:
-        metadata = _metadata(file)
+        metadata = metadata_of(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     expected = metadata.pop(DIGEST, None)
     if expected is None:
@@ -62,33 +60,3 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if expected != digest_of(tensors, metadata):
         raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
     return tensors, metadata
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file of `save_tensors`, without its tensors: nothing here proves that it is whole."""
-    with opened(path) as file:
-        return _metadata(file)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, its tensors read as they are asked for. Raises FilmstillError as `load_tensors` does."""
-    if not path.is_file():
-        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
-
-
-def _metadata(file: Any) -> dict[str, str]:
-    return json.loads((file.metadata() or {}).get(HEADER, "{}"))
-
-
-def _what_it_is(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
-        return "a pickle (torch.save); only safetensors is read here, a pickle is never opened"
-    return "not a whole safetensors file; it is truncated or of another kind"

@@ -66,7 +66,7 @@ def repository() -> Path:
 
 def stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
-    merged = OmegaConf.merge(read_yaml("params.yaml"), read_yaml("dvc.yaml"))
+    merged = OmegaConf.merge(read_yaml("params.yaml"), _graph(Path("dvc.yaml")))
     return to_plain(merged, "params.yaml and dvc.yaml")["stages"]
 
 
@@ -108,11 +108,19 @@ def refuse_sources_younger(inputs: Inputs, began: float) -> None:
             raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
 
 
-def _recorded_outs(lock: Path) -> dict[str, str]:
-    """Hash by path of every out in dvc.lock; {} when there is none yet.
+def _graph(file: Path) -> dict[str, Any]:
+    """dvc.yaml as it is written. With libyaml: it is ten times longer than params.yaml, and every shard asks."""
+    try:
+        graph = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, OSError) as error:
+        raise FilmstillError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(graph, dict) or "stages" not in graph:
+        raise FilmstillError(f"{file}: holds no stages; restore it with `git checkout dvc.yaml`")
+    return graph
 
-    With libyaml: the lock is ten times longer than all else that names a stage's inputs, and every shard asks.
-    """
+
+def _recorded_outs(lock: Path) -> dict[str, str]:
+    """Hash by path of every out in dvc.lock; {} when there is none yet."""
     if not lock.exists():
         return {}
     try:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from filmstill.params.shared import World
 from filmstill.runtime import randomness
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
+from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.sentences import sentence
 
 SIZE = 32  # pixels a side
 DIGIT_SIZE = 16  # pixels a side of the enlarged digit

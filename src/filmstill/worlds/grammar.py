@@ -1,4 +1,4 @@
-"""The small English of the digits world: attributes to sentence and back.
+"""The small English of the digits world: what a sentence shows (worlds/sentences.py says it).
 
 Notable: the text encoder is a bag of hashed words, so the *set* of words decides what is shown and word
 order never does. No word is therefore shared by two digits or two colours, and a motion is told by words
@@ -6,11 +6,8 @@ that no other motion uses ("left" and "right", "up" and "down", "clockwise").
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from filmstill.errors import FilmstillError
 
@@ -75,20 +72,6 @@ class Attributes:
 
 class NotShowable(FilmstillError):
     """The world cannot show this prompt; the message is a short, stable reason."""
-
-
-def sentence(attributes: Attributes, dice: torch.Generator) -> str:
-    """An English sentence that says these attributes and nothing else, at most MAX_WORDS words."""
-
-    def pick(choices: Sequence[str]) -> str:
-        return choices[int(torch.randint(len(choices), (), generator=dice))]
-
-    digit = pick((DIGITS[attributes.digit], str(attributes.digit)))
-    subject = pick(SUBJECTS).format(colour=pick(COLOUR_WORDS[attributes.colour]), digit=digit)
-    verb, manner = pick(VERBS[attributes.motion]), pick(MANNERS[attributes.motion])
-    text = pick(SENTENCES).format(subject=subject, verb=verb, manner=manner)
-    text = re.sub(r"\ba (?=[ae]|8)", "an ", text)  # an emerald three, an aqua one, an eight, an 8
-    return text[0].upper() + text[1:] + "."
 
 
 def parse(prompt: str) -> Attributes:

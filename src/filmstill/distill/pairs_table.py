@@ -1,0 +1,31 @@
+"""Which ODE pairs there are, and in which shard each is. Without torch, which takes seconds to import."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from filmstill.artifacts import TRAIN_PROMPTS
+from filmstill.params.ode_pairs import OdePairs
+from filmstill.prompts.store import load_prompts
+from filmstill.runtime.tables import write_table
+from filmstill.runtime.tensor_header import read_metadata
+
+
+def shard_names(params: OdePairs) -> list[str]:
+    return [f"pairs-{number:04d}" for number in range(params.shards)]
+
+
+def prompts_of(params: OdePairs) -> pd.DataFrame:
+    """Columns id, prompt, text: a row a pair."""
+    return load_prompts(TRAIN_PROMPTS, params.prompts, "ode_pairs.prompts")
+
+
+def write_manifest(params: OdePairs, folder: Path, shards: list[Path]) -> None:
+    """Bind the shards: one row a pair, in the order of the latents."""
+    prompts = prompts_of(params).set_index("id")
+    rows = []
+    for shard in shards:
+        ids = json.loads(read_metadata(shard)["ids"])  # the digest is for whoever reads the latents
+        rows += [{"id": i, "text": prompts.loc[i, "text"], "shard": shard.name, "row": n} for n, i in enumerate(ids)]
+    write_table(folder / "manifest.parquet", pd.DataFrame(rows))
