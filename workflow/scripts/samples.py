@@ -4,16 +4,15 @@ import sys
 from pathlib import Path
 
 from filmstill.runtime.exit import exit_code, leave
-from filmstill.runtime.shard_process import Turn, inputs_unchanged
+from filmstill.runtime.shard_process import inputs_unchanged, shared_machine
 
 
 def main() -> None:
     out = Path(sys.argv[2])
-    turn = Turn(out)
-    with inputs_unchanged("samples", out):
+    with shared_machine(out) as alone, inputs_unchanged("samples", out):
         from filmstill.evaluate.arms import make_arm  # with torch: seconds, which nobody's clock may count
 
-        turn.alone()
+        alone()
         make_arm(sys.argv[1], out)
 
 

@@ -1,7 +1,7 @@
 """What the process that makes one shard owes the others: the same inputs, how far it is, whose turn it is."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,21 +31,16 @@ def report_done(shard: Path, count: int) -> None:
     shard.with_suffix(".progress").write_text(str(count))
 
 
-class Turn:
-    """The machine, shared with the other shards of the stage until this one asks for it alone; kept until it ends.
+@contextmanager
+def shared_machine(shard: Path) -> Iterator[Callable[[], object]]:
+    """Share this machine with the stage's other shards; what it yields waits until the rest of the block has it alone.
 
     For shards that are timed: they start and import side by side, and none does anything while another's clock runs.
     Jobs of SLURM's have their cores, or by `exclusive` of cluster.yaml their node, and wait for nobody.
     """
-
-    def __init__(self, shard: Path) -> None:
-        self._lock = (shard.parents[1] / "turn").open("w") if read_cluster().executor == LOCAL else None
-        self._wait(fcntl.LOCK_SH)
-
-    def alone(self) -> None:
-        """Wait until no other shard of the stage is at work here; those that start later wait for this one."""
-        self._wait(fcntl.LOCK_EX)
-
-    def _wait(self, kind: int) -> None:
-        if self._lock:
-            fcntl.flock(self._lock, kind)
+    if read_cluster().executor != LOCAL:
+        yield lambda: None
+        return
+    with (shard.parents[1] / "turn").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield lambda: fcntl.flock(lock, fcntl.LOCK_EX)

@@ -29,6 +29,7 @@ LEAST_INK = 2.0  # summed luma below which a frame is empty; the thinnest handwr
 HARDNESS = 3.0  # of the softmax over the reader's votes: over 0.9 for a plain digit, 0.5 for a coin toss
 PLACES = 2  # between pixels, at which the judge has seen each of its samples
 VARIANTS = 8  # elastic variants of each of them that the reader learns from, too
+AT_ONCE = 256  # crops whose strokes a core's cache holds
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,10 @@ def _bent(crops: Tensor, dice: torch.Generator) -> Tensor:
 
 def _strokes(crops: Tensor) -> Tensor:
     """Where crops [N, 16, 16] rise in each of twelve directions, on a 6x6 raster: [N, 432], of unit norm."""
+    return torch.cat([_strokes_of_few(few) for few in crops.split(AT_ONCE)])
+
+
+def _strokes_of_few(crops: Tensor) -> Tensor:
     binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
     smooth = F.conv2d(F.pad(crops[:, None], (2,) * 4), torch.outer(binomial, binomial)[None, None])  # [N, 1, 18, 18]
     right = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
