@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -52,6 +53,7 @@ def kill_everywhere(folder: Path, seconds: dict[str, float], kills: int, dice: r
         for _ in range(kills * TRIES):
             if kill_once(folder, stage, dice.uniform(0, seconds[stage])):
                 left -= 1
+                mend_rwlock(folder)
                 mend_lock(folder, before, STAGES[:number])
             else:
                 shutil.rmtree(folder / WORK / stage, ignore_errors=True)
@@ -100,6 +102,18 @@ def mend_lock(folder: Path, before: dict[str, object], stages: tuple[str, ...]) 
     (folder / "dvc.lock").unlink()
     for stage in stages:
         dvc(folder, "repro", "--single-item", stage)
+
+
+def mend_rwlock(folder: Path) -> None:
+    """The same for .dvc/tmp/rwlock."""
+    lock = folder / ".dvc/tmp/rwlock"
+    try:
+        json.loads(lock.read_text())
+    except FileNotFoundError:
+        pass
+    except json.JSONDecodeError:
+        print(".dvc/tmp/rwlock: torn by the kill; removed", flush=True)
+        lock.unlink()
 
 
 def is_running(process: subprocess.Popen, stage: str) -> bool:

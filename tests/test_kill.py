@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kill_test import STAGES, artifacts, kill_everywhere, mend_lock, recorded
-from repository import clone
+from kill_test import STAGES, artifacts, kill_everywhere, mend_lock, mend_rwlock, recorded
+from repository import clone, dvc
 
-SECONDS = dict.fromkeys(STAGES, 6.0) | {"prompts": 3.0, "ode_pairs": 9.0, "samples": 25.0, "evaluate": 10.0}  # about
+SECONDS = dict.fromkeys(STAGES, 5.0) | {"prompts": 1.2, "samples": 15.0}  # about
 
 
 def test_artifacts_after_kills_are_those_of_the_calm_run(smoke: Path, tmp_path: Path):
@@ -27,3 +27,11 @@ def test_a_torn_lock_is_mended_as_the_readme_says(smoke: Path, copied: Path, lef
     mend_lock(copied, before, STAGES)
     assert recorded(copied) == before
     assert artifacts(copied) == artifacts(smoke)
+
+
+def test_a_torn_rwlock_is_mended_as_the_readme_says(copied: Path):
+    (copied / ".dvc/tmp/rwlock").write_text("")
+    refused = dvc(copied, "repro", check=False)
+    assert refused.returncode != 0 and "Unable to read RWLock-file" in refused.stderr
+    mend_rwlock(copied)
+    assert "up to date" in dvc(copied, "repro").stdout

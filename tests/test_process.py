@@ -33,7 +33,8 @@ def test_stages_that_compute_nothing_themselves_do_not_wait_for_torch(stage: str
 
 
 def test_who_leaves_has_said_all_and_runs_nothing_more() -> None:
-    code = "import atexit; from filmstill.runtime.exit import leave; atexit.register(print, 'slow'); print('all'); leave(3)"
+    ending = "from filmstill.runtime.exit import leave; print('all'); leave(3)"
+    code = f"import atexit; atexit.register(print, 'more'); {ending}"
     done = python(code, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (3, "all\n")
 

@@ -17,7 +17,8 @@ import torch
 from filmstill.params.prompts import MaxScores
 from filmstill.runtime.files import replacing
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes, sentence
+from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.sentences import sentence
 
 SCORES = tuple(vars(MaxScores()))
 DICE = generator(0, "raw prompts")
