@@ -10,6 +10,7 @@ from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
+    # Here, not above: with torch and matplotlib they take seconds, and fewer of them once `run` has begun.
     from filmstill.evaluate.closing import drift_line, headline
     from filmstill.runtime.compute import prepare
 

@@ -6,18 +6,18 @@ from filmstill.evaluate.names import every_arm
 from filmstill.evaluate.requests import requests
 from filmstill.params.load import section
 from filmstill.params.samples import Samples
-from filmstill.params.shared import Compute, Student, World
+from filmstill.params.student_stages import SharedParams, read_student
 from filmstill.runtime.fanout import fan_out
 from filmstill.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    params, world = section(Samples, "samples"), section(World, "world")
-    params.check_student(section(Student, "student"))  # before the first arm is made
-    asked = {arm: requests(params, arm) for arm in every_arm(world)}
-    prepare_prompts([text for table in asked.values() for text in table["text"]], world)
+    params, shared = section(Samples, "samples"), SharedParams.read()
+    params.check_student(read_student(shared.world))  # before the first arm is made
+    asked = {arm: requests(params, arm) for arm in every_arm(shared.world)}
+    prepare_prompts([text for table in asked.values() for text in table["text"]], shared.world)
     names, clips = [f"samples-{arm}" for arm in asked], sum(map(len, asked.values()))
-    shards = fan_out("samples", stage.work, names, clips, "clip", section(Compute, "compute").device)
+    shards = fan_out("samples", stage.work, names, clips, "clip", shared.compute.device)
     write_samples(asked, shards, stage.out / "samples")
 
 

@@ -1,6 +1,7 @@
 """What a user can get wrong or a machine can break: one clear line, the right exit code, nothing lost."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -188,13 +189,24 @@ def test_told_to_stop_it_saves_and_goes_on_to_the_same_bytes(copied: Path, numbe
     assert (copied / "data/teacher/teacher.safetensors").read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["ode_pairs", "samples"])
+def test_a_fan_out_checks_what_its_shards_read_before_one_starts(copied: Path, name: str):
+    shutil.rmtree(copied / ".work" / name)
+    change(copied, "placement: cpu", "placement: attic")
+    assert "params.yaml: text.placement: is 'attic', allowed: one of" in refusal(stage(copied, name))
+    assert not list(copied.glob(f".work/{name}/*/logs"))
+
+
 def test_a_fan_out_told_to_stop_keeps_its_finished_shards(copied: Path):
     shutil.rmtree(copied / ".work/samples")
     running = start(copied, sys.executable, "stages/samples.py")
     wait_for(lambda: any("Finished jobid" in log.read_text() for log in copied.glob(".work/samples/*/snakemake.log")))
+    work = next(copied.glob(".work/samples/*"))
+    told = (work / "snakemake.log").read_text()  # a shard is finished when Snakemake says so, not when it is written
+    path_of = {job: work / path for path, job in re.findall(r"output: (\S+)\n +log: .*\n +jobid: (\d+)", told)}
+    finished = {path_of[job]: path_of[job].stat().st_mtime for job in re.findall(r"Finished jobid: (\d+)", told)}
     running.send_signal(signal.SIGTERM)
     said = running.communicate()[0]
-    finished = {path: path.stat().st_mtime for path in copied.glob(".work/samples/*/shards/*.safetensors")}
     assert running.returncode == 143 and "finished shards are kept" in said
     assert stage(copied, "samples").returncode == 0
     assert finished and {path: path.stat().st_mtime for path in finished} == finished

@@ -8,39 +8,62 @@ from pathlib import Path
 
 import pytest
 
-from filmstill.cluster.config import CLUSTER
-from filmstill.runtime.shard_process import shared_machine
+from filmstill.runtime.turns import shared_machine
 from repository import ROOT, environment
 
-SHARD = Path("work/shards/samples-real.safetensors")
+TURN = Path("turn")
 
 
-def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+def python(code: str, cwd: Path = ROOT, **options: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", code]
-    return subprocess.run(words, cwd=ROOT, env=environment(ROOT), stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.run(words, cwd=cwd, env=environment(cwd), stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    SHARD.parent.mkdir(parents=True)
 
 
-@pytest.mark.parametrize("stage", ["prompts", "ode_pairs", "samples"])
-def test_stages_that_compute_nothing_themselves_do_not_wait_for_torch(stage: str) -> None:
-    code = f"import runpy, sys; runpy.run_path('stages/{stage}.py'); sys.exit('torch' in sys.modules)"
-    assert python(code).returncode == 0
+IMPORTED = "sys.exit('torch' in sys.modules)"
+FANNED_OUT = """
+import runpy, sys
+from pathlib import Path
+from filmstill.runtime import fanout
+from filmstill.runtime.stage import Stage
+fanout._make_here = fanout._remove_damaged = lambda *of_shards: None
+runpy.run_path("stages/{stage}.py")["main"](Stage("{stage}", next(Path(".work/{stage}").iterdir())))
+"""
 
 
-def test_who_leaves_has_said_all_and_runs_nothing_more() -> None:
-    ending = "from filmstill.runtime.exit import leave; print('all'); leave(3)"
-    code = f"import atexit; atexit.register(print, 'more'); {ending}"
-    done = python(code, stdout=subprocess.PIPE)
+def test_the_filter_does_not_wait_for_torch() -> None:
+    assert python(f"import runpy, sys; runpy.run_path('stages/prompts.py'); {IMPORTED}").returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["ode_pairs", "samples"])
+def test_a_stage_that_only_fans_out_does_not_wait_for_torch(copied: Path, stage: str) -> None:
+    done = python(FANNED_OUT.format(stage=stage) + IMPORTED, cwd=copied)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_script_that_ends_has_said_all_and_runs_nothing_more() -> None:
+    code = "import atexit; from filmstill.runtime.exit import run_script; atexit.register(print, 'more')"
+    done = python(f"{code}; run_script(lambda: print('all') or 3)", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (3, "all\n")
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_no_failure(closed: int) -> None:
+    code = "from filmstill.runtime.exit import exit_code, run_script; run_script(lambda: exit_code(lambda: print()))"
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {sys.executable} -c '{code}' {closed}>&-"], env=environment(ROOT)
+    ) as run:
+        assert run.wait() == 0
+
+
 def test_what_could_not_be_printed_is_no_success() -> None:
-    code = "from filmstill.runtime.exit import exit_code, leave; leave(exit_code(lambda: print('lost')))"
+    code = (
+        "from filmstill.runtime.exit import exit_code, run_script; run_script(lambda: exit_code(lambda: print('lost')))"
+    )
     with open("/dev/full", "w") as full:
         done = python(code, stdout=full)
     assert done.returncode == 2
@@ -52,15 +75,15 @@ def test_what_could_not_be_printed_is_no_success() -> None:
 
 def test_shards_start_side_by_side_and_are_timed_one_at_a_time() -> None:
     with ExitStack() as first, ExitStack() as second:
-        first.enter_context(shared_machine(SHARD))
-        timed = threading.Thread(target=second.enter_context(shared_machine(SHARD)))
+        first.enter_context(shared_machine(TURN))
+        timed = threading.Thread(target=second.enter_context(shared_machine(TURN)))
         timed.start()
         timed.join(0.3)
         assert timed.is_alive()  # the first is still starting
         first.close()
         timed.join(5)
         assert not timed.is_alive()
-        third = threading.Thread(target=lambda: ExitStack().enter_context(shared_machine(SHARD)))
+        third = threading.Thread(target=lambda: ExitStack().enter_context(shared_machine(TURN)))
         third.start()
         third.join(0.3)
         assert third.is_alive()  # the second one's clock runs
@@ -70,8 +93,7 @@ def test_shards_start_side_by_side_and_are_timed_one_at_a_time() -> None:
 
 
 def test_jobs_of_slurm_wait_for_nobody() -> None:
-    CLUSTER.write_text("{executor: slurm}\n")
-    with shared_machine(SHARD) as first, shared_machine(SHARD) as second:
+    with shared_machine(None) as first, shared_machine(None) as second:
         first()
         second()
-    assert not (SHARD.parents[1] / "turn").exists()
+    assert not TURN.exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from filmstill.artifacts import CODEC, STUDENT, TEXT
-from filmstill.runtime.exit import exit_code, leave
+from filmstill.runtime.exit import exit_code, run_script
 
 EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
@@ -270,4 +270,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_script(main)

@@ -5,7 +5,7 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # Arms are timed, and see to it among themselves that one at a time is (runtime/shard_process.py).
+    # Arms are timed, and see to it among themselves that one at a time is (filmstill.runtime.turns); jobs have cores.
     # A GPU has memory for one; a job has its own.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
@@ -13,5 +13,6 @@ rule samples_shard:
         python=PYTHON,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/samples-{wildcards.arm}.log").resolve(),
+        turn=lambda wildcards: "" if CPUS else Path("turn").resolve(),
     shell:
-        "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} {params.turn:q} > {params.log:q} 2>&1"

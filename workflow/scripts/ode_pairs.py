@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from filmstill.runtime.exit import exit_code, leave
+from filmstill.runtime.exit import exit_code, run_script
 from filmstill.runtime.shard_process import inputs_unchanged
 
 
@@ -16,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    leave(exit_code(main))
+    run_script(lambda: exit_code(main))

@@ -1,20 +1,25 @@
-"""One arm of the samples: `python workflow/scripts/samples.py ARM OUT` from the repository's root."""
+"""One arm of the samples: `python workflow/scripts/samples.py ARM OUT TURN` from the repository's root.
+
+TURN is the file by which arms are timed one at a time; '' in a job of SLURM's.
+"""
 
 import sys
 from pathlib import Path
 
-from filmstill.runtime.exit import exit_code, leave
-from filmstill.runtime.shard_process import inputs_unchanged, shared_machine
+from filmstill.runtime.exit import exit_code, run_script
+from filmstill.runtime.turns import shared_machine
 
 
 def main() -> None:
-    out = Path(sys.argv[2])
-    with shared_machine(out) as alone, inputs_unchanged("samples", out):
+    arm, out, turn = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] else None
+    with shared_machine(turn) as alone:
         from filmstill.evaluate.arms import make_arm  # with torch: seconds, which nobody's clock may count
+        from filmstill.runtime.shard_process import inputs_unchanged
 
-        alone()
-        make_arm(sys.argv[1], out)
+        with inputs_unchanged("samples", out):
+            alone()
+            make_arm(arm, out)
 
 
 if __name__ == "__main__":
-    leave(exit_code(main))
+    run_script(lambda: exit_code(main))

@@ -17,9 +17,9 @@ from torch import Tensor
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
 from filmstill.runtime import distributed
+from filmstill.runtime.safetensors_file import opened, read_metadata
 from filmstill.runtime.tables import read_table
 from filmstill.runtime.tensor_files import load_tensors
-from filmstill.runtime.tensor_header import opened, read_metadata
 
 TOLERANCE = 1e-6  # between two sigmas that are the same node
 
@@ -85,7 +85,7 @@ class Pairs:
 def _facts(shard: Path, rows: pd.DataFrame) -> tuple[list[float], tuple[int, ...]]:
     """(sigmas, size of a clip's latents) of a shard that holds what the manifest says."""
     facts = read_metadata(shard)
-    with opened(shard) as file:
+    with opened(shard, "pt") as file:
         if not {"ids", "sigmas"} <= set(facts) or "latents" not in file.keys():  # noqa: SIM118 (not a dict)
             raise FilmstillError(f"{shard}: is not a shard of pairs; remove its folder and run `dvc repro ode_pairs`")
         shape = file.get_slice("latents").get_shape()

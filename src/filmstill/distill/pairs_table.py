@@ -8,8 +8,8 @@ import pandas as pd
 from filmstill.artifacts import TRAIN_PROMPTS
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.prompts.store import load_prompts
+from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
-from filmstill.runtime.tensor_header import read_metadata
 
 
 def shard_names(params: OdePairs) -> list[str]:

@@ -18,8 +18,8 @@ from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, real
 from filmstill.models.sharding import shard
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
-from filmstill.params.load import read_seed, section
-from filmstill.params.shared import Compute, Model, Schedule, Student, Text, World
+from filmstill.params.shared import Compute, Student, Text, World
+from filmstill.params.student_stages import SharedParams, read_student
 from filmstill.runtime import distributed
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.micro_batches import micro_batches
@@ -40,21 +40,14 @@ class Setup:
     @classmethod
     def prepared(cls) -> "Setup":
         """Read by a process that computes: it is made ready to."""
-        setup = cls.read()
-        prepare(setup.compute)
-        return setup
-
-    @classmethod
-    def read(cls) -> "Setup":
-        compute, world, text = section(Compute, "compute"), section(World, "world"), section(Text, "text")
-        schedule = FlowSchedule(section(Schedule, "schedule").shift)
-        return cls(read_seed(), world, text, compute, schedule, config_of(section(Model, "model")))
+        params = SharedParams.read()
+        prepare(params.compute)
+        schedule, config = FlowSchedule(params.schedule.shift), config_of(params.model)
+        return cls(params.seed, params.world, params.text, params.compute, schedule, config)
 
     @cached_property
     def student(self) -> Student:
-        student = section(Student, "student")
-        student.check_frames(self.world.frames, "world.frames")
-        return student
+        return read_student(self.world)
 
     @cached_property
     def plan(self) -> RolloutPlan:

@@ -4,6 +4,7 @@ Arms: `real` (the world itself), `teacher` (ODE sampler), `undistilled` (the tea
 rollout), `init` (after ODE regression), `student`, and `student_long` (a long stream with a local window).
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutPlan, rollout
 from filmstill.diffusion.sample import guided, sample
 from filmstill.distill.setup import Setup
+from filmstill.evaluate.clips import FINITE, clip_of
 from filmstill.evaluate.names import LONG_ARM
-from filmstill.evaluate.requests import clip_of, requests
+from filmstill.evaluate.requests import requests
 from filmstill.models.codec import Codec
 from filmstill.params.load import section
 from filmstill.params.samples import Samples
@@ -74,9 +76,9 @@ def make_arm(arm: str, out: Path) -> None:
         report_done(out, begin + clips)
     latents = torch.cat(parts)
     facts = {"first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations}
+    write_json(out.with_suffix(".json"), {**seconds, **facts})
     finite = latents.isfinite().flatten(1).all(dim=1).tolist()
-    write_json(out.with_suffix(".json"), {**seconds, **facts, "finite": finite})
-    save_tensors(out, {"latents": latents})
+    save_tensors(out, {"latents": latents}, {FINITE: json.dumps(finite)})
 
 
 @dataclass(frozen=True)

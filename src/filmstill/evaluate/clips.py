@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from filmstill.evaluate.requests import clip_of
+from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
 from filmstill.runtime.workbench import publish
+
+FINITE = "finite"  # in the header of an arm's latents: for every clip, whether it has neither infinity nor NaN
+
+
+def clip_of(shard: Path, row: int) -> Path:
+    """Where an arm's clips are, beside its shard."""
+    return shard.with_suffix("") / f"{row:05d}.mp4"
 
 
 def write_samples(asked: dict[str, pd.DataFrame], shards: list[Path], folder: Path) -> None:
@@ -17,7 +24,7 @@ def write_samples(asked: dict[str, pd.DataFrame], shards: list[Path], folder: Pa
         name = f"latents/{arm}-0000.safetensors"
         publish(shard, folder / name)
         clock = json.loads(shard.with_suffix(".json").read_text())
-        finite = clock.pop("finite")
+        finite = json.loads(read_metadata(shard)[FINITE])
         for row, request in enumerate(table.itertuples()):
             video = f"video/{arm}/{row:05d}.mp4"
             clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}

@@ -1,7 +1,5 @@
 """What the arms of a comparison are asked for. Without torch, which takes seconds to import."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from filmstill.artifacts import EVAL_PROMPTS
@@ -18,8 +16,3 @@ def requests(params: Samples, arm: str) -> pd.DataFrame:
         return prompts.head(params.long_prompts).assign(seed=0)
     seeds = pd.DataFrame({"seed": range(params.seeds)})
     return prompts.merge(seeds, how="cross")
-
-
-def clip_of(shard: Path, row: int) -> Path:
-    """Where an arm's clips are, beside its shard."""
-    return shard.with_suffix("") / f"{row:05d}.mp4"

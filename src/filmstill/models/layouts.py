@@ -24,8 +24,8 @@ from filmstill.errors import FilmstillError
 from filmstill.models.dit import EPS, PATCH, DiTConfig, VideoDiT
 from filmstill.models.names import WRAPPERS, of_transformer, to_wan
 from filmstill.models.released import SHOWN, Weights, check_names, open_weights, read_json
+from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
-from filmstill.runtime.tensor_header import HEADER
 from filmstill.runtime.tensor_stream import STORED
 
 STEM = "diffusion_pytorch_model"  # of the weights' file in a folder

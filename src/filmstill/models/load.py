@@ -16,7 +16,7 @@ from filmstill.models.weights import load_model
 from filmstill.params.shared import Compute, Text
 from filmstill.runtime import distributed
 from filmstill.runtime.files import write_json
-from filmstill.runtime.tensor_header import read_metadata
+from filmstill.runtime.safetensors_file import read_metadata
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

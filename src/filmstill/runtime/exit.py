@@ -10,18 +10,19 @@ from typing import NoReturn
 
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 
-# Containers made before Python looks for cycles among them. Its own 700 is for small programs: importing torch makes a
-# million that all stay, and to look through them again and again takes a sixth of a short stage's time.
+# Containers made before Python looks for cycles among them. Its own 700 is for small programs: imports make a million
+# that all stay, and to look through them again and again takes a sixth of a short stage's time. No tensor waits for it:
+# a step leaves none in a cycle.
 COLLECT_AFTER = 50_000
 
 
 def exit_code(action: Callable[[], None]) -> int:
     """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
-    gc.set_threshold(COLLECT_AFTER)
     try:
         action()
-        sys.stdout.flush()
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
     except GateError as error:
         return _say(error, 1)
     except Interrupted as error:
@@ -37,12 +38,14 @@ def exit_code(action: Callable[[], None]) -> int:
     return 0
 
 
-def leave(code: int) -> NoReturn:
-    """End this process at once: with torch imported, Python takes a second or two to take itself apart.
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """`main` is all that this process is for; it ends with the code that main returns.
 
-    For the end of a script, when every file is closed: what is registered to run at exit does not run.
+    At once: with torch imported, Python takes a second or two to take itself apart, and nothing here waits for that.
     """
-    for stream in (sys.stdout, sys.stderr):
+    gc.set_threshold(COLLECT_AFTER)
+    code = main()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError):  # who reads it has gone, or the disk is full: `exit_code` has said so
             stream.flush()
     os._exit(code)

@@ -15,7 +15,7 @@ from filmstill.cluster.config import read_cluster
 from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime import workbench
-from filmstill.runtime.exit import exit_code, leave
+from filmstill.runtime.exit import exit_code, run_script
 from filmstill.runtime.files import copy_tree, write_json
 
 DATA = Path("data")
@@ -42,7 +42,7 @@ class Stage:
 
 def run(name: str, main: Callable[[Stage], None]) -> None:
     """The body of every stage script; exits with 0 published, 1 gate, 2 bad input, 130 or 143 stopped."""
-    leave(exit_code(lambda: _run(name, main)))
+    run_script(lambda: exit_code(lambda: _run(name, main)))
 
 
 def _run(name: str, main: Callable[[Stage], None]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime.files import replacing
-from filmstill.runtime.tensor_header import HEADER, metadata_of, opened
+from filmstill.runtime.safetensors_file import HEADER, metadata_of, opened
 
 DIGEST = "sha256"
 
@@ -51,7 +51,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises FilmstillError for a missing, truncated or altered file and for anything that is not safetensors.
     """
     path = Path(path)
-    with opened(path) as file:
+    with opened(path, "pt") as file:
         metadata = metadata_of(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     expected = metadata.pop(DIGEST, None)

@@ -18,8 +18,8 @@ from torch import Tensor
 from filmstill.errors import writing_failed
 from filmstill.runtime.distributed import whole
 from filmstill.runtime.files import replacing
+from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
-from filmstill.runtime.tensor_header import HEADER
 
 # What a network is kept in, with safetensors' names, in the order in which its library puts them into a file.
 STORED = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}

@@ -66,7 +66,7 @@ def repository() -> Path:
 
 def stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
-    merged = OmegaConf.merge(read_yaml("params.yaml"), _graph(Path("dvc.yaml")))
+    merged = OmegaConf.merge(read_yaml("params.yaml"), _graph())
     return to_plain(merged, "params.yaml and dvc.yaml")["stages"]
 
 
@@ -108,8 +108,12 @@ def refuse_sources_younger(inputs: Inputs, began: float) -> None:
             raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
 
 
-def _graph(file: Path) -> dict[str, Any]:
-    """dvc.yaml as it is written. With libyaml: it is ten times longer than params.yaml, and every shard asks."""
+def _graph() -> dict[str, Any]:
+    """dvc.yaml as it is written.
+
+    With libyaml, as dvc.lock: both are ten times longer than all else that names inputs, and every shard asks.
+    """
+    file = Path("dvc.yaml")
     try:
         graph = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The header of a file of `save_tensors`, read without torch, which takes seconds to import."""
+"""A safetensors file, opened; and what its header says, read without torch, which takes seconds to import."""
 
 import json
 from collections.abc import Iterator
@@ -20,8 +20,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
-    """A safetensors file, its tensors read as they are asked for. Raises FilmstillError as `load_tensors` does."""
+def opened(path: Path, framework: str) -> Iterator[Any]:
+    """A safetensors file, its tensors read as they are asked for. framework: what reads them, "pt" for torch, "np".
+
+    Raises FilmstillError as `load_tensors` does.
+    """
     if not path.is_file():
         raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
     try:

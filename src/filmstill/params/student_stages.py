@@ -1,0 +1,36 @@
+"""What every stage of the student reads of params.yaml, checked. Without torch, which takes seconds to import."""
+
+from dataclasses import dataclass
+
+from filmstill.params.load import read_seed, section
+from filmstill.params.shared import Compute, Model, Schedule, Student, Text, World
+
+
+@dataclass(frozen=True)
+class SharedParams:
+    """The sections that none of these stages does without, and the seed."""
+
+    seed: int
+    world: World
+    text: Text
+    compute: Compute
+    schedule: Schedule
+    model: Model
+
+    @classmethod
+    def read(cls) -> "SharedParams":
+        return cls(
+            read_seed(),
+            section(World, "world"),
+            section(Text, "text"),
+            section(Compute, "compute"),
+            section(Schedule, "schedule"),
+            section(Model, "model"),
+        )
+
+
+def read_student(world: World) -> Student:
+    """How the student rolls out clips of this world."""
+    student = section(Student, "student")
+    student.check_frames(world.frames, "world.frames")
+    return student
