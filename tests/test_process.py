@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+SCRIPT = "from filmstill.runtime.exit import exit_code, run_script; "
 IMPORTED = "sys.exit('torch' in sys.modules)"
 FANNED_OUT = """
 import runpy, sys
@@ -46,31 +47,23 @@ def test_a_stage_that_only_fans_out_does_not_wait_for_torch(copied: Path, stage:
 
 
 def test_a_script_that_ends_has_said_all_and_runs_nothing_more() -> None:
-    code = "import atexit; from filmstill.runtime.exit import run_script; atexit.register(print, 'more')"
-    done = python(f"{code}; run_script(lambda: print('all') or 3)", stdout=subprocess.PIPE)
+    code = "import atexit; atexit.register(print, 'more'); run_script(lambda: print('all') or 3)"
+    done = python(SCRIPT + code, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (3, "all\n")
 
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_is_no_failure(closed: int) -> None:
-    code = "from filmstill.runtime.exit import exit_code, run_script; run_script(lambda: exit_code(lambda: print()))"
-    with subprocess.Popen(
-        ["bash", "-c", f"exec {sys.executable} -c '{code}' {closed}>&-"], env=environment(ROOT)
-    ) as run:
-        assert run.wait() == 0
+    code = SCRIPT + "run_script(lambda: exit_code(lambda: print()))"
+    words = ["bash", "-c", f'exec "$0" -c "$1" {closed}>&-', sys.executable, code]
+    assert subprocess.run(words, env=environment(ROOT), check=False).returncode == 0
 
 
 def test_what_could_not_be_printed_is_no_success() -> None:
-    code = (
-        "from filmstill.runtime.exit import exit_code, run_script; run_script(lambda: exit_code(lambda: print('lost')))"
-    )
     with open("/dev/full", "w") as full:
-        done = python(code, stdout=full)
+        done = python(SCRIPT + "run_script(lambda: exit_code(lambda: print('lost')))", stdout=full)
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "filmstill: a file: disk full while writing; free some space and run again, finished work is kept\n"
-    )
+    assert done.stderr.startswith("filmstill: a file: disk full while writing; free some space")
 
 
 def test_shards_start_side_by_side_and_are_timed_one_at_a_time() -> None:

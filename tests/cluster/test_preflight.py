@@ -54,7 +54,7 @@ def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
             "stages.distill.gpus_per_node: is 9, allowed: at most 8, which a node of partition main",
         ),
         ({"nodes": 3}, "stages.distill.nodes: is 3, allowed: at most 2, which partition main gives to a job"),
-        ({"cpus_per_task": 9}, "stages.distill.cpus_per_task: is 9, allowed: at most 8 in 1 processes a node"),
+        ({"cpus_per_task": 9}, "stages.distill.cpus_per_task: is 9, allowed: at most 8 a process, 1 of them a node"),
         ({"cpus_per_task": 3, "tasks_per_node": 3}, "stages.distill.cpus_per_task: is 3, allowed: at most 2 in 3 proc"),
         ({"memory_gb": 65}, "stages.distill.memory_gb: is 65, allowed: at most 64, which a node of partition main has"),
         (
@@ -89,7 +89,7 @@ def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):
 
 def test_a_shard_is_tested_as_one_process(lab: Lab):
     cluster = Cluster(executor="slurm", defaults=Asked(nodes=3, gpus_per_node=8))
-    assert "at most 1 in 8 processes a node" in refusal(cluster)  # of a training
+    assert "at most 1 a process, 8 of them a node" in refusal(cluster)  # of a training
     assert preflight("samples", cluster, ROOT) is None
 
 

@@ -57,7 +57,7 @@ def cluster_check(pending_minutes: float) -> None:
     here, console, wrong = Software.here(), Console(highlight=False), []
     for asked, stages in _layouts(cluster):
         found = _ask_nodes(asked, root, pending_minutes)
-        console.print(findings.table(f"{', '.join(stages)}: {asked.nodes} nodes x {asked.tasks} processes", found))
+        console.print(findings.table(f"{', '.join(stages)}: {asked.layout}", found))
         console.print(findings.speed(found), soft_wrap=True)
         problems = findings.problems(found, asked, None if asked.python else here)
         if not problems:

@@ -86,6 +86,11 @@ class Asked:
         return self.tasks_per_node or max(self.gpus_per_node, 1)
 
     @property
+    def layout(self) -> str:
+        """Nodes and processes, in words."""
+        return f"{self.nodes} node{'s' * (self.nodes > 1)} x {self.tasks} process{'es' * (self.tasks > 1)}"
+
+    @property
     def seconds(self) -> int:
         """The time limit."""
         days, hours, minutes, seconds = (int(part or 0) for part in TIME.fullmatch(self.time).groups())  # type: ignore[union-attr]

@@ -161,7 +161,7 @@ def _refuse_too_much(stage: str, cluster: Cluster, asked: Asked, nodes: list[Nod
     where = f"partition {', '.join(dict.fromkeys(node.partition for node in nodes))}"
     most_gpus, most_cpus = max(node.gpus for node in nodes), max(node.cpus for node in nodes)
     at_most(most_gpus, asked.gpus_per_node, "gpus_per_node", f", which a node of {where} has")
-    cpus = f" in {asked.tasks} processes a node, since a node of {where} has {most_cpus} CPUs"
+    cpus = f" a process, {asked.tasks} of them a node, since a node of {where} has {most_cpus} CPUs"
     at_most(most_cpus // asked.tasks, asked.cpus_per_task, "cpus_per_task", cpus)
     memory = max(node.memory_mb for node in nodes) // 1024
     if asked.memory_gb:
