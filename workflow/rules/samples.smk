@@ -13,6 +13,6 @@ rule samples_shard:
         python=PYTHON,
         out=lambda wildcards, output: Path(output[0]).resolve(),
         log=lambda wildcards: Path(f"logs/samples-{wildcards.arm}.log").resolve(),
-        turn=lambda wildcards: "" if CPUS else Path("turn").resolve(),
+        turn=lambda wildcards: "-" if CPUS else Path("turn").resolve(),
     shell:
         "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} {params.turn:q} > {params.log:q} 2>&1"

@@ -1,6 +1,6 @@
 """One arm of the samples: `python workflow/scripts/samples.py ARM OUT TURN` from the repository's root.
 
-TURN is the file by which arms are timed one at a time; '' in a job of SLURM's.
+TURN is the file by which arms are timed one at a time; - in a job of SLURM's.
 """
 
 import sys
@@ -11,8 +11,8 @@ from filmstill.runtime.turns import shared_machine
 
 
 def main() -> None:
-    arm, out, turn = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] else None
-    with shared_machine(turn) as alone:
+    arm, out, turn = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    with shared_machine(None if turn == "-" else Path(turn)) as alone:
         from filmstill.evaluate.arms import make_arm  # with torch: seconds, which nobody's clock may count
         from filmstill.runtime.shard_process import inputs_unchanged
 
