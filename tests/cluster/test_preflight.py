@@ -55,7 +55,10 @@ def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
         ),
         ({"nodes": 3}, "stages.distill.nodes: is 3, allowed: at most 2, which partition main gives to a job"),
         ({"cpus_per_task": 9}, "stages.distill.cpus_per_task: is 9, allowed: at most 8 a process, 1 of them a node"),
-        ({"cpus_per_task": 3, "tasks_per_node": 3}, "stages.distill.cpus_per_task: is 3, allowed: at most 2 a process, 3 of them"),
+        (
+            {"cpus_per_task": 3, "tasks_per_node": 3},
+            "stages.distill.cpus_per_task: is 3, allowed: at most 2 a process, 3 of them",
+        ),
         ({"memory_gb": 65}, "stages.distill.memory_gb: is 65, allowed: at most 64, which a node of partition main has"),
         (
             {"partition": "short", "time": "0:03:00"},
