@@ -121,12 +121,12 @@ class Repository:
                     process.resume()
 
     def starts_again(self, repro: "Repro", times: int) -> None:
-        """Wait until SLURM has started the job again, that often in all, and it has trained on."""
+        """Wait until SLURM has started the job again, so often at least, and it has trained on."""
         (number,) = self.jobs()
 
         def runs() -> bool:
             job = self.lab.job(int(number))
-            return job.restarts == times and job.state == "R"
+            return job.restarts >= times and job.state == "R"
 
         repro.until(runs)
         self.trains_on(repro)
@@ -134,19 +134,23 @@ class Repository:
     def meets_its_limit(self, repro: "Repro", times: int) -> None:
         """Hold the job's processes, once they have trained on, until SLURM wakes them to warn of the time limit.
 
-        Returns when they have left in order. times: how often the job has done so by then.
+        Returns when they have left in order. times: how often the job has done so by then. A start that is warned
+        before it has trained on, as SLURM may a minute early, is none of these.
         """
-        step, left = self.step("distill"), self.work("distill") / f"jobs/0001/left-{times - 1}"
+        step, folder = self.step("distill"), self.work("distill") / "jobs/0001"
         held: set[int] = set()
+
+        def left() -> bool:
+            return len(list(folder.glob("left-*"))) >= times
 
         def leaves() -> bool:
             with suppress(StopIteration, psutil.NoSuchProcess):
-                for rank in ("0", "1") if self.step("distill") > step and not left.exists() else ():
+                for rank in ("0", "1") if self.step("distill") > step and not left() else ():
                     process = self.process(rank)
                     if process.pid not in held:
                         process.suspend()
                         held.add(process.pid)
-            return left.exists()
+            return left()
 
         repro.until(leaves)
 
