@@ -121,12 +121,12 @@ class Repository:
                     process.resume()
 
     def starts_again(self, repro: "Repro", times: int) -> None:
-        """Wait until SLURM has started the job again, so often at least, and it has trained on."""
+        """Wait until SLURM has started the job again, that often in all, and it has trained on."""
         (number,) = self.jobs()
 
         def runs() -> bool:
             job = self.lab.job(int(number))
-            return job.restarts >= times and job.state == "R"
+            return job.restarts == times and job.state == "R"
 
         repro.until(runs)
         self.trains_on(repro)
