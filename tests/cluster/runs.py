@@ -202,6 +202,6 @@ class Repro:
         kill(self.process)
 
     def stage_process(self) -> psutil.Process:
-        """The stage's own process, below dvc."""
+        """The stage's own process, below dvc and, where that does not make way, the shell that dvc starts it by."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(each for each in children if any("stages/" in word for word in each.cmdline()))
+        return next(each for each in children if any(word.startswith("stages/") for word in each.cmdline()))
