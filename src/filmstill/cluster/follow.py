@@ -111,6 +111,8 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
+            if not self.line.disable:
+                self.bar.clear()  # tqdm leaves it where the line of state was, and would leave it below as well
             self.bar.close()
         self.line.close()
 
