@@ -48,7 +48,8 @@ def test_a_stage_is_checked_with_the_defaults_it_rests_on():
 def test_a_shard_is_one_process_whatever_the_training_asks():
     cluster = read("defaults: {nodes: 4, gpus_per_node: 8}")
     assert (cluster.asked("distill").nodes, cluster.asked("distill").tasks) == (4, 8)
-    assert (cluster.asked("ode_pairs").nodes, cluster.asked("ode_pairs").tasks) == (1, 1)
+    shard = cluster.asked("ode_pairs")
+    assert (shard.nodes, shard.tasks, shard.gpus_per_node) == (1, 1, 1)
     teacher = cluster.asked("teacher")
     assert (teacher.nodes, teacher.tasks, teacher.gpus_per_node) == (1, 1, 1)
     assert cluster.asked("ode_init").gpus_per_node == 8 and read("{}").asked("teacher").gpus_per_node == 0
@@ -106,6 +107,7 @@ KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Asked))})"
         ("stages: {distil: {}}", "stages: is 'distil', allowed: teacher, ode_pairs, ode_init, distill, samples"),
         ("stages: {distill: 3}", "stages.distill: is 3, allowed: a mapping of partition"),
         ("stages: {ode_pairs: {nodes: 2}}", "stages.ode_pairs.nodes: is 2, allowed: 1: a shard is one process"),
+        ("stages: {teacher: {gpus_per_node: 8}}", "stages.teacher.gpus_per_node: is 8, allowed: 0 or 1: it is one"),
         ("executor: [", "not readable as YAML"),
     ],
 )

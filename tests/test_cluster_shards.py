@@ -1,6 +1,8 @@
 """What of shards' jobs needs no cluster: whose end is remembered, who makes no shard twice, how flags are passed on."""
 
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +11,10 @@ import pytest
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from filmstill.cluster import shards, slurm, submit_shards
+from filmstill.cluster.config import Asked, Cluster
 from filmstill.cluster.shard_logs import last_jobs, logs
 from filmstill.errors import FilmstillError
+from filmstill.runtime.progress import progress
 
 JOB = slurm.Job("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
 
@@ -61,6 +65,32 @@ def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch)
         shards.refuse_beside_jobs("ode_pairs", work)
     knows(monkeypatch, replace(JOB, name=f"{name}_1", state="COMPLETED"))
     shards.refuse_beside_jobs("ode_pairs", work)
+
+
+def test_no_shard_is_made_where_nobody_can_be_asked_for_its_job(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(slurm, "available", lambda: False)
+    with pytest.raises(FilmstillError, match=r"jobs may be at work in .*\(its commands are not on this machine"):
+        shards.refuse_beside_jobs("ode_pairs", tmp_path)
+
+
+@pytest.mark.parametrize(("memory_gb", "asks"), [(4, "mem_mb=4096"), (None, "mem_mb=0")])
+def test_no_memory_asked_for_is_said_or_snakemake_asks_for_some(memory_gb: int | None, asks: str):
+    assert asks in submit_shards._resources(Asked(memory_gb=memory_gb))
+
+
+def test_snakemake_guesses_no_account(tmp_path: Path):
+    sacct = shutil.which("sacct", path=submit_shards._without_sacct(tmp_path))
+    assert sacct is not None and subprocess.run([sacct, "-nu", "me"], check=False).returncode == 1
+
+
+def test_a_shard_s_job_that_loses_its_nodes_for_ever_is_cancelled(tmp_path: Path, monkeypatch):
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", cancelled.append)
+    knows(monkeypatch, replace(JOB, restarts=3))
+    cluster = Cluster(max_requeues=2)
+    with progress("ode_pairs", 1) as bar, pytest.raises(FilmstillError, match="job 7 lost its node more often than"):
+        shards._wait(bar, "ode_pairs", "ode_pairs-0-abcd", tmp_path, cluster, {}, None)
+    assert cancelled == ["7"]
 
 
 @pytest.mark.parametrize("value", ["H100-Jan", "two words-J", "a'b"])

@@ -198,6 +198,18 @@ def test_two_nodes_of_two_processes_train_as_one(alone, four, training):
     assert_close(four / training, alone / training)
 
 
+@pytest.mark.parametrize("training", ["distil", "regress"])
+def test_networks_spread_over_four_processes_train_as_one(alone, four_spread, training):
+    assert_close(four_spread / training, alone / training)
+
+
+@pytest.fixture(scope="module")
+def four_spread(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("four-spread")
+    run_on(4, both, folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def two_whole(tmp_path_factory) -> Path:
     """On two processes with whole networks on each, in two passes."""

@@ -68,7 +68,7 @@ def gradients(micro_batch: int | None, precision: torch.dtype = torch.float32, c
     return torch.cat(kept)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch", [1, 2])
 def test_micro_batches_add_up_to_the_batch(micro_batch: int):
     whole, parts = gradients(None), gradients(micro_batch)
     assert (whole - parts).norm() <= 1e-5 * whole.norm()
@@ -85,7 +85,7 @@ def test_an_update_in_bfloat16_points_where_float32_does():
     assert torch.cosine_similarity(exact, near, dim=0) > 0.99
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3])
+@pytest.mark.parametrize("micro_batch", [1, 2])
 def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_batch: int):
     """Samples have unlike numbers of noisy frames: a mean of means would be another loss."""
     trajectories = randomness.normal((3, *SHAPE), 0, "pairs", 0, range(5))
@@ -104,7 +104,7 @@ def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_bat
 
 
 def test_parts_cover_the_batch_once():
-    for batch, size in ((4, None), (4, 1), (5, 2), (3, 8)):
+    for batch, size in ((4, None), (4, 1), (6, 2), (3, 3)):
         assert [i for part in alone(batch, size) for i in part] == list(range(batch))
 
 
@@ -115,9 +115,9 @@ def test_processes_share_the_batch_in_equal_parts(processes: int, size: int | No
     assert sorted(i for share in shares for part in share for i in part) == list(range(8))
 
 
-@pytest.mark.parametrize(("batch", "size", "processes"), [(6, None, 4), (6, 2, 2), (2, None, 4)])
+@pytest.mark.parametrize(("batch", "size", "processes"), [(6, None, 4), (6, 2, 2), (2, None, 4), (5, 2, 1)])
 def test_a_batch_that_does_not_divide_is_refused_by_its_key(batch: int, size: int | None, processes: int):
-    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {processes} processes"):
+    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {processes} process"):
         micro_batches(batch, size, "distill.batch", 0, processes)
 
 

@@ -36,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_waits() -> Iterator[None]:
     """What a failed test leaves is ended."""
     yield
+    pytest_sessionfinish()
+
+
+def pytest_sessionfinish() -> None:
+    """Likewise what a fixture had started when the session was told to stop."""
     while STARTED:
         kill(STARTED.pop())
 
@@ -86,6 +91,7 @@ def make(folder: Path, accounting: Lab) -> None:
         repository.configure()
         repro = repository.repro()
         assert repro.ends(900) == 0, repro.said[-3000:]
+        (folder / "made.log").write_text(repro.said)
     commit(folder, "made")
     (folder / "accounted.txt").write_text("\n".join(completed(accounting)))
 

@@ -162,10 +162,14 @@ class Lab:
         return int(self.ask(*words, text=f"#!/bin/bash\n{script}\n"))
 
     def squeue(self, *flags: str) -> list[Job]:
-        """The jobs that SLURM remembers: those that ended in the last five minutes too, unless the flags say less."""
+        """The jobs that SLURM remembers: those that ended in the last hour too, unless the flags say less."""
         asked = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
         lines = self.ask("squeue", "--noheader", "--states=all", f"--Format={asked}", *flags).splitlines()
         return [_job(*line.split(SEPARATOR)[: len(FIELDS)]) for line in lines]
+
+    def newest(self) -> int:
+        """The id of the job submitted last; 0: none was."""
+        return max((job.id for job in self.squeue()), default=0)
 
     def job(self, number: int) -> Job:
         [job] = self.squeue(f"--jobs={number}")

@@ -28,7 +28,8 @@ def slurm_conf(folder: Path, nodes: list[str], each: str, port: int, accounting:
     """slurm.conf of a cluster in `folder` whose nodes each have `each` (CPUs=… RealMemory=… Gres=…).
 
     Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. FirstJobId: of several clusters on this machine no
-    two have a job of one number, which gives the port where a job's processes meet; cred_expire: so long
+    two have a job of one number, which gives the port where a job's processes meet; MinJobAge: what tests count is not
+    forgotten meanwhile; cred_expire: so long
     does a requeued job wait, and less than 5 s is silently refused; DefMemPerCPU: or a job takes all of a node's
     memory; preempt_send_user_signal: a preempted job gets the signal that it asked for; SlurmdTimeout, MessageTimeout:
     a silent node is down after 13 s.
@@ -63,6 +64,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 KillWait={KILL_SECONDS}
+MinJobAge=3600
 SlurmdTimeout=5
 MessageTimeout=4
 ReturnToService=2

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from repository import environment, run
 
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
+TEACHER = "data/teacher/teacher.safetensors"
 ONLY = ("--force", "--single-item", "distill")
 DISTILL = {"updates": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them to be struck several times
 PATIENCE = 240.0  # s, for a stage on a busy machine
@@ -157,7 +158,8 @@ class Repository:
     def _is_rank(self, process: psutil.Process, rank: str) -> bool:
         try:
             runs = any(str(self.folder) in word for word in process.cmdline()) and "submitit" in str(process.cmdline())
-            return runs and process.environ().get("SLURM_PROCID") == rank
+            # To srun, which starts the ranks with the same words, SLURM gives a rank too: 0.
+            return runs and process.name() != "srun" and process.environ().get("SLURM_PROCID") == rank
         except psutil.Error:
             return False
 

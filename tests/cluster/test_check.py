@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     """A repository that holds nothing but cluster.yaml."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # no row of the table folds, however long this machine's name
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -61,13 +62,14 @@ def test_all_is_well(lab: Lab, capsys, folder: Path):
 
 
 def test_every_refusal_is_listed_and_no_job_submitted(lab: Lab, capsys, folder: Path):
-    before = lab.squeue()
-    fix, _ = said(capsys, BASE + "partition: gpux}\nstages: {samples: {partition: main, gpus_per_node: 9}}")
+    before = lab.newest()
+    fix, _ = said(capsys, BASE + "partition: gpux}\nstages: {samples: {partition: main, cpus_per_task: 9}}")
     assert fix == [
         "cluster.yaml: defaults.partition: is 'gpux', allowed: far, high, low, main, short",
-        "cluster.yaml: stages.samples.gpus_per_node: is 9, allowed: at most 8, which a node of partition main has",
+        "cluster.yaml: stages.samples.cpus_per_task: is 9, allowed: at most 8 a process, 1 of them a node, since a "
+        "node of partition main has 8 CPUs",
     ]
-    assert lab.squeue() == before and not (folder / ".work").exists()
+    assert lab.newest() == before and not (folder / ".work").exists()
 
 
 def test_gpus_that_torch_does_not_see_and_a_python_that_is_not_there(lab: Lab, capsys):

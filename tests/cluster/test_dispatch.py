@@ -249,16 +249,56 @@ def test_a_warning_while_python_is_started_is_not_its_death(repository):
 
 
 def test_nobody_trains_here_beside_a_job(repository):
-    repository.write(seconds=1)
     process, job = midway(repository)
-    (repository.root / "cluster.yaml").unlink()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert repository.run() == 2
-    assert f"distill: job {job} is at work in .work/distill/" in repository.said()
+    ranks = [each for each in psutil.process_iter() if repository.rank_of(each, job)]
+    try:
+        for each in ranks:  # however long it takes here, the job does not end meanwhile
+            each.suspend()
+        (repository.root / "cluster.yaml").unlink()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert repository.run() == 2
+        assert f"distill: job {job} is at work in .work/distill/" in repository.said()
+        with_slurm, repository.around["PATH"] = repository.around["PATH"], without("sbatch", repository)
+        assert repository.run() == 2
+        assert "a job may be at work in .work/distill/" in repository.said()
+        assert "its commands are not on this machine" in repository.said()
+        repository.around["PATH"] = with_slurm
+    finally:
+        for each in ranks:
+            each.resume()
     repository.write()
     finished(repository, repository.run())
     assert len(repository.jobs()) == 1
+
+
+def without(command: str, repository: Repository) -> str:
+    """A PATH of a folder of links to all that the PATH has, but this command."""
+    folder = repository.root / "bin"
+    folder.mkdir()
+    for found in filter(Path.is_dir, map(Path, repository.around["PATH"].split(os.pathsep))):
+        for tool in found.iterdir():
+            if tool.name != command and not (folder / tool.name).is_symlink():
+                (folder / tool.name).symlink_to(tool)
+    return str(folder)
+
+
+def test_a_job_that_ended_while_nobody_waited_is_published(repository):
+    process, _ = midway(repository)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not repository.alive())
+    finished(repository, repository.run())
+    assert "submitted" not in repository.said() and len(repository.works("jobs/*")) == 1
+
+
+def test_starts_that_slurm_makes_have_an_end_too(repository):
+    repository.write(seconds=1, cluster={"max_requeues": 0})
+    process, job = midway(repository)
+    repository.slurm("scontrol", "requeue", job)
+    assert process.wait(SECONDS) == 2
+    assert "more often than max_requeues" in repository.said().splitlines()[-1]
+    assert repository.published() is None and len(repository.works("jobs/*")) == 1
 
 
 def test_another_job_under_the_id_on_record_is_not_trusted(repository):

@@ -9,27 +9,30 @@ import shutil
 import signal
 import subprocess
 
-from runs import INIT, ONLY, STUDENT, Repository
+import pytest
+from runs import INIT, ONLY, STUDENT, TEACHER, Repository
 
 
 def test_shards_and_trainings_were_jobs(made: Repository):
     names = (made.folder / "accounted.txt").read_text().splitlines()
-    for stage in ("teacher", "ode_init", "distill"):
+    said = (made.folder / "made.log").read_text()
+    for stage, nodes in (("teacher", "node[12]"), ("ode_init", r"node\[1-2\]"), ("distill", r"node\[1-2\]")):
         key = made.work(stage).name
         assert any(name.startswith(f"{stage}-{key}.") for name in names)
-        assert "on node[1-2]" in (made.folder / "repro.log").read_text()
+        assert re.search(rf"^{stage}: job \d+ running on {nodes}$", said, re.M)
     assert sum(name.startswith("ode_pairs-") for name in names) >= 1
     assert sum(name.startswith("samples-") for name in names) >= 1
     figures = (made.work("distill") / "statistics.json").read_text()
     assert '"processes": 2' in figures and "communication" in figures
 
 
-def test_a_training_made_again_on_two_nodes_is_the_same_bytes(made: Repository):
+@pytest.mark.parametrize(("stage", "weights"), [("teacher", TEACHER), ("ode_init", INIT)])
+def test_a_training_made_again_is_the_same_bytes(made: Repository, stage: str, weights: str):
     made.configure()
-    before = made.digest(INIT)
-    shutil.rmtree(made.folder / ".work" / "ode_init")
-    assert made.repro("--force", "--single-item", "ode_init").ends() == 0
-    assert made.digest(INIT) == before and made.starts("ode_init") == 1
+    before = made.digest(weights)
+    shutil.rmtree(made.folder / ".work" / stage)
+    assert made.repro("--force", "--single-item", stage).ends() == 0
+    assert made.digest(weights) == before and made.starts(stage) == 1
 
 
 def test_strikes_that_need_nobody(again: Repository):

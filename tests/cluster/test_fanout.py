@@ -93,14 +93,16 @@ def repository(prepared: Repository) -> Iterator[Repository]:
 
 def test_a_shard_has_a_gpu_of_its_own_and_the_setup_that_was_asked_for(repository: Repository):
     before = len(repository.jobs())
-    repository.ask(gpus_per_node=8, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES, {not} a format"])
+    repository.ask(gpus_per_node=1, memory_gb=None, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES, {not} a format"])
     running = repository.start()
     said = running.communicate()[0]
     assert running.returncode == 0, said
     assert len(repository.shards) == 2 and repository.made() == repository.shards
     assert [job.state for job in repository.jobs()[before:]] == ["CD", "CD"]
     gpus = {(repository.work / "logs" / f"pairs-000{n}.log").read_text().partition(",")[0] for n in range(2)}
-    assert gpus == {"sees GPU 0", "sees GPU 1"}  # one each, though eight were asked for a node
+    assert gpus == {"sees GPU 0", "sees GPU 1"}
+    for job in repository.jobs()[before:]:  # no memory was asked for: it has the cluster's DefMemPerCPU
+        assert "MinMemoryCPU=1000M" in repository.lab.ask("scontrol", "show", "job", str(job.id))
     shown = " ".join(repository.start(sys.executable, "-m", "filmstill", "jobs").communicate()[0].split())
     assert re.search(r"ode_pairs \d+ jobs over, 2 shards made", shown), shown
     assert re.search(r"log of \d+ jobs: \.work/ode_pairs/\w+/logs/slurm", shown), shown

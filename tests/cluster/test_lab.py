@@ -129,8 +129,9 @@ def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path_fac
         job = other.submit(f"setsid sleep 600 & touch {folder}/began; sleep 600")
         other.wait_until((folder / "began").exists, 20)
         assert other.job(job).nodes == "node1"
+        there = {"munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm_script", "sleep"}
+        other.wait_until(lambda: {process.name() for process in other.processes()} == there, 20)
         before = {process.name(): process for process in other.processes()}
-        assert set(before) == {"munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm_script", "sleep"}
     finally:
         other.down()
     assert not [name for name, process in before.items() if lives(process)]

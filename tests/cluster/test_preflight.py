@@ -39,9 +39,9 @@ def refusal(cluster: Cluster) -> str:
     ],
 )
 def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
-    before = lab.squeue()
+    before = lab.newest()
     preflight("distill", asking(**own), ROOT)
-    assert lab.squeue() == before
+    assert lab.newest() == before
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
     ],
 )
 def test_what_the_cluster_has_not_is_one_line(lab: Lab, own: dict, says: str):
-    before = lab.squeue()
+    before = lab.newest()
     line = refusal(asking(**own))
     assert line.startswith("cluster.yaml: ") and says in line, line
-    assert lab.squeue() == before
+    assert lab.newest() == before
 
 
 def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):

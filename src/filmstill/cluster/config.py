@@ -128,8 +128,9 @@ class Cluster:
             return asked
         what = f"1: {'it' if stage in ALONE else 'a shard'} is one process"
         require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), what)
-        asked = replace(asked, nodes=1, tasks_per_node=1)
-        return replace(asked, gpus_per_node=min(asked.gpus_per_node, 1)) if stage in ALONE else asked
+        gpus = own.get("gpus_per_node", 0)
+        require(gpus <= 1, f"{CLUSTER}: {where}.gpus_per_node", gpus, f"0 or {what}")
+        return replace(asked, nodes=1, tasks_per_node=1, gpus_per_node=min(asked.gpus_per_node, 1))
 
 
 def read_cluster(path: Path = CLUSTER) -> Cluster:

@@ -45,9 +45,11 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
 
 def _refuse_two(stage: Stage, root: Path) -> None:
     """Stop where a job is at work in the stage's folder, which this process would work in too."""
-    if latest(stage.work) is None or not slurm.available():
+    folder = latest(stage.work)
+    if folder is None or (ended(folder) is not None and not slurm.available()):
         return
     try:
+        slurm.refuse_missing()
         submission = alive(stage, root)
     except slurm.Unreachable as error:
         raise FilmstillError(

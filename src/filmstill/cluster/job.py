@@ -116,8 +116,8 @@ class Job:
 
     def _requeue(self, rank: int) -> NoReturn:
         """Go back to the queue and wait to be killed; the first process asks, or another where that one is stuck."""
-        _end_if_superseded()
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        _end_if_superseded()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end = time.monotonic() + SECONDS_TO_BE_KILLED
         if rank == 0 and self._has_progressed():
@@ -143,6 +143,7 @@ class Job:
         return any(saved.stat().st_mtime > began for saved in self.folder.parents[1].glob("checkpoints/step-*"))
 
     def _fail(self, rank: int, error: BaseException) -> NoReturn:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it is over: to leave in order now would hide how
         _end_if_superseded()
         outcome, message = verdict(error)
         if outcome in (CRASHED, LOST):
@@ -208,8 +209,9 @@ def left(folder: Path) -> int:
 
 def over_limit(stage: str, folder: Path) -> str:
     return (
-        f"{stage}: its job lost a node or a process more often than max_requeues of cluster.yaml allows; look at the "
-        f"logs in {folder}, then run `dvc repro`, which goes on from what is saved"
+        f"{stage}: its job lost a node or a process, or had to leave before it had saved anything, more often than "
+        f"max_requeues of cluster.yaml allows; look at the logs in {folder}, raise time: there where they end before a "
+        "first checkpoint, then run `dvc repro`, which goes on from what is saved"
     )
 
 

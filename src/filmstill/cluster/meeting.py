@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from submitit.helpers import TorchDistributedEnvironment
 
-PORTS = range(24000, 32768)  # below Linux's ip_local_port_range
+PORTS = range(24000, 32768)  # below those that Linux lends by default (ip_local_port_range)
 
 
 def meet() -> "TorchDistributedEnvironment":

@@ -177,8 +177,6 @@ def _refuse_too_much(stage: str, cluster: Cluster, asked: Asked, nodes: list[Nod
 
 def _refuse_what_slurm_refuses(stage: str, asked: Asked, root: Path, nodes: list[Node]) -> None:
     flags = sbatch_flags(asked, slurm.job_name(stage, SAMPLE_KEY, root))
-    if stage not in TRAINING and asked.gpus_per_node:
-        flags["gpus_per_node"] = 1  # a shard's job has one, of however many
     try:
         slurm.run("sbatch", "--test-only", text=sbatch_script(flags, []))
     except FilmstillError as refusal:

@@ -84,9 +84,8 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
 
 def refuse_beside_jobs(stage: str, work: Path) -> None:
     """Stop where jobs are at work in the folder, whose shards this machine would make a second time."""
-    if not slurm.available():
-        return
     try:
+        slurm.refuse_missing()
         alive = _alive(_name(stage, work), {})
     except slurm.Unreachable as error:
         raise FilmstillError(

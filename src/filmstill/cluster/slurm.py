@@ -90,6 +90,12 @@ def available() -> bool:
     return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "scancel"))
 
 
+def refuse_missing() -> None:
+    """Raise Unreachable where the commands are not: nobody can be asked, on a workstation beside the cluster, say."""
+    if not available():
+        raise Unreachable("its commands are not on this machine")
+
+
 def environment() -> dict[str, str]:
     """This process's, without what would change a job or an answer beside cluster.yaml."""
     return {name: value for name, value in os.environ.items() if not OPTION.match(name) or name == "SLURM_CONF"}

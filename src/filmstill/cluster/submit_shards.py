@@ -40,7 +40,7 @@ def submit_shards(
             stderr=subprocess.STDOUT,
             close_fds=False,  # it holds the work folder's flock for as long as it submits
             start_new_session=True,  # so that Ctrl-C does not cut off an sbatch
-            env={**slurm.environment(), **account},
+            env={**slurm.environment(), **account, "PATH": _without_sacct(work)},
         )
         try:
             if process.wait() != 0:
@@ -71,13 +71,22 @@ def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str
     ]
 
 
+def _without_sacct(work: Path) -> str:
+    """A PATH on which sacct fails. The plugin asks it for the account of some job before, to charge this one to; it
+    breaks where a site has no such command, and the account is cluster.yaml's, or the user's own."""
+    sacct = work.resolve() / "no-accounting" / "sacct"
+    write_text(sacct, "#!/bin/sh\nexit 1\n")
+    sacct.chmod(0o755)
+    return os.pathsep.join([str(sacct.parent), os.environ["PATH"]])
+
+
 def _resources(asked: Asked) -> list[str]:
     """What Snakemake asks of SLURM for each shard: one process on one node, with one GPU where the stage has GPUs."""
-    extra = {"gpus-per-node": 1 if asked.gpus_per_node else None, **asked.sbatch}
+    extra = {"gpus-per-node": asked.gpus_per_node or None, **asked.sbatch}
     gres = extra.pop("gres", None)  # the plugin has a resource of its own for it, and refuses it elsewhere
     wanted = {
         "runtime": -(-asked.seconds // 60),  # minutes
-        "mem_mb": asked.memory_gb * 1024 if asked.memory_gb else None,
+        "mem_mb": (asked.memory_gb or 0) * 1024,  # 0: do not ask; left out, Snakemake would ask for 1000
         "nodes": 1,
         "slurm_partition": asked.partition,
         "qos": asked.qos,
@@ -85,7 +94,7 @@ def _resources(asked: Asked) -> list[str]:
         "constraint": asked.constraint,
         "slurm_extra": " ".join(_flag(name, value) for name, value in extra.items() if value not in (None, False)),
     }
-    return [f"{name}={value!r}" for name, value in wanted.items() if value]
+    return [f"{name}={value!r}" for name, value in wanted.items() if value not in (None, "")]
 
 
 def _flag(name: str, value: Any) -> str:

@@ -8,7 +8,11 @@ from filmstill.params.shared import OPEN, World
 
 
 def prepare_prompts(prompts: list[str], world: World) -> None:
-    """Jobs of SLURM's each encode what they are asked for; the embedded encoder has no weights."""
+    """Encode them into the cache of prompts, where shards on this machine are going to look for them.
+
+    Nothing to do for SLURM's jobs, which each encode what they are asked for, and for the embedded encoder, which has
+    no weights.
+    """
     if world.name == OPEN and read_cluster().executor == LOCAL:
         from filmstill.distill.setup import Setup
 

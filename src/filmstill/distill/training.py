@@ -96,7 +96,7 @@ def train(
                 if curves:
                     curves.log(index, scalars)
                 bar.update()
-                bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
+                bar.set_postfix(loss=f"{scalars['loss']:.4g}", refresh=False)
                 statistics.add(index)
                 finished = index + 1
                 # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.

@@ -35,7 +35,7 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, de
 
         make_as_jobs(label, work, shards, items, unit, cluster)
     else:
-        if logs(work).exists():
+        if logs(work).exists() and not all(path.exists() for path in paths):
             from filmstill.cluster.shards import refuse_beside_jobs
 
             refuse_beside_jobs(label, work)

@@ -6,13 +6,10 @@ from filmstill.params.load import require
 def micro_batches(batch: int, micro_batch: int | None, key: str, rank: int, processes: int) -> list[range]:
     """One process's samples of a batch, in parts whose gradients are added up: batch = part x processes x parts.
 
-    micro_batch: samples a part; None: as many as make it one. A process alone may have a smaller last part.
-    key: what the batch is called in params.yaml, for the refusal of one that does not divide.
+    micro_batch: samples a part; None: as many as make it one. key: what the batch is called in params.yaml, for the
+    refusal of one that does not divide.
     """
-    if processes == 1:
-        part = micro_batch or batch
-        return [range(start, min(start + part, batch)) for start in range(0, batch, part)]
     part = micro_batch or max(batch // processes, 1)
-    allowed = f"a multiple of {part} samples (compute.micro_batch) x {processes} processes"
-    require(batch % (part * processes) == 0, key, batch, allowed)
+    many = f"{processes} process{'es' * (processes > 1)}"
+    require(batch % (part * processes) == 0, key, batch, f"a multiple of {part} samples (compute.micro_batch) x {many}")
     return [range(start, start + part) for start in range(rank * part, batch, part * processes)]
