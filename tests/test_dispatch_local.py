@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from filmstill.cluster.config import Cluster
-from filmstill.cluster.dispatch import dispatched, losses
+from filmstill.cluster.dispatch import _failure, dispatched, losses
 from filmstill.cluster.follow import Board, state
 from filmstill.cluster.job import ended, verdict
 from filmstill.cluster.meeting import port
@@ -59,6 +59,16 @@ def test_what_would_end_the_same_again_is_not_tried_again(tmp_path, state, words
     submission.log("err").write_text("/bin/bash: nowhere: not found\n")
     with pytest.raises(FilmstillError, match=re.escape(words)):
         losses("distill", submission, replace(RUNS, state=state), Cluster())
+
+
+@pytest.mark.parametrize(("rank", "seen", "shows"), [(0, True, False), (0, False, True), (1, True, True)])
+def test_the_end_of_a_traceback_is_shown_once(tmp_path, capsys, rank: int, seen: bool, shows: bool):
+    submission = Submission("distill-0.abcd", "7", str(tmp_path))
+    submission.log("err", rank).write_text("Traceback (most recent call last):\nValueError: no\n")
+    end = {"outcome": "crashed", "message": "ValueError: no (stages/distill.py:1, in main)", "rank": rank}
+    line = str(_failure("distill", submission, end, seen))
+    assert line.startswith("distill: job 7 crashed: ValueError: no (stages/distill.py:1") and f"_{rank}_log" in line
+    assert ("Traceback" in capsys.readouterr().err) == shows
 
 
 def test_jobs_at_work_at_one_time_meet_on_ports_of_their_own_that_no_connection_borrows():

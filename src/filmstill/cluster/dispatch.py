@@ -71,6 +71,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
         if found is None:
             return
         how, submission = found
+        was_over = ended(Path(submission.folder)) is not None  # and SLURM has not put it away yet
         _say(f"{stage.name}: {how} job {submission.id}; its log: {submission.log('err')}")
         job = follow(stage.name, submission, cluster.poll_seconds)
         if (end := ended(Path(submission.folder))) is None:
@@ -83,17 +84,20 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
         elif end["outcome"] == GATE:
             raise GateError(end["message"])
         elif end["outcome"] != DONE:
-            raise _failure(stage.name, submission, end)
+            raise _failure(stage.name, submission, end, seen=not was_over)
         else:
             return
 
 
-def _failure(stage: str, submission: Submission, end: dict[str, Any]) -> FilmstillError:
-    """What a job that ended for a reason of its own is told by; the end of its traceback is shown first."""
+def _failure(stage: str, submission: Submission, end: dict[str, Any], seen: bool) -> FilmstillError:
+    """What a job that ended for a reason of its own is told by; the end of its traceback is shown first.
+
+    seen: whether the first process's log was shown as it came.
+    """
     log = submission.log("err", end.get("rank", 0))
     if end["outcome"] != CRASHED:
         return FilmstillError(f"{end['message']} (log: {log})")
-    if end.get("rank", 0) != 0:  # the first process's log has been shown as it came
+    if end.get("rank", 0) != 0 or not seen:
         _say("\n".join(last_lines(log, SHOWN)))
     return FilmstillError(f"{stage}: job {submission.id} crashed: {end['message']}; its log: {log}")
 
