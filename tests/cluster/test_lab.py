@@ -38,8 +38,11 @@ def ends(lab: Lab, job: int, seconds: float = 30) -> str:
     return lab.job(job).state
 
 
-def runs(lab: Lab, job: int) -> None:
-    lab.wait_until(lambda: lab.job(job).state == "R", 20)
+def at_work(lab: Lab, folder: Path, script: str, **flags: object) -> int:
+    """Submit a job and wait until it has begun: to the controller it runs before its nodes have been told."""
+    job = lab.submit(f"touch {folder}/began; {script}", **flags)
+    lab.wait_until((folder / "began").exists, 20)
+    return job
 
 
 def test_a_job_has_its_nodes_and_pretended_gpus(lab: Lab, tmp_path: Path):
@@ -68,28 +71,25 @@ def test_a_job_on_a_node_that_loses_power_is_requeued_and_ends(lab: Lab, tmp_pat
     assert sorted(log.read_text().split()) == ["/0", "/1", "1/0", "1/1"]
 
 
-def test_a_daemon_that_comes_back_in_time_costs_its_job_nothing(lab: Lab):
-    job = lab.submit("sleep 3", nodelist="node2")
-    runs(lab, job)
+def test_a_daemon_that_comes_back_in_time_costs_its_job_nothing(lab: Lab, tmp_path: Path):
+    job = at_work(lab, tmp_path, "sleep 3", nodelist="node2")
     lab.stop_slurmd("node2")
     lab.start_node("node2")
     assert (ends(lab, job), lab.job(job).restarts) == ("CD", 0)
 
 
-def test_a_job_in_low_is_told_and_makes_way_for_one_in_high(lab: Lab):
+def test_a_job_in_low_is_told_and_makes_way_for_one_in_high(lab: Lab, tmp_path: Path):
     leave = "trap 'scontrol requeue $SLURM_JOB_ID' USR2; [ $SLURM_RESTART_COUNT ] || { sleep 600 & wait; wait; }"
-    low = lab.submit(leave, partition="low", nodes=2, exclusive=True, signal="B:USR2@60", time=10)
-    runs(lab, low)
+    low = at_work(lab, tmp_path, leave, partition="low", nodes=2, exclusive=True, signal="B:USR2@60", time=10)
     high = lab.submit("true", partition="high", nodes=2, exclusive=True)
     assert ends(lab, high) == "CD"
     assert ends(lab, low) == "CD"
     assert lab.job(low).restarts == 1
 
 
-def test_jobs_outlive_the_controller(lab: Lab):
-    first = lab.submit("sleep 4", nodes=2)
+def test_jobs_outlive_the_controller(lab: Lab, tmp_path: Path):
+    first = at_work(lab, tmp_path, "sleep 4", nodes=2)
     second = lab.submit("true", dependency=f"afterok:{first}")
-    runs(lab, first)
     lab.stop_controller()
     with pytest.raises(RuntimeError, match="Unable to contact slurm controller"):
         lab.squeue()
