@@ -16,7 +16,7 @@ from filmstill.models.sharding import shard
 from filmstill.runtime import distributed
 from filmstill.runtime.stopwatch import COLLECTIVES, COMMUNICATION, OTHER, Stopwatch, part, watching
 from goldens import tiny
-from processes import run_on
+from processes import results, run_on
 
 CPU = torch.device("cpu")
 
@@ -71,20 +71,26 @@ def test_nothing_is_timed_where_nobody_watches():
 
 
 def test_what_fsdp2_gathers_and_sums_with_is_timed(tmp_path):
-    run_on(2, train_spread)
+    run_on(2, train_spread, tmp_path)
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"spread-{rank}").read_text())
+        assert found["called"]["all_gather_single"] > 1 and found["called"]["reduce_scatter_single"] > 1
+        assert 0 < found["seconds"][COMMUNICATION] < sum(found["seconds"].values())
 
 
-def train_spread() -> None:
-    """A step of a network spread over both: its collectives are those that a watch takes the time of."""
+def train_spread(folder) -> None:
+    """A step of a network spread over both processes; writes which collectives it called while a watch was kept, and
+    the watch's seconds by part."""
     called: Counter[str] = Counter()
     for name in COLLECTIVES:
         setattr(dist, name, counted(called, name, getattr(dist, name)))
     model = shard(tiny("bidir").requires_grad_(True), "cpu")
     x, text = torch.randn(1, *steps.SHAPE), model.read_text(steps.ENCODER.encode(steps.PROMPTS[:1]))
     called.clear()
-    with watching(CPU):
+    with watching(CPU) as watch:
         model(x, torch.tensor([500.0]), text).sum().backward()
-    assert called["all_gather_single"] > 1 and called["reduce_scatter_single"] > 1, called
+        _, seconds = watch.lap()
+    results(folder, "spread").write_text(json.dumps({"called": called, "seconds": seconds}))
 
 
 def counted(called: Counter[str], name: str, own: Callable[..., Any]) -> Callable[..., Any]:

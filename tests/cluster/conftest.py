@@ -36,11 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_waits() -> Iterator[None]:
     """What a failed test leaves is ended."""
     yield
-    pytest_sessionfinish()
+    end_what_waits()
 
 
 def pytest_sessionfinish() -> None:
     """Likewise what a fixture had started when the session was told to stop."""
+    end_what_waits()
+
+
+def end_what_waits() -> None:
     while STARTED:
         kill(STARTED.pop())
 

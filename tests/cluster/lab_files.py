@@ -29,10 +29,9 @@ def slurm_conf(folder: Path, nodes: list[str], each: str, port: int, accounting:
 
     Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. FirstJobId: of several clusters on this machine no
     two have a job of one number, which gives the port where a job's processes meet; MinJobAge: what tests count is not
-    forgotten meanwhile; cred_expire: so long
-    does a requeued job wait, and less than 5 s is silently refused; DefMemPerCPU: or a job takes all of a node's
-    memory; preempt_send_user_signal: a preempted job gets the signal that it asked for; SlurmdTimeout, MessageTimeout:
-    a silent node is down after 13 s.
+    forgotten meanwhile; cred_expire: so long does a requeued job wait, and less than 5 s is silently refused;
+    DefMemPerCPU: or a job takes all of a node's memory; preempt_send_user_signal: a preempted job gets the signal that
+    it asked for; SlurmdTimeout, MessageTimeout: a silent node is down after 13 s.
     """
     storage = "AccountingStorageType=accounting_storage/none"
     if accounting:

@@ -118,7 +118,8 @@ class Cluster:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
     def asked(self, stage: str) -> Asked:
-        """What `stage` asks for: its own section over the defaults; a shard's job is one process on one node."""
+        """What `stage` asks for: its own section over the defaults; a shard's job is one process on one node,
+        with one GPU at most."""
         own = self.stages.get(stage) or {}
         where = f"stages.{stage}"
         values = {**asdict(self.defaults), **own} if isinstance(own, dict) else own

@@ -210,8 +210,8 @@ def left(folder: Path) -> int:
 def over_limit(stage: str, folder: Path) -> str:
     return (
         f"{stage}: its job lost a node or a process, or had to leave before it had saved anything, more often than "
-        f"max_requeues of cluster.yaml allows; look at the logs in {folder}, raise time: there where they end before a "
-        "first checkpoint, then run `dvc repro`, which goes on from what is saved"
+        f"max_requeues of cluster.yaml allows; look at the logs in {folder} (where they end before a first checkpoint, "
+        "raise time: in cluster.yaml), then run `dvc repro`, which goes on from what is saved"
     )
 
 
