@@ -20,14 +20,14 @@ test: .venv/ready  ## every test but those of test-slurm
 	$(LANES)
 
 test-slurm: .venv/ready  ## the tests on a real SLURM, which they bring up and take down (root; installs it by apt-get)
-	python tests/cluster/lab.py install
-	$(LANES) tests/cluster
+	python tests/slurm/lab.py install
+	$(LANES) tests/slurm
 
 slurm-up: .venv/ready  ## a real SLURM on this machine to play with: two nodes, pretended H100s (root)
-	python tests/cluster/lab.py up
+	python tests/slurm/lab.py up
 
 slurm-down:  ## stop it, and every job on it
-	python tests/cluster/lab.py down
+	python tests/slurm/lab.py down
 
 lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
 	ruff check .
@@ -37,22 +37,22 @@ lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
 	snakemake --lint --snakefile workflow/Snakefile --config root=. shards=
 
 deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
-	python tests/closure.py
+	python tests/helpers/closure.py
 
 readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
-	python tests/readme_table.py
+	python tests/helpers/readme_table.py
 
 kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
-	python tests/kill_test.py
+	python tests/helpers/kill_test.py
 
 mini: .venv/ready  ## write data/released/wan-mini, a miniature Wan that the profile wan-mini runs on
-	PYTHONPATH=src:tests python tests/mini_wan.py data/released/wan-mini
+	PYTHONPATH=src:tests/helpers python tests/helpers/mini_wan.py data/released/wan-mini
 
 bench: .venv/ready  ## what speed costs and gains, as ratios of one run (docs/benchmarks.md)
-	python tests/benchmark.py
+	python tests/helpers/benchmark.py
 
 bench-gpu: .venv/ready  ## Wan's sizes on a GPU beside their floors (docs/benchmarks.md)
-	python tests/gpu_benchmark.py
+	python tests/helpers/gpu_benchmark.py
 
 clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 	rm -rf .work .pytest_cache .mypy_cache .ruff_cache

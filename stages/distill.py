@@ -1,14 +1,43 @@
-"""Self-Forcing distillation of the causal student."""
+"""Self-Forcing distillation of the causal student (arXiv:2506.08009)."""
 
 from filmstill.cluster.dispatch import dispatched
-from filmstill.runtime.stage import Stage, run
+from filmstill.cluster.run import run_stage
+from filmstill.params.distill import Distill
+from filmstill.params.load import section
+from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
-    from filmstill.distill.make_student import make_student  # here: a process that only submits the job needs no torch
+    """Train on every rank of the job; write everything that data/distill holds."""
+    from importlib import import_module
 
-    make_student(stage)
+    from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS  # below, torch: submitting the job needs none
+    from filmstill.prompts.store import load_prompts
+    from filmstill.training.distillation import Distillation, train_distillation
+    from filmstill.training.gate import finish, loss_ratio
+    from filmstill.training.preview import Preview
+    from filmstill.training.setup import Setup
+    from filmstill.training.student_clips import StudentClips
+
+    params, setup = section(Distill, "distill"), Setup.prepared()
+    micro_batches = setup.micro_batches(params.batch, "distill.batch")
+    prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
+    preview, no_text = Preview.of(setup, params.gate, "distill"), setup.no_text()
+    critic, generator = setup.trained(TEACHER), setup.trained(INIT)
+    # By name, so that an edit of another objective does not make this stage run again (dvc.yaml lists the chosen one).
+    objective_module = import_module(f"filmstill.objectives.{params.objective}")
+    objective = objective_module.Objective(setup.teacher(), critic, setup.schedule, params.guidance_scale, no_text)
+    clips = StudentClips(
+        generator, setup.rollout_config, setup.encoder, prompts, setup.latent_shape, setup.seed, params.batch
+    )
+    run = Distillation(params, objective, clips, micro_batches)
+    clips.prepare_text(run.updates())
+    losses = train_distillation(stage.work, run, lambda path: preview.save_sheet(generator, path))
+    with run.ema.swapped_into(generator):
+        metrics = {**preview.score(generator), "loss_ratio": loss_ratio(losses)}
+    file = stage.out / "distill" / "student.safetensors"
+    finish(stage.work, file, run.ema.tensors(), setup, params.gate, metrics)
 
 
 if __name__ == "__main__":
-    run("distill", dispatched(main))
+    run_stage("distill", dispatched(main))

@@ -1,20 +1,20 @@
 """Score every arm and draw the report: digits-bench in the embedded world, statistics of pixels in the open one."""
 
-from dataclasses import replace
-
 from filmstill.artifacts import CODEC, SAMPLES
+from filmstill.cluster.run import run_stage
+from filmstill.params.compute import Compute
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.load import read_seed, section
-from filmstill.params.shared import DIGITS, Compute, World
-from filmstill.runtime.stage import Stage, run
+from filmstill.params.world import DIGITS, World
+from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
     # Here, not above: with torch and matplotlib they take seconds, and fewer of them once `run` has begun.
-    from filmstill.evaluate.closing import drift_line, headline
+    from filmstill.evaluate.results_table import drift_line, headline
     from filmstill.runtime.compute import prepare
 
-    prepare(replace(section(Compute, "compute"), device="cpu"))  # nothing here needs a GPU
+    prepare("cpu", section(Compute, "compute").threads)  # nothing here needs a GPU
     world, params, seed = section(World, "world"), section(Evaluate, "evaluate"), read_seed()
     out = stage.out / "evaluate"
     if world.name == DIGITS:
@@ -29,4 +29,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run("evaluate", main)
+    run_stage("evaluate", main)

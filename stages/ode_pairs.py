@@ -1,21 +1,28 @@
-"""Integrate the teacher's ODE for the train prompts: shards fanned out by Snakemake, then their manifest."""
+"""Integrate the teacher's ODE for the train prompts: shards fanned out by Snakemake, then their manifest.
 
-from filmstill.distill.pairs_table import prompts_of, shard_names, write_manifest
-from filmstill.distill.prepare_prompts import prepare_prompts
+workflow/scripts/ode_pairs.py makes a shard.
+"""
+
+from filmstill.cluster.run import fan_out, run_stage, shards_run_here
 from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
-from filmstill.params.student_stages import SharedParams
-from filmstill.runtime.fanout import collect, fan_out
-from filmstill.runtime.stage import Stage, run
+from filmstill.params.shared import SharedParams
+from filmstill.params.world import OPEN
+from filmstill.training.pairs_table import prompts_of, shard_names, write_manifest
+from filmstill.work.fanout import collect
+from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
     params, shared = section(OdePairs, "ode_pairs"), SharedParams.read()
-    prepare_prompts(prompts_of(params)["text"].tolist(), shared.world)
+    if shared.world.name == OPEN and shards_run_here():
+        from filmstill.training.setup import encode_ahead  # torch: the embedded world needs none here
+
+        encode_ahead(prompts_of(params)["text"].tolist())
     shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", shared.compute.device)
     folder = stage.out / "ode_pairs"
     write_manifest(params, folder, collect(shards, folder))
 
 
 if __name__ == "__main__":
-    run("ode_pairs", main)
+    run_stage("ode_pairs", main)

@@ -1,9 +1,10 @@
 """Filter the raw prompt table."""
 
+from filmstill.cluster.run import run_stage
 from filmstill.params.load import section
 from filmstill.params.prompts import Prompts
-from filmstill.prompts.pipeline import filter_prompts, show_counts
-from filmstill.runtime.stage import Stage, run
+from filmstill.prompts.filter import filter_prompts, show_counts
+from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
@@ -11,4 +12,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run("prompts", main)
+    run_stage("prompts", main)

@@ -1,25 +1,30 @@
-"""Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then bound together."""
+"""Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then bound together.
 
-from filmstill.distill.prepare_prompts import prepare_prompts
+workflow/scripts/samples.py makes an arm.
+"""
+
+from filmstill.cluster.run import fan_out, run_stage, shards_run_here
 from filmstill.evaluate.clips import write_samples
-from filmstill.evaluate.names import every_arm
-from filmstill.evaluate.requests import requests
+from filmstill.evaluate.requests import every_arm, requests
 from filmstill.params.load import section
 from filmstill.params.samples import Samples
-from filmstill.params.student_stages import SharedParams, read_student
-from filmstill.runtime.fanout import fan_out
-from filmstill.runtime.stage import Stage, run
+from filmstill.params.shared import SharedParams, read_student
+from filmstill.params.world import OPEN
+from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
     params, shared = section(Samples, "samples"), SharedParams.read()
     params.check_student(read_student(shared.world))  # before the first arm is made
-    asked = {arm: requests(params, arm) for arm in every_arm(shared.world)}
-    prepare_prompts([text for table in asked.values() for text in table["text"]], shared.world)
-    names, clips = [f"samples-{arm}" for arm in asked], sum(map(len, asked.values()))
+    requested = {arm: requests(params, arm) for arm in every_arm(shared.world)}
+    if shared.world.name == OPEN and shards_run_here():
+        from filmstill.training.setup import encode_ahead  # torch: the embedded world needs none here
+
+        encode_ahead([text for table in requested.values() for text in table["text"]])
+    names, clips = [f"samples-{arm}" for arm in requested], sum(map(len, requested.values()))
     shards = fan_out("samples", stage.work, names, clips, "clip", shared.compute.device)
-    write_samples(asked, shards, stage.out / "samples")
+    write_samples(requested, shards, stage.out / "samples")
 
 
 if __name__ == "__main__":
-    run("samples", main)
+    run_stage("samples", main)

@@ -157,13 +157,13 @@ def _add_convert(commands: Commands) -> None:
 
 def _profile(arguments: argparse.Namespace) -> None:
     from filmstill.errors import FilmstillError
-    from filmstill.params.given import check_given
+    from filmstill.formats.required_files import check_required_files
     from filmstill.params.profile import write
 
     params = write(arguments.name, arguments.overrides)
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
     try:
-        check_given(params)
+        check_required_files(params)
     except FilmstillError as missing:
         print(f"before that: {missing}")
 
@@ -185,10 +185,10 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _check(_arguments: argparse.Namespace) -> None:
-    from filmstill.params.given import check_given
+    from filmstill.formats.required_files import check_required_files
     from filmstill.params.profile import check
 
-    check_given(check())
+    check_required_files(check())
 
 
 def _cluster_check(arguments: argparse.Namespace) -> None:
@@ -198,19 +198,20 @@ def _cluster_check(arguments: argparse.Namespace) -> None:
 
 
 def _jobs(_arguments: argparse.Namespace) -> None:
-    from filmstill.cluster.jobs import show_jobs
+    from filmstill.cluster.commands import show_jobs
 
     show_jobs()
 
 
 def _cancel(arguments: argparse.Namespace) -> None:
-    from filmstill.cluster.jobs import cancel_jobs
+    from filmstill.cluster.commands import cancel_jobs
 
     cancel_jobs(arguments.stage)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from filmstill.serve.generate import Files, generate
+    from filmstill.serve.generate import generate
+    from filmstill.serve.streamer import Files
 
     generate(
         arguments.prompts,
@@ -226,11 +227,11 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
     """How params.yaml's student rolls out; refuses a network of other sizes than params.yaml's."""
-    from filmstill.distill.setup import student_facts
     from filmstill.errors import FilmstillError
-    from filmstill.models.layouts import read_network
+    from filmstill.formats.layouts import read_network
     from filmstill.models.weights import check_sizes, config_of
     from filmstill.params.profile import check
+    from filmstill.training.setup import student_facts
 
     if arguments.to != "filmstill":
         raise FilmstillError(f"--student: only a filmstill file says how it rolls out; --to is {arguments.to}")
@@ -241,7 +242,7 @@ def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from filmstill.models.convert import convert
+    from filmstill.formats.convert import convert
 
     facts = _student_facts(arguments) if arguments.student else None
     network = convert(arguments.source, arguments.target, arguments.to, arguments.part, arguments.heads, facts=facts)
@@ -253,15 +254,16 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _results(_arguments: argparse.Namespace) -> None:
-    from filmstill.evaluate.closing import show_results
+    from filmstill.evaluate.results_table import show_results
 
     show_results()
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from filmstill.runtime.prune import prune
+    from filmstill.cluster.commands import live_keys
+    from filmstill.work.prune import prune
 
-    prune(arguments.dry_run)
+    prune(arguments.dry_run, live_keys())
 
 
 def main(words: list[str] | None = None) -> int:

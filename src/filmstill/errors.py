@@ -32,3 +32,9 @@ def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
     return FilmstillError(
         f"{path}: cannot be written ({error.strerror or error}); make the folder writable and run again"
     )
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise FilmstillError with the one line for a value that is not allowed."""
+    if not condition:
+        raise FilmstillError(f"{key}: is {value!r}, allowed: {allowed}")

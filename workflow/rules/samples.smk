@@ -5,7 +5,7 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # Arms are timed, and see to it among themselves that one at a time is (filmstill.runtime.turns); jobs have cores.
+    # Arms are timed, and see to it among themselves that one at a time is (filmstill.work.shard); jobs have cores.
     # A GPU has memory for one; a job has its own.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:

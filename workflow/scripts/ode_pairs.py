@@ -1,18 +1,55 @@
-"""One shard of ODE pairs: `python workflow/scripts/ode_pairs.py SHARD OUT` from the repository's root."""
+"""One shard of ODE pairs: `python workflow/scripts/ode_pairs.py SHARD OUT` from the repository's root.
 
+A shard is a function of its number: every pair's noise is addressed by its prompt. Its header holds the schedule's
+nodes, which a training stage compares with its own.
+"""
+
+import json
 import sys
 from pathlib import Path
 
 from filmstill.runtime.exit import exit_code, run_script
-from filmstill.runtime.shard_process import inputs_unchanged
+from filmstill.work.shard import inputs_unchanged, report_done
+
+
+def make_shard(number: int, out: Path) -> None:
+    """Write shard `number`: latents [N, nodes + 1, F, C, H, W] of its prompts, from noisy to clean."""
+    import torch  # here, not above: it takes seconds, and a failure before it is one line
+
+    from filmstill.artifacts import TEACHER
+    from filmstill.diffusion.noise import clip_noise
+    from filmstill.diffusion.sample import guided, sample
+    from filmstill.models.load import DTYPES
+    from filmstill.params.load import section
+    from filmstill.params.ode_pairs import OdePairs
+    from filmstill.runtime.tensor_files import save_tensors
+    from filmstill.training.pairs_table import prompts_of
+    from filmstill.training.setup import Setup
+
+    params, setup = section(OdePairs, "ode_pairs"), Setup.prepared()
+    torch.set_num_threads(1)  # shards run side by side
+    mine = prompts_of(params).iloc[number :: params.shards]
+    setup.encoder.prepare([*mine["text"].tolist(), setup.text.negative])
+    model, no_text = setup.frozen(TEACHER), setup.no_text()
+    keep = [params.sampling_steps // params.nodes * node for node in range(params.nodes)]
+    batches = []
+    for start in range(0, len(mine), params.batch):
+        rows = mine.iloc[start : start + params.batch]
+        noise = clip_noise(rows["prompt"].tolist(), [setup.seed] * len(rows), 1, setup.latent_shape)[:, 0]
+        text = setup.encoder.encode(rows["text"].tolist()).to(setup.device)
+        velocity = guided(model, text, no_text, params.guidance_scale)
+        latents = sample(velocity, noise.to(setup.device), setup.schedule, params.sampling_steps, keep)
+        batches.append(latents.to("cpu", DTYPES[setup.compute.precision]))
+        report_done(out, start + len(rows))
+    sigmas = [*setup.schedule.nodes(params.nodes).tolist(), 0.0]
+    facts = {"ids": json.dumps(mine["id"].tolist()), "sigmas": json.dumps(sigmas)}
+    save_tensors(out, {"latents": torch.cat(batches)}, facts)
 
 
 def main() -> None:
-    out = Path(sys.argv[2])
+    number, out = int(sys.argv[1]), Path(sys.argv[2])
     with inputs_unchanged("ode_pairs", out):
-        from filmstill.distill.make_pairs import make_shard  # with torch: seconds, and a failure has its line
-
-        make_shard(int(sys.argv[1]), out)
+        make_shard(number, out)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,16 @@ from rich.console import Console
 
 import filmstill
 from filmstill.cluster import findings, slurm
-from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Asked, Cluster, read_cluster
+from filmstill.cluster.check_node import LOGIN, Report, Software
+from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Cluster, Resources, read_cluster
 from filmstill.cluster.findings import Findings, Greeting
 from filmstill.cluster.follow import state
 from filmstill.cluster.preflight import refuse_impossible, sbatch_flags, sbatch_script
-from filmstill.cluster.probe import LOGIN, Report, Software
 from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.runtime import workbench
 from filmstill.runtime.files import write_text
+from filmstill.work import graph
+from filmstill.work.folder import WORK
 
 POLL_SECONDS = 0.5
 LIMIT = 180  # s, of a job that needs few: on a cold file system importing torch alone may take a minute
@@ -42,7 +43,7 @@ def cluster_check(pending_minutes: float) -> None:
 
     Raises FilmstillError when something is to be fixed; what, is printed before, a line each.
     """
-    cluster, root = read_cluster(), workbench.repository()
+    cluster, root = read_cluster(), graph.repository()
     if cluster.executor == LOCAL:
         print(
             "executor: local, every stage runs on this machine; for SLURM: cp cluster.example.yaml "
@@ -84,12 +85,12 @@ def _refusals(cluster: Cluster, root: Path) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _layouts(cluster: Cluster) -> list[tuple[Asked, list[str]]]:
+def _layouts(cluster: Cluster) -> list[tuple[Resources, list[str]]]:
     """What stages ask for apart from time and sharding, each with the stages that ask it.
 
     A shard's job is left out where a training's, beside it, shows all that it would.
     """
-    layouts: list[tuple[Asked, list[str]]] = []
+    layouts: list[tuple[Resources, list[str]]] = []
     for stage in (*TRAINING, *sorted(set(STAGES) - set(TRAINING))):
         asked = cluster.asked(stage)
         minutes, seconds = divmod(min(LIMIT, asked.seconds), 60)
@@ -104,16 +105,16 @@ def _layouts(cluster: Cluster) -> list[tuple[Asked, list[str]]]:
     return layouts
 
 
-def _place(asked: Asked) -> tuple[object, ...]:
+def _place(asked: Resources) -> tuple[object, ...]:
     """Which nodes a job may get, and what its python finds there."""
     nodes = (asked.partition, asked.account, asked.qos, asked.constraint, asked.sbatch)
     return (*nodes, asked.gpus_per_node > 0, asked.setup, asked.python)
 
 
-def _ask_nodes(asked: Asked, root: Path, pending_minutes: float) -> Findings:
+def _ask_nodes(asked: Resources, root: Path, pending_minutes: float) -> Findings:
     """Submit the job, wait for its end and read what it left. The job is cancelled if it does not start in time."""
     key = uuid.uuid4().hex[:16]
-    folder = (root / workbench.WORK).resolve() / "check" / key
+    folder = (root / WORK).resolve() / "check" / key
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -130,7 +131,7 @@ def _ask_nodes(asked: Asked, root: Path, pending_minutes: float) -> Findings:
     return found
 
 
-def _script(asked: Asked, name: str, folder: Path) -> str:
+def _script(asked: Resources, name: str, folder: Path) -> str:
     flags = {flag: value for flag, value in sbatch_flags(asked, name).items() if flag not in ("requeue", "dependency")}
     flags |= {"no_requeue": True, "output": folder / "log.txt"}
     there = shlex.quote(str(folder))

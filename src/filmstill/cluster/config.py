@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from filmstill.params.load import checked, read_plain, require
-from filmstill.plan.hardware import SHARDINGS
+from filmstill.errors import require
+from filmstill.params.load import checked, read_plain
 
 CLUSTER = Path("cluster.yaml")
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
+SHARDINGS = ("none", "hybrid", "full")  # of networks over ranks: whole on each, whole on each node, over all
 STAGES = ("teacher", "ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
 TRAINING = ("ode_init", "distill")  # one job of many processes each
 ALONE = ("teacher",)  # one job of one process; the others are fanned out, such a job a shard
@@ -31,7 +32,7 @@ OWN_FLAGS = (
 
 
 @dataclass
-class Asked:
+class Resources:
     """What a job of one stage asks SLURM for."""
 
     partition: str | None = None  # null: the cluster's default
@@ -105,7 +106,7 @@ class Cluster:
     scratch: str | None = None  # a folder that every node sees, for .work; null: the repository itself is on one
     max_requeues: int = 10  # starts after a node or a process was lost; leaving in order does not count
     poll_seconds: float = 10.0  # between questions to SLURM
-    defaults: Asked = field(default_factory=Asked)
+    defaults: Resources = field(default_factory=Resources)
     stages: dict[str, Any] = field(default_factory=dict)  # by stage, what differs from the defaults
 
     def __post_init__(self) -> None:
@@ -117,14 +118,14 @@ class Cluster:
         for name in self.stages:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
-    def asked(self, stage: str) -> Asked:
+    def asked(self, stage: str) -> Resources:
         """What `stage` asks for: its own section over the defaults; a shard's job is one process on one node,
         with one GPU at most."""
         own = self.stages.get(stage) or {}
         where = f"stages.{stage}"
         values = {**asdict(self.defaults), **own} if isinstance(own, dict) else own
         _require_mapping(values, "sbatch", f"{CLUSTER}: {where}.sbatch")
-        asked = checked(Asked, values, str(CLUSTER), where)
+        asked = checked(Resources, values, str(CLUSTER), where)
         if stage in TRAINING:
             return asked
         what = f"1: {'it' if stage in ALONE else 'a shard'} is one process"

@@ -18,9 +18,9 @@ from filmstill.cluster.job import CRASHED, DONE, GATE, began, ended, has_left, l
 from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, alive, latest, next_run, note_cancelled, submit
 from filmstill.errors import FilmstillError, GateError
-from filmstill.runtime import workbench
-from filmstill.runtime.logs import last_line, last_lines
-from filmstill.runtime.stage import Stage, files_of
+from filmstill.work import graph
+from filmstill.work.shard import last_line, last_lines
+from filmstill.work.stage import Stage, files_of
 
 SHOWN = 12  # lines of a traceback
 
@@ -66,7 +66,7 @@ def _refuse_two(stage: Stage, root: Path) -> None:
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
     lost = 0
     while True:
-        digest = workbench.inputs(stage.name).digest(with_gates=True)
+        digest = graph.inputs(stage.name).digest(with_gates=True)
         found = _attached_or_submitted(stage, cluster, root, digest, cluster.max_requeues - lost)
         if found is None:
             return

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from filmstill.cluster.config import Asked
-from filmstill.cluster.probe import NUMBERS, Report, Software
+from filmstill.cluster.check_node import NUMBERS, Report, Software
+from filmstill.cluster.config import Resources
 
 SKEW = 2.0  # s that a node's clock may differ: files' times and munge's credentials are compared across hosts
 
@@ -75,7 +75,7 @@ def speed(found: Findings) -> str:
     )
 
 
-def problems(found: Findings, asked: Asked, expected: Software | None) -> list[str]:
+def problems(found: Findings, asked: Resources, expected: Software | None) -> list[str]:
     """A line for everything to fix. expected: the software that must be on the nodes; None: alike on all is enough."""
     greeted = {greeting.node for greeting in found.greetings.values()}
     lines = [
@@ -110,7 +110,7 @@ def _of_greeting(greeting: Greeting) -> list[str]:
     return lines
 
 
-def _of_report(report: Report, node: str, found: Findings, asked: Asked, expected: Software) -> list[str]:
+def _of_report(report: Report, node: str, found: Findings, asked: Resources, expected: Software) -> list[str]:
     lines = []
     if len(report.gpus) < asked.gpus_per_node:
         built = (

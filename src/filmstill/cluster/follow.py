@@ -21,7 +21,7 @@ from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.job_folder import REPORT
 from filmstill.runtime.progress import progress
-from filmstill.runtime.stage import dvc_ancestor, has_gone
+from filmstill.work.stage import dvc_parent, has_exited
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_END = 60.0  # that a job has after its end is on record
@@ -34,7 +34,7 @@ def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Job
     """
     try:
         with Board(stage, submission) as board:
-            return _over(submission, poll_seconds, board, dvc_ancestor())
+            return _over(submission, poll_seconds, board, dvc_parent())
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
             f"{stage}: job {submission.id} goes on without this process; `dvc repro` attaches to it, "
@@ -71,7 +71,7 @@ def _over(
             with suppress(FilmstillError, slurm.Unreachable):
                 slurm.cancel(submission.id)
             return job
-        if has_gone(parent):
+        if has_exited(parent):
             raise Interrupted("dvc has gone", signal.SIGTERM)
         time.sleep(SECONDS_BETWEEN_LOOKS)
 

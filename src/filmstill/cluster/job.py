@@ -23,12 +23,12 @@ import filmstill
 from filmstill.cluster import slurm
 from filmstill.cluster.meeting import meet
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
+from filmstill.params.compute import Compute
 from filmstill.params.load import section
-from filmstill.params.shared import Compute
-from filmstill.runtime import workbench
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import JOB, LEFT, START, is_superseded, note_leave, restarts
-from filmstill.runtime.stage import Stage, files_of
+from filmstill.work import graph
+from filmstill.work.stage import Stage, files_of
 
 DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
 STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
@@ -85,7 +85,7 @@ class Job:
             inputs = self._inputs()
             digest = {"inputs": inputs.digest(with_gates=True)}
             write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
-            workbench.refuse_sources_younger(inputs, filmstill.BEGAN)
+            graph.refuse_sources_younger(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
         from filmstill.runtime import distributed  # after seconds, in which SLURM may want the node: all is on record
@@ -100,9 +100,9 @@ class Job:
             write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
         distributed.stop()
 
-    def _inputs(self) -> workbench.Inputs:
+    def _inputs(self) -> graph.Inputs:
         """The stage's inputs as they stand, which must be those that the work folder is named by."""
-        found, work = workbench.inputs(self.stage), self.folder.parents[1]
+        found, work = graph.inputs(self.stage), self.folder.parents[1]
         if found.key != work.name:
             raise FilmstillError(
                 f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "

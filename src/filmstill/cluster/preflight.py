@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import CLUSTER, STAGES, TRAINING, Asked, Cluster
+from filmstill.cluster.config import CLUSTER, STAGES, TRAINING, Cluster, Resources
 from filmstill.cluster.scratch import refuse_unshared
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, require
+from filmstill.params.compute import Compute, micro_batches
 from filmstill.params.distill import Distill
-from filmstill.params.load import require, section
+from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
-from filmstill.params.shared import Compute
-from filmstill.runtime.micro_batches import micro_batches
 
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
 GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), of several kinds: gpu:a100:2,gpu:h100:2
@@ -44,7 +43,7 @@ class Node:
     away: bool  # down, drained or silent now
 
 
-def sbatch_flags(asked: Asked, name: str) -> dict[str, Any]:
+def sbatch_flags(asked: Resources, name: str) -> dict[str, Any]:
     """The flags of sbatch for a job of this name, in the form of submitit's slurm_additional_parameters."""
     flags = {
         "job_name": name,
@@ -101,7 +100,7 @@ def refuse_impossible(stage: str, cluster: Cluster, root: Path) -> None:
     _refuse_what_cannot_train(stage, cluster, asked)
 
 
-def _refuse_what_cannot_train(stage: str, cluster: Cluster, asked: Asked) -> None:
+def _refuse_what_cannot_train(stage: str, cluster: Cluster, asked: Resources) -> None:
     """What params.yaml and cluster.yaml tell together, before the job has waited for its nodes."""
     compute = section(Compute, "compute")
     gpus = asked.gpus_per_node > 0 or compute.device == "cpu"
@@ -152,7 +151,7 @@ def _seconds(time: str) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _refuse_too_much(stage: str, cluster: Cluster, asked: Asked, nodes: list[Node]) -> None:
+def _refuse_too_much(stage: str, cluster: Cluster, asked: Resources, nodes: list[Node]) -> None:
     """More than the partition has, told by the key that asks for it."""
 
     def at_most(limit: float, wanted: float, key: str, what: str) -> None:
@@ -175,7 +174,7 @@ def _refuse_too_much(stage: str, cluster: Cluster, asked: Asked, nodes: list[Nod
     require(asked.seconds <= longest, _key(stage, cluster, "time"), asked.time, allowed)
 
 
-def _refuse_what_slurm_refuses(stage: str, asked: Asked, root: Path, nodes: list[Node]) -> None:
+def _refuse_what_slurm_refuses(stage: str, asked: Resources, root: Path, nodes: list[Node]) -> None:
     flags = sbatch_flags(asked, slurm.job_name(stage, SAMPLE_KEY, root))
     try:
         slurm.run("sbatch", "--test-only", text=sbatch_script(flags, []))

@@ -14,7 +14,7 @@ import psutil
 from filmstill.cluster.config import CLUSTER, Cluster
 from filmstill.cluster.slurm import tag
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.runtime.workbench import WORK
+from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
 OF_ONE_MACHINE = frozenset(

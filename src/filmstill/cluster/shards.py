@@ -23,10 +23,10 @@ from filmstill.cluster.preflight import preflight
 from filmstill.cluster.shard_logs import last_jobs, log_of_job, logs
 from filmstill.cluster.submit_shards import submit_shards
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.fanout import done
-from filmstill.runtime.logs import last_line, log_of
 from filmstill.runtime.progress import progress
-from filmstill.runtime.stage import dvc_ancestor, has_gone
+from filmstill.work.fanout import done
+from filmstill.work.shard import last_line, log_of
+from filmstill.work.stage import dvc_parent, has_exited
 
 TRIES = 2  # of a shard whose job was lost, or refused by a limit of the queue
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # ends of a job that say nothing against the next
@@ -51,7 +51,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     tries: Counter[str] = Counter()
     jobs: dict[str, str] = {}  # by shard, the last
     known: Known = {}  # jobs by id, other processes' too, as last seen
-    refusal, parent = "", dvc_ancestor()
+    refusal, parent = "", dvc_parent()
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
@@ -112,7 +112,7 @@ def _wait(
     Raises Interrupted when `parent`, the dvc that runs this stage, has gone.
     """
     while True:
-        if has_gone(parent):
+        if has_exited(parent):
             raise Interrupted("dvc has gone", signal.SIGTERM)
         before = _failed(known)
         alive = _alive(name, known)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.workbench import WORK
+from filmstill.work.folder import WORK
 
 TIMEOUT = 60  # s; the commands themselves give up after some 20 s, but wait for a hanging munge for ever
 SEPARATOR = "\x1f"  # a control character: in no name of a job, and hardly in a folder's

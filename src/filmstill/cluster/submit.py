@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import Asked, Cluster
+from filmstill.cluster.config import Cluster, Resources
 from filmstill.cluster.job import Job
 from filmstill.cluster.preflight import sbatch_flags
 from filmstill.errors import FilmstillError, Interrupted, writing_failed
 from filmstill.runtime.files import write_json
-from filmstill.runtime.stage import Stage
+from filmstill.work.stage import Stage
 
 JOBS, RECORD = "jobs", "job.json"  # in the work folder: what submissions write, and which there were
 CANCELLED = "cancelled"  # in a submission's folder, once somebody has seen it
@@ -120,7 +120,7 @@ def submit(stage: Stage, cluster: Cluster, root: Path, restarts: int) -> Submiss
     return _recorded(stage.work, Submission(name, submitted.job_id, str(folder)))
 
 
-def _python(asked: Asked) -> str:
+def _python(asked: Resources) -> str:
     """What starts a process, to which SLURM's warning is no death before it can answer: while it is imported."""
     return f'bash -c \'trap "" USR2; exec "$@"\' -- {asked.python or shlex.quote(sys.executable)}'
 

@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import Asked
+from filmstill.cluster.config import Resources
 from filmstill.cluster.shard_logs import by_wildcard, logs
-from filmstill.runtime.fanout import snakemake
 from filmstill.runtime.files import write_text
-from filmstill.runtime.logs import log_of
+from filmstill.work.fanout import snakemake
+from filmstill.work.shard import log_of
 
 SECONDS_TO_SUBMIT = 60.0  # one sbatch
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's log
@@ -25,7 +25,7 @@ REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|fai
 
 
 def submit_shards(
-    name: str, work: Path, shards: list[str], asked: Asked, poll_seconds: float
+    name: str, work: Path, shards: list[str], asked: Resources, poll_seconds: float
 ) -> tuple[dict[str, str], str]:
     """Let Snakemake submit a job for each shard: the ids of those that SLURM took, by shard; why it took no others."""
     for shard in shards:
@@ -58,7 +58,7 @@ def submit_shards(
     )
 
 
-def _command(name: str, work: Path, shards: list[str], asked: Asked) -> list[str]:
+def _command(name: str, work: Path, shards: list[str], asked: Resources) -> list[str]:
     python = work.resolve() / "python.sh"
     write_text(python, "\n".join([*asked.setup, f'exec {asked.python or shlex.quote(sys.executable)} "$@"', ""]))
     return [
@@ -80,7 +80,7 @@ def _without_sacct(work: Path) -> str:
     return os.pathsep.join([str(sacct.parent), os.environ["PATH"]])
 
 
-def _resources(asked: Asked) -> list[str]:
+def _resources(asked: Resources) -> list[str]:
     """What Snakemake asks of SLURM for each shard: one process on one node, with one GPU where the stage has GPUs."""
     extra = {"gpus-per-node": asked.gpus_per_node or None, **asked.sbatch}
     gres = extra.pop("gres", None)  # the plugin has a resource of its own for it, and refuses it elsewhere

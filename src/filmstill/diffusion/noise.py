@@ -11,7 +11,7 @@ from filmstill.runtime.randomness import generator
 
 
 def clip_noise(prompts: list[str], seeds: list[int], steps: int, shape: tuple[int, int, int, int]) -> Tensor:
-    """[B, steps, F, C, H, W] for shape (F, C, H, W); steps: one for a teacher, `RolloutPlan.noises` for a student."""
+    """[B, steps, F, C, H, W] for shape (F, C, H, W); steps: one for a teacher, `RolloutConfig.noises` for a student."""
     frames, frame_shape = shape[0], shape[1:]
     clips = [
         torch.randn(frame_shape, generator=generator(seed, "clip", prompt, step, frame))

@@ -17,10 +17,11 @@ from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, vel
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import TextKV, VideoDiT
 from filmstill.models.kv_cache import KVCache
+from filmstill.params.student import Student
 
 
 @dataclass(frozen=True)
-class RolloutPlan:
+class RolloutConfig:
     """How a student unrolls: the sigmas it stands at, its attention, and the sigma of finished context."""
 
     sigmas: tuple[float, ...]
@@ -28,8 +29,10 @@ class RolloutPlan:
     context_sigma: float = 0.0
 
     @classmethod
-    def of(cls, schedule: FlowSchedule, steps: int, attention: BlockCausal, context_sigma: float) -> "RolloutPlan":
-        return cls(tuple(schedule.nodes(steps).tolist()), attention, context_sigma)
+    def of(cls, schedule: FlowSchedule, student: Student) -> "RolloutConfig":
+        """The rollout that the section `student` of params.yaml describes."""
+        sigmas = tuple(schedule.nodes(student.denoising_steps).tolist())
+        return cls(sigmas, BlockCausal.of(student), student.context_noise)
 
     @property
     def noises(self) -> int:
@@ -44,30 +47,30 @@ class RolloutPlan:
 
 
 def rollout(
-    model: VideoDiT, text: TextKV, noise: Tensor, plan: RolloutPlan, exit_step: int | None = None
+    model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the x0 of each block, [B, block frames, C, H, W]; the consumer must not write into it: it becomes context.
 
-    noise [B, plan.noises, F, C, H, W]: noise[:, s] is what denoising step s starts from or is re-noised with (the
+    noise [B, config.noises, F, C, H, W]: noise[:, s] is what denoising step s starts from or is re-noised with (the
     rollout itself draws nothing); a last one is for the context, where its noise level is not 0.
     exit_step: index of the step whose prediction is emitted, with a gradient where grad mode is on; None: the last.
     """
     frames = noise.shape[2]
-    blocks = plan.attention.blocks(frames)
+    blocks = config.attention.blocks(frames)
     kept = blocks[-1][0]  # the last block is nobody's context
-    cache = KVCache(plan.attention, model.config.num_layers, expected_frames=kept)
-    last = len(plan.sigmas) - 1 if exit_step is None else exit_step
+    cache = KVCache(config.attention, model.config.num_layers, expected_frames=kept)
+    last = len(config.sigmas) - 1 if exit_step is None else exit_step
     for start, end in blocks:
         block_noise = noise[:, :, start:end]
         with torch.no_grad():
             xt = block_noise[:, 0]
             for step in range(last):
-                x0 = _denoise(model, text, xt, plan.sigmas[step], cache)
-                xt = add_noise(x0, block_noise[:, step + 1], _level(plan.sigmas[step + 1], xt))
-        x0 = _denoise(model, text, xt, plan.sigmas[last], cache)
+                x0 = _denoise(model, text, xt, config.sigmas[step], cache)
+                xt = add_noise(x0, block_noise[:, step + 1], _level(config.sigmas[step + 1], xt))
+        x0 = _denoise(model, text, xt, config.sigmas[last], cache)
         yield x0
         if end < frames:
-            _remember(model, text, x0.detach(), block_noise[:, -1], plan, cache)
+            _remember(model, text, x0.detach(), block_noise[:, -1], config, cache)
 
 
 def _denoise(model: VideoDiT, text: TextKV, xt: Tensor, sigma: float, cache: KVCache) -> Tensor:
@@ -76,10 +79,10 @@ def _denoise(model: VideoDiT, text: TextKV, xt: Tensor, sigma: float, cache: KVC
 
 
 @torch.no_grad()
-def _remember(model: VideoDiT, text: TextKV, x0: Tensor, noise: Tensor, plan: RolloutPlan, cache: KVCache) -> None:
+def _remember(model: VideoDiT, text: TextKV, x0: Tensor, noise: Tensor, config: RolloutConfig, cache: KVCache) -> None:
     """Put a finished block into the cache, at the context noise level."""
-    level = _level(plan.context_sigma, x0)
-    context = add_noise(x0, noise, level) if plan.context_sigma else x0
+    level = _level(config.context_sigma, x0)
+    context = add_noise(x0, noise, level) if config.context_sigma else x0
     model.remember(context, level * TIMESTEPS, text, cache)
 
 

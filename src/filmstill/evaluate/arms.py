@@ -4,7 +4,6 @@ Arms: `real` (the world itself), `teacher` (ODE sampler), `undistilled` (the tea
 rollout), `init` (after ODE regression), `student`, and `student_long` (a long stream with a local window).
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,19 +14,12 @@ from torch import Tensor
 
 from filmstill.artifacts import EVAL_PROMPTS, INIT, STUDENT, TEACHER
 from filmstill.diffusion.noise import clip_noise
-from filmstill.diffusion.rollout import RolloutPlan, rollout
+from filmstill.diffusion.rollout import RolloutConfig, rollout
 from filmstill.diffusion.sample import guided, sample
-from filmstill.distill.setup import Setup
-from filmstill.evaluate.clips import FINITE, clip_of
-from filmstill.evaluate.names import LONG_ARM
-from filmstill.evaluate.requests import requests
+from filmstill.evaluate.requests import LONG_ARM
 from filmstill.models.codec import Codec
-from filmstill.params.load import section
 from filmstill.params.samples import Samples
-from filmstill.runtime.files import write_json
-from filmstill.runtime.shard_process import report_done
-from filmstill.runtime.tensor_files import save_tensors
-from filmstill.runtime.video import save_video
+from filmstill.training.setup import Setup
 from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse_all
 
@@ -43,42 +35,6 @@ class Arm:
 
     stream: Stream
     evaluations: float
-
-
-def make_arm(arm: str, out: Path) -> None:
-    """Write one arm's latents [N, F, C, H, W], and beside them its clips and its timing, which a clock makes.
-
-    Seconds of a clip: its batch's, by as many clips; the codec's decoding counts, loading the network does not, nor
-    does the first of several batches (None): it is the one that finds the process without its memory.
-    """
-    params, setup = section(Samples, "samples"), Setup.prepared()
-    table = requests(params, arm)
-    if arm != "real":
-        setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
-    made_by, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
-    columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
-
-    def run(rows: slice) -> Timed:
-        return timed(lambda: made_by.stream(*(column[rows] for column in columns)), codec)
-
-    run(slice(0, 1))  # warm up
-    first_block = min(run(slice(0, 1)).first_block for _ in range(2))  # one clip alone: what a viewer waits for
-    parts: list[Tensor] = []
-    seconds: dict[str, list[float | None]] = {"seconds": [], "network_seconds": []}
-    for begin in range(0, len(table), params.batch):
-        made = run(slice(begin, begin + params.batch))
-        clips, warm = len(made.latents), begin > 0 or len(table) <= params.batch
-        parts.append(made.latents.cpu())
-        for row, video in enumerate(made.video, begin):
-            save_video(video.nan_to_num(), clip_of(out, row), setup.world.fps)
-        for name, of_batch in (("seconds", made.seconds), ("network_seconds", made.network_seconds)):
-            seconds[name] += [of_batch / clips if warm else None] * clips
-        report_done(out, begin + clips)
-    latents = torch.cat(parts)
-    facts = {"first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations}
-    write_json(out.with_suffix(".json"), {**seconds, **facts})
-    finite = latents.isfinite().flatten(1).all(dim=1).tolist()
-    save_tensors(out, {"latents": latents}, {FINITE: json.dumps(finite)})
 
 
 @dataclass(frozen=True)
@@ -132,16 +88,18 @@ def build(arm: str, params: Samples, setup: Setup) -> Arm:
         return Arm(_real(setup), 0.0)
     if arm == "teacher":
         return Arm(_teacher(params, setup), 2.0 * params.teacher_steps)
-    frames, plan = setup.world.frames, setup.plan
+    frames, config = setup.world.frames, setup.rollout_config
     if arm == LONG_ARM:
-        frames, plan = params.long_frames, _long_plan(params, setup)
-    return Arm(_student(setup, WEIGHTS[arm], plan, frames), plan.evaluations(frames))
+        frames, config = params.long_frames, _long_config(params, setup)
+    return Arm(_student(setup, WEIGHTS[arm], config, frames), config.evaluations(frames))
 
 
-def _long_plan(params: Samples, setup: Setup) -> RolloutPlan:
-    """The student's plan with the long stream's local window."""
+def _long_config(params: Samples, setup: Setup) -> RolloutConfig:
+    """The student's rollout with the long stream's local window."""
     params.check_student(setup.student)
-    return replace(setup.plan, attention=replace(setup.plan.attention, window_frames=params.long_window_frames))
+    return replace(
+        setup.rollout_config, attention=replace(setup.rollout_config.attention, window_frames=params.long_window_frames)
+    )
 
 
 def _real(setup: Setup) -> Stream:
@@ -160,18 +118,18 @@ def _teacher(params: Samples, setup: Setup) -> Stream:
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
         noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0].to(setup.device)
         text = setup.encoder.encode(texts).to(setup.device)
-        velocity = guided(model, text, no_text, params.guidance)
+        velocity = guided(model, text, no_text, params.guidance_scale)
         yield sample(velocity, noise, setup.schedule, params.teacher_steps, keep=[])[:, -1]
 
     return stream
 
 
-def _student(setup: Setup, weights: Path, plan: RolloutPlan, frames: int) -> Stream:
+def _student(setup: Setup, weights: Path, config: RolloutConfig, frames: int) -> Stream:
     model = setup.frozen(weights)
     shape = (frames, *setup.latent_shape[1:])
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        noise = clip_noise(prompts, seeds, plan.noises, shape).to(setup.device)
-        yield from rollout(model, model.read_text(setup.encoder.encode(texts).to(setup.device)), noise, plan)
+        noise = clip_noise(prompts, seeds, config.noises, shape).to(setup.device)
+        yield from rollout(model, model.read_text(setup.encoder.encode(texts).to(setup.device)), noise, config)
 
     return stream

@@ -7,7 +7,7 @@ import pandas as pd
 
 from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
-from filmstill.runtime.workbench import publish
+from filmstill.work.folder import publish
 
 FINITE = "finite"  # in the header of an arm's latents: for every clip, whether it has neither infinity nor NaN
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstill.params.shared import World
+from filmstill.params.world import World
 from filmstill.worlds.digits import DIGIT_SIZE, SIZE
 from filmstill.worlds.grammar import Attributes
 from filmstill.worlds.judge import Track, assess, crop, follow

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from filmstill.artifacts import EVAL_PROMPTS
+from filmstill.errors import require
 from filmstill.evaluate import faults
 from filmstill.evaluate.dimensions import NAMES, SEMANTIC, Clips, scores, sharpness
-from filmstill.evaluate.names import ARMS, LONG_ARM
 from filmstill.evaluate.report import write_report
+from filmstill.evaluate.requests import ARMS, LONG_ARM
 from filmstill.evaluate.scores import AGGREGATES, aggregate, bootstrap_interval, normalise, paired_differences
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.load import require
-from filmstill.params.shared import DIGITS, FPS, World
+from filmstill.params.world import DIGITS, FPS, World
 from filmstill.runtime import randomness
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import progress

@@ -19,12 +19,12 @@ from torch import Tensor
 from filmstill.artifacts import SAMPLES
 from filmstill.errors import FilmstillError
 from filmstill.evaluate.evaluate import without_details
-from filmstill.evaluate.names import LONG_ARM, short_arms
 from filmstill.evaluate.open_report import write_open_report
+from filmstill.evaluate.requests import LONG_ARM, short_arms
 from filmstill.evaluate.scores import bootstrap_interval, paired_differences
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.shared import OPEN, World
+from filmstill.params.world import OPEN, World
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tables import read_table, write_table

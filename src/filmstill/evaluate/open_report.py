@@ -7,8 +7,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from filmstill.evaluate.closing import TITLES, closing_rows, columns, drift_line, headline, number, titles
 from filmstill.evaluate.report import CSS, DPI, LIGHT, LOOKS, STYLE, image, table_of
+from filmstill.evaluate.results_table import TITLES, closing_rows, columns, drift_line, headline, number, titles
 from filmstill.runtime.files import replacing, write_text
 
 FIRST_LINE = "pixel statistics of clips; no network judged them, and they are not comparable with VBench"

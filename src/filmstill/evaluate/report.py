@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from filmstill.evaluate.closing import (
+from filmstill.evaluate.dimensions import QUALITY, SEMANTIC
+from filmstill.evaluate.results_table import (
     ATTRIBUTES,
     COLUMNS,
     LONG_TITLES,
@@ -27,7 +28,6 @@ from filmstill.evaluate.closing import (
     headline,
     number,
 )
-from filmstill.evaluate.dimensions import QUALITY, SEMANTIC
 from filmstill.runtime.files import replacing, write_text
 
 FIRST_LINE = "digits-bench: scores of this embedded world; not comparable with VBench"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from filmstill.evaluate.closing import TITLES
+from filmstill.evaluate.results_table import TITLES
 from filmstill.runtime.files import replacing
 
 GIF_ENLARGE = 3  # screen pixels a pixel of a small clip

@@ -1,6 +1,6 @@
 """Who attends to whom: blocks of frames, the mask that says so, and the kernels that read it.
 
-Notable: a plan is a value given to `VideoDiT.forward`, not a subclass; the local window and the sink are
+Notable: a attention is a value given to `VideoDiT.forward`, not a subclass; the local window and the sink are
 one rule (`visible_frames`), read by the masks here and by the cache in `kv_cache.py`; a mask is a small table of
 frames, which each kernel spells out for itself: as booleans for scaled_dot_product_attention, as a block mask for
 FlexAttention (arXiv:2412.05496) on CUDA, where it skips what no token sees.
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from filmstill.params.student import Student
 
 FLEX_LEAST = 16  # channels of a head that FlexAttention takes on CUDA
 
@@ -31,6 +33,11 @@ class BlockCausal:
     window_frames: int | None = None
     sink_frames: int = 0
     independent_first: bool = False
+
+    @classmethod
+    def of(cls, student: Student) -> "BlockCausal":
+        """The attention that the section `student` of params.yaml describes."""
+        return cls(student.block_frames, student.window_frames, student.sink_frames)
 
     @property
     def least_window(self) -> int:
@@ -102,10 +109,10 @@ class FrameMask:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a mask made while sampling serves training, too
 def frame_mask(
-    plan: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
+    attention: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
 ) -> FrameMask:
-    """The plan's mask over a whole sequence, made once a shape."""
-    seen = plan.seen_teacher_forcing(frames) if teacher_forcing else plan.seen(frames)
+    """The mask of `attention` over a whole sequence, made once per shape."""
+    seen = attention.seen_teacher_forcing(frames) if teacher_forcing else attention.seen(frames)
     return FrameMask(seen, frame_tokens, device)
 
 

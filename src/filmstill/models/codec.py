@@ -19,8 +19,8 @@ from torch import Tensor
 
 from filmstill.artifacts import CODEC
 from filmstill.errors import FilmstillError
-from filmstill.params.shared import DIGITS
-from filmstill.params.shared import STRIDE as STRIDES
+from filmstill.params.world import DIGITS
+from filmstill.params.world import STRIDE as STRIDES
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
 STRIDE = STRIDES[DIGITS]  # pixels a latent, each way

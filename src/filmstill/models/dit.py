@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.rope import rope_table, rotate
-from filmstill.params.shared import PATCH
+from filmstill.params.model import PATCH
 
 EPS = 1e-6
 
@@ -183,15 +183,15 @@ def _in_precision(
 class VideoDiT(nn.Module):
     """Predicts the velocity (noise - x0) of noisy latents.
 
-    `precision`: dtype of matrix products and attention. `checkpointing`: a layer's activations are computed again in
-    the backward pass instead of kept.
+    `precision`: dtype of matrix products and attention. `activation_checkpointing`: a layer's activations are computed
+    again in the backward pass instead of kept.
     """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
         self.precision = torch.float32
-        self.checkpointing = False
+        self.activation_checkpointing = False
         dim = config.dim
         self.patch_embedding = PatchEmbedding(config.in_channels, dim, (1, PATCH, PATCH), (1, PATCH, PATCH))
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
@@ -228,16 +228,16 @@ class VideoDiT(nn.Module):
         x: Tensor,
         t: Tensor,
         text: TextKV,
-        plan: BlockCausal | None = None,
+        attention: BlockCausal | None = None,
         cache: KVCache | None = None,
         clean: Tensor | None = None,
         clean_t: Tensor | None = None,
     ) -> Tensor:
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
-        plan: block-causal over this whole sequence; None: every frame sees every frame.
+        attention: block-causal over this whole sequence; None: every frame sees every frame.
         cache: the sequence continues the cache's, which is only read.
-        clean: teacher forcing under `plan`: the same frames as x, finished [B, F, C, H, W]; a block of x sees the
+        clean: teacher forcing under `attention`: the same frames as x, finished [B, F, C, H, W]; a block of x sees the
         blocks before it there. clean_t [B, F]: the timesteps of their noise, if they have some.
         """
         frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
@@ -247,8 +247,8 @@ class VideoDiT(nn.Module):
             clean_tokens, _, clean_modulation, _ = self._embed(clean, clean_t, None)
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
-        mask = frame_mask(plan, frames, rows * columns, clean is not None, x.device) if plan else None
-        run = _again_in_backward if self.checkpointing and torch.is_grad_enabled() else _at_once
+        mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
+        run = _again_in_backward if self.activation_checkpointing and torch.is_grad_enabled() else _at_once
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
             tokens = run(block, tokens, modulation, layer_text, rope, mask, context)[0]

@@ -47,7 +47,7 @@ class Experts:
         velocity = torch.empty_like(x)
         for expert, other, mine in ((self.high, self.low, noisy), (self.low, self.high, ~noisy)):
             asked = int(mine.sum())
-            if distributed.highest(asked):  # spread over processes, a network is computed with by all of them or none
+            if distributed.all_reduce_max(asked):  # a sharded network needs every rank
                 self._fetch(expert, other)
                 some = mine if asked else torch.arange(len(mine), device=mine.device) == 0
                 answer = expert(x[some], t[some.to(t.device)], expert.read_text(text[some]))
@@ -56,6 +56,6 @@ class Experts:
 
     def _fetch(self, expert: VideoDiT, other: VideoDiT) -> None:
         """Put the one that answers on the device, in the other's place; what lies on several processes stays."""
-        if distributed.spread() is None and expert.device.type != self.device.type:
+        if distributed.sharding_config() is None and expert.device.type != self.device.type:
             other.cpu()
             expert.to(self.device)

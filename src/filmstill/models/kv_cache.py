@@ -16,14 +16,14 @@ KeysValues = tuple[Tensor, Tensor]  # [B, tokens, heads, head_dim] both
 
 
 class KVCache:
-    """The context of one rollout. `frames` have been committed; `plan` decides which are still visible."""
+    """The context of one rollout. `frames` have been committed; `attention` decides which are still visible."""
 
-    def __init__(self, plan: BlockCausal, num_layers: int, expected_frames: int = 0) -> None:
+    def __init__(self, attention: BlockCausal, num_layers: int, expected_frames: int = 0) -> None:
         """expected_frames: of the whole rollout, where they are known."""
-        self.plan = plan
+        self.attention = attention
         self.frames = 0
         self._frame_tokens = 0
-        self._room_frames = min(expected_frames, plan.window_frames or expected_frames)
+        self._room_frames = min(expected_frames, attention.window_frames or expected_frames)
         self._kept: list[int] = []  # frame number of every kept frame, oldest first
         self._rooms: list[KeysValues | None] = [None] * num_layers
 
@@ -51,7 +51,7 @@ class KVCache:
 
     def _visible(self, end: int) -> list[int]:
         """Indices into the kept frames that a block ending before frame `end` sees."""
-        sink, first = self.plan.visible_frames(end)
+        sink, first = self.attention.visible_frames(end)
         return [i for i, frame in enumerate(self._kept) if frame < sink or frame >= first]
 
     def _new_room(self, old: KeysValues | None, visible: list[int], own: KeysValues, new_frames: int) -> KeysValues:

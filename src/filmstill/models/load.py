@@ -9,13 +9,13 @@ from filmstill.errors import FilmstillError
 from filmstill.models.codec import DCT, Codec, DctCodec
 from filmstill.models.dit import VideoDiT
 from filmstill.models.experts import Denoiser, Experts
-from filmstill.models.released import read_json
 from filmstill.models.sharding import shard
 from filmstill.models.text import HASHED_WORDS, HashedWords, TextEncoder
 from filmstill.models.weights import load_model
-from filmstill.params.shared import Compute, Text
+from filmstill.params.compute import Compute
+from filmstill.params.text import Text
 from filmstill.runtime import distributed
-from filmstill.runtime.files import write_json
+from filmstill.runtime.files import read_json, write_json
 from filmstill.runtime.safetensors_file import read_metadata
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -65,6 +65,6 @@ def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
     for model in models:
         model.precision = DTYPES[compute.precision]
         model.freeze()
-        if distributed.size() > 1:
+        if distributed.world_size() > 1:
             shard(model, compute.device)
     return Experts(models[0], models[1], 1000 * facts["boundary"], torch.device(compute.device))

@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tenso
 
 def shard(model: VideoDiT, device: str) -> VideoDiT:
     """The network on its device, its parameters spread over the processes in place; a process alone keeps it whole."""
-    spread = distributed.spread()
+    spread = distributed.sharding_config()
     if spread is None:
         return model.to(device)
     from torch.distributed.fsdp import (
@@ -88,7 +88,7 @@ def gathered(model: VideoDiT) -> Iterator[None]:
 
 def _groups(model: VideoDiT) -> list:
     """The modules that FSDP2 has taken in hand; none in a process alone."""
-    if distributed.spread() is None:
+    if distributed.sharding_config() is None:
         return []
     from torch.distributed.fsdp import FSDPModule
 

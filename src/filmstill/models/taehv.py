@@ -9,13 +9,10 @@ Source: github.com/madebyollin/taehv.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from filmstill.models.released import check_names, open_weights
 
 WIDTHS = (256, 128, 64, 64)  # of taew2_1.pth: before, between and after the upsamplings
 GROWTH = (1, 2, 2)  # frames for one, at each upsampling
@@ -91,26 +88,14 @@ class Taehv(nn.Module):
         return x.unflatten(0, (batch, -1))
 
 
-def read_taehv(path: Path, channels: int) -> dict[str, Tensor]:
-    """The decoder's tensors of a released file, by their names there; its encoder is left where it is.
-
-    Raises FilmstillError for a file that is damaged or holds anything but a decoder of `channels` and an encoder.
-    """
-    weights = open_weights(path)
-    shapes = {name: weights.shape(name) for name in weights if not name.startswith("encoder.")}
-    network = _on_meta(channels, shapes)
-    check_names(path, shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
-    return {name: weights[name] for name in shapes}
-
-
 def make_taehv(tensors: Mapping[str, Tensor], channels: int) -> Taehv:
     """The decoder, float32 and in evaluation mode, of the tensors that `read_taehv` gave."""
-    network = _on_meta(channels, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    network = empty_taehv(channels, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return network.requires_grad_(False).eval()
 
 
-def _on_meta(channels: int, shapes: Mapping[str, tuple[int, ...]]) -> Taehv:
+def empty_taehv(channels: int, shapes: Mapping[str, tuple[int, ...]]) -> Taehv:
     """A network without weights, of the widths that the convolutions after each stage have, else of the released."""
     ends = [f"decoder.{n}.weight" for n in (1, 8, 14, 20)]
     widths = tuple(shapes.get(name, (released,))[0] for name, released in zip(ends, WIDTHS, strict=True))

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from filmstill.errors import FilmstillError
 from filmstill.models.prompt_cache import PromptCache
-from filmstill.models.released import open_weights, read_json
-from filmstill.models.umt5_files import FACTS, KIND, TOKENIZER, WEIGHTS, digest_of, load_network, open_tokenizer
+from filmstill.models.umt5_folder import FACTS, KIND, TOKENIZER, WEIGHTS, digest_of, load_network, open_tokenizer
 from filmstill.runtime import distributed
-from filmstill.runtime.distributed import Spread, is_first
+from filmstill.runtime.distributed import ShardingConfig, is_rank0
+from filmstill.runtime.files import read_json
 from filmstill.runtime.progress import progress
 
 
@@ -76,7 +76,7 @@ class Umt5:
         """
         cleaned = [clean_prompt(prompt) for prompt in prompts]
         asked = list(dict.fromkeys(cleaned))
-        alone = distributed.size() == 1
+        alone = distributed.world_size() == 1
         rows = self._found_or_made(asked) if alone else {prompt: self.cache.wait_for(prompt) for prompt in asked}
         out = torch.zeros(len(prompts), self.text_len, self.text_dim, dtype=self.dtype)
         for row, prompt in zip(out, cleaned, strict=True):
@@ -88,7 +88,7 @@ class Umt5:
         several jobs may share the cache."""
         asked = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
         # The first process looks for all: on another node a file that was looked for in vain may stay unseen for long.
-        missing = distributed.agreed([prompt for prompt in asked if is_first() and not self.cache.holds(prompt)])
+        missing = distributed.broadcast([prompt for prompt in asked if is_rank0() and not self.cache.holds(prompt)])
         if missing:
             self._make_shares(missing)
         self._let_go()
@@ -111,9 +111,9 @@ class Umt5:
 
     def _make_shares(self, prompts: list[str]) -> None:
         """Put cleaned prompts into the cache: every process its share of them, all in as many passes."""
-        processes, tokens = distributed.size(), self._tokens(prompts)
+        processes, tokens = distributed.world_size(), self._tokens(prompts)
         mine = slice(distributed.rank(), None, processes)
-        with progress("text", len(prompts), unit="prompt") if is_first() else nullcontext() as bar:
+        with progress("text", len(prompts), unit="prompt") if is_rank0() else nullcontext() as bar:
             for _ in self._make(prompts[mine], tokens[mine]):
                 if bar:
                     bar.update(min(processes, len(prompts) - bar.n))
@@ -137,7 +137,7 @@ class Umt5:
         """Token ids with </s> at the end, cut to `text_len`; the first process says on stderr how many were cut."""
         whole = [self._tokenizer.encode(prompt).ids for prompt in prompts]
         longest = max(map(len, whole))
-        if longest > self.text_len and is_first():
+        if longest > self.text_len and is_rank0():
             cut = sum(len(ids) > self.text_len for ids in whole)
             print(
                 f"warning: {cut} of {len(prompts)} prompts are longer than {self.text_len} tokens and were cut;"
@@ -155,22 +155,22 @@ class Umt5:
         if self._network is None:
             if digest_of(self.folder) != self.digest:
                 raise FilmstillError(f"{self.folder}: its files are not those {FACTS} was written for; import it again")
-            weights, spread = open_weights(self.folder / WEIGHTS), distributed.spread()
-            if spread is None:
+            weights, sharding = self.folder / WEIGHTS, distributed.sharding_config()
+            if sharding is None:
                 self._network = load_network(weights, self.config, self.device, self.dtype)
             else:  # from the host's memory a block at a time: training's networks may be on the device already
                 whole = load_network(weights, self.config, torch.device("cpu"), self.dtype)
-                self._network = _spread(whole, spread, self.device)
+                self._network = _shard(whole, sharding, self.device)
         return self._network
 
 
-def _spread(network: Any, spread: Spread, device: torch.device) -> nn.Module:
+def _shard(network: Any, sharding: ShardingConfig, device: torch.device) -> nn.Module:
     """Its weights divided over the processes in place: a group a block, and one for the embedding and the last norm."""
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    if device.type != spread.device:  # text.placement: cpu beside GPUs
-        spread = replace(spread, device=device.type)
-    offload = CPUOffloadPolicy() if spread.offload and device.type == "cuda" else OffloadPolicy()
+    if device.type != sharding.device:  # text.placement: cpu beside GPUs
+        sharding = replace(sharding, device=device.type)
+    offload = CPUOffloadPolicy() if sharding.offload and device.type == "cuda" else OffloadPolicy()
     for group in (*network.encoder.block, network):
-        fully_shard(group, mesh=spread.mesh, offload_policy=offload)
+        fully_shard(group, mesh=sharding.mesh, offload_policy=offload)
     return network

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from filmstill.errors import FilmstillError
-from filmstill.models import vae_names
-from filmstill.models.released import check_names, open_weights, read_json
-from filmstill.models.taehv import Taehv, make_taehv, read_taehv
-from filmstill.runtime.tensor_files import load_tensors, save_tensors
+from filmstill.models.taehv import Taehv, make_taehv
+from filmstill.runtime.tensor_files import load_tensors
 
 KIND = "wan_vae"
 TIME_STRIDE, SPACE_STRIDE = 4, 8  # pixels a latent; the first frame alone
@@ -49,7 +47,7 @@ class WanVae:
         tensors, header = load_tensors(path)
         if header.get("kind") != KIND:
             raise FilmstillError(f"{path}: is not Wan's VAE (kind {header.get('kind')}, {KIND} is needed)")
-        vae = _on_meta(json.loads(header["config"]))
+        vae = empty_vae(json.loads(header["config"]))
         vae.load_state_dict({name: tensor.float() for name, tensor in _under("vae.", tensors).items()}, assign=True)
         if not fast:
             return cls(vae)
@@ -110,66 +108,7 @@ class WanVae:
             yield ((torch.cat(pieces, 2).transpose(1, 2).float() + 1) / 2).clamp(0, 1)
 
 
-def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None) -> None:
-    """Write the codec's file from Wan2.1_VAE.pth (its own names, or diffusers' in its folder) and TAEHV's weights.
-
-    Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
-    """
-    weights = open_weights(source)
-    shapes = {name: weights.shape(name) for name in weights}
-    wan = {"encoder.conv1.weight", "conv2.weight"} <= shapes.keys()
-    if not wan and "encoder.conv_in.weight" not in shapes:
-        raise FilmstillError(
-            f"{source}: not a VAE of Wan: it has neither encoder.conv1 and conv2, as Wan2.1_VAE.pth, nor "
-            "encoder.conv_in, as diffusers' vae folder"
-        )
-    folder = source if source.is_dir() else source.parent
-    vae = _network(source, vae_names.sizes(shapes) if wan else _config(folder / "config.json"), z_dim)
-    names = {name: name for name in vae.state_dict()}  # in the file, by diffusers'
-    if wan:
-        modules = vae_names.modules(vae.config.num_res_blocks, len(vae.config.dim_mult))
-        inverse = {theirs: ours for ours, theirs in modules.items()}
-        names = {name: vae_names.rename(name, inverse) for name in names}
-    check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
-    tensors = {f"vae.{name}": weights[names[name]] for name in names}
-    if fast is not None:
-        tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
-    config = {name: vae.config[name] for name in CONFIG}
-    save_tensors(target, tensors, {"kind": KIND, "config": json.dumps(config, sort_keys=True)})
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """`CONFIG` of diffusers' config.json."""
-    found = read_json(path)
-    if absent := [name for name in CONFIG if name not in found]:
-        raise FilmstillError(f"{path}: not the config of an AutoencoderKLWan: has no {', '.join(absent)}")
-    return {name: found[name] for name in CONFIG}
-
-
-def _network(source: Path, config: dict[str, Any], z_dim: int) -> Any:
-    """The network of a config, without weights, if it is one of Wan2.1's kind with latents of `z_dim`."""
-    if config["z_dim"] != z_dim:
-        found = config["z_dim"]
-        raise FilmstillError(f"{source}: a VAE of z_dim {found}; the transformer's latents have {z_dim} channels")
-    try:
-        vae = _on_meta(config)
-        strides = 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
-        statistics = [tuple(torch.tensor(vae.config[name]).shape) for name in STATISTICS]
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise FilmstillError(f"{source}: its config does not describe an AutoencoderKLWan ({reason})") from None
-    if strides != (TIME_STRIDE, SPACE_STRIDE):
-        wanted = f"{TIME_STRIDE} and {SPACE_STRIDE}"
-        raise FilmstillError(f"{source}: strides {strides[0]} in time and {strides[1]} in space; Wan2.1's are {wanted}")
-    if statistics != [(z_dim,), (z_dim,)]:
-        raise FilmstillError(
-            f"{source}: has not {z_dim} latents_mean and {z_dim} latents_std; diffusers' config.json holds them, "
-            "for Wan's own file only the 16 of Wan2.1 are known"
-        )
-    return vae
-
-
-def _on_meta(config: dict[str, Any]) -> Any:
+def empty_vae(config: dict[str, Any]) -> Any:
     from diffusers import AutoencoderKLWan  # takes seconds
 
     with torch.device("meta"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.models.dit import DiTConfig, VideoDiT
-from filmstill.params.shared import Model
+from filmstill.params.model import Model
 from filmstill.runtime import distributed
 from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.tensor_stream import stream_tensors
@@ -30,11 +30,11 @@ def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts:
 
     Weights that lie on several processes are gathered one by one; every process must ask, the first one writes.
     """
-    if distributed.is_first():
+    if distributed.is_rank0():
         stream_tensors(path, tensors, header_of(config, facts), lambda _bytes: None)
     else:
         for name in sorted(tensors):  # as the first one reads them
-            distributed.whole(tensors[name])
+            distributed.full_tensor(tensors[name])
     distributed.barrier()
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from filmstill.params.load import require
+from filmstill.errors import require
 
 
 @dataclass

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, require
 
 Section = TypeVar("Section")
 
@@ -83,12 +83,6 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
 
 def _dotted(*names: str) -> str:
     return ".".join(filter(None, names))
-
-
-def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise the one line for a value that is not allowed."""
-    if not condition:
-        raise FilmstillError(f"{key}: is {value!r}, allowed: {allowed}")
 
 
 def read_seed(path: Path | str = "params.yaml") -> int:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from filmstill.errors import require
 from filmstill.params.gates import Gate
-from filmstill.params.load import require
 
 
 @dataclass
@@ -19,7 +19,7 @@ class OdeInit:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     warmup: int = 10  # steps
-    decay_share: float = 0.5  # of the steps, at the end, down to 0
+    lr_decay_fraction: float = 0.5  # of the steps, at the end, down to 0
     checkpoint_every: int = 25
     sheet_every: int = 50
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
@@ -34,4 +34,4 @@ class OdeInit:
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")
-        require(0 <= self.decay_share < 1, "decay_share", self.decay_share, "a share in [0, 1)")
+        require(0 <= self.lr_decay_fraction < 1, "lr_decay_fraction", self.lr_decay_fraction, "a share in [0, 1)")

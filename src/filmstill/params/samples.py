@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from filmstill.params.load import require
-from filmstill.params.shared import Student
+from filmstill.errors import require
+from filmstill.params.student import Student
 
 
 @dataclass
@@ -13,7 +13,7 @@ class Samples:
     prompts: int = 64  # of the eval split
     seeds: int = 2  # clips a prompt
     teacher_steps: int = 48  # Euler steps
-    guidance: float = 3.0
+    guidance_scale: float = 3.0
     batch: int = 64  # clips made together
     fast_decoder: bool = False  # decode by the release's small decoder (TAEHV) instead of its VAE
     long_prompts: int = 24  # prompts of the long stream
@@ -21,7 +21,9 @@ class Samples:
     long_window_frames: int = 9  # local attention window of the long stream
 
     def __post_init__(self) -> None:
-        require(self.guidance >= 0, "guidance", self.guidance, "0 or a positive weight: 1 is no guidance")
+        require(
+            self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or a positive weight: 1 is no guidance"
+        )
         for name in ("prompts", "seeds", "teacher_steps", "batch", "long_prompts", "long_frames"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         allowed = f"at most prompts ({self.prompts})"

@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass, field
 
+from filmstill.errors import require
+from filmstill.params.compute import Compute
 from filmstill.params.distill import Distill
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.load import SEEDS, require
+from filmstill.params.load import SEEDS
+from filmstill.params.model import Model
 from filmstill.params.ode_init import OdeInit
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.prompts import Prompts
 from filmstill.params.samples import Samples
-from filmstill.params.shared import DIGITS, OPEN, Compute, Model, Schedule, Student, Text, World
+from filmstill.params.schedule import Schedule
+from filmstill.params.student import Student
 from filmstill.params.teacher import NOTHING, Teacher
-from filmstill.worlds.grammar import MAX_WORDS
+from filmstill.params.text import Text
+from filmstill.params.world import DIGITS, MAX_WORDS, OPEN, World
 
 
 @dataclass
@@ -41,7 +46,12 @@ class Params:
         self.student.check_frames(self.world.frames, "world.frames")
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
-        require(self.ode_pairs.nodes % self.student.steps == 0, "student.steps", self.student.steps, allowed)
+        require(
+            self.ode_pairs.nodes % self.student.denoising_steps == 0,
+            "student.denoising_steps",
+            self.student.denoising_steps,
+            allowed,
+        )
 
     def _check_world(self) -> None:
         """What only one of the worlds can do."""

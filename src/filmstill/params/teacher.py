@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from filmstill.params.load import require
+from filmstill.errors import require
 
 NOTHING = "data/released/none"  # a folder that holds no model
 
@@ -20,7 +20,7 @@ class Teacher:
     adamw_lr: float = 3e-3  # everything else
     weight_decay: float = 0.1  # of the blocks' matrices
     warmup: int = 50  # steps
-    decay_share: float = 0.3  # of the steps, at the end, down to 0
+    lr_decay_fraction: float = 0.3  # of the steps, at the end, down to 0
     ema: float = 0.99
     drop_prompt: float = 0.1  # share of clips trained without prompt, for guidance
     checkpoint_every: int = 100
@@ -31,7 +31,7 @@ class Teacher:
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         for name in ("muon_lr", "adamw_lr"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        for name in ("decay_share", "drop_prompt"):
+        for name in ("lr_decay_fraction", "drop_prompt"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a share in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")
         require(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")

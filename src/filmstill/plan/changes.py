@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from filmstill.errors import FilmstillError
 from filmstill.params.profile import compose
-from filmstill.plan.hardware import Machine
+from filmstill.plan.machine import Machine
 from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, plan
 
@@ -90,8 +90,8 @@ def _on_the_same_gpus(run: Run, stage: Stage) -> Iterator[Change]:
         yield _override(f"{BATCHES[name]}=1", "fewer clips at once")
     if training and run.params.compute.micro_batch != 1:
         yield _override("compute.micro_batch=1", "more accumulation")
-    if training and not run.checkpointing:
-        yield _override("compute.checkpointing=true", "activations are computed again")
+    if training and not run.activation_checkpointing:
+        yield _override("compute.activation_checkpointing=true", "activations are computed again")
     if training and machine.gpus > 1 and machine.sharding != "full":
         yield Change("--sharding full", "weights, gradients and optimizer over all GPUs", machine={"sharding": "full"})
     if stage.memory.weights and not machine.offload:

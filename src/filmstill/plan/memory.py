@@ -7,8 +7,8 @@ bytes of a number in `compute.precision`: 2 under autocast, or 4.
 from dataclasses import dataclass, fields
 
 from filmstill.models.dit import DiTConfig
-from filmstill.plan.network import casted, exact, layer_casted, layer_matrices, parameters
-from filmstill.plan.passes import Pass
+from filmstill.models.flops import Pass
+from filmstill.models.parameter_counts import casted, exact, layer_casted, layer_matrices, parameters
 
 FLOAT32 = 4
 
@@ -65,9 +65,9 @@ def kv_cache_bytes(config: DiTConfig, batch: int, tokens: int, size: int) -> flo
     return 2.0 * config.num_layers * config.dim * batch * tokens * size
 
 
-def held_bytes(config: DiTConfig, call: Pass, size: int, checkpointing: bool) -> float:
+def held_bytes(config: DiTConfig, call: Pass, size: int, activation_checkpointing: bool) -> float:
     """What a forward pass leaves for its backward pass: every layer's, or with checkpointing its input; the head's."""
-    layer = FLOAT32 * config.dim * call.all_tokens if checkpointing else kept_bytes(config, call, size)
+    layer = FLOAT32 * config.dim * call.all_tokens if activation_checkpointing else kept_bytes(config, call, size)
     return float(config.num_layers * layer + 3 * FLOAT32 * config.dim * call.all_tokens)
 
 
@@ -80,9 +80,9 @@ def kept_bytes(config: DiTConfig, call: Pass, size: int) -> float:
     return float(tokens + size * (2 * call.all_keys * config.dim + 2 * call.all_tokens * config.ffn_dim))
 
 
-def backward_bytes(config: DiTConfig, call: Pass, size: int, checkpointing: bool) -> float:
+def backward_bytes(config: DiTConfig, call: Pass, size: int, activation_checkpointing: bool) -> float:
     """What a backward pass works in at its fullest, in the feed-forward; with checkpointing a layer is made anew."""
-    again = kept_bytes(config, call, size) if checkpointing else 0.0
+    again = kept_bytes(config, call, size) if activation_checkpointing else 0.0
     return again + size * call.all_tokens * config.ffn_dim
 
 

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from filmstill.plan.changes import Cure, Request, cure
-from filmstill.plan.hardware import GIB, USABLE, Machine
+from filmstill.plan.machine import USABLE, Machine
 from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, plan
+from filmstill.runtime.gpus import GIB
 
 PARTS = {  # of memory.Memory, as the table names them
     "weights": "frozen weights",
@@ -91,15 +92,15 @@ def memory_table(run: Run, stages: list[Stage]) -> Table:
     row("total", lambda stage: gib(stage.memory.total), style="bold")
     row(f"fits into {gib(USABLE * machine.gpu.memory)}", lambda stage: "yes" if stage.fits(machine) else "NO")
     row("when", lambda stage: stage.peak, end_section=True)
-    for checkpointing, title in ((True, "activations, checkpointing"), (False, "activations, all kept")):
-        most = most_activations(run, checkpointing)
+    for activation_checkpointing, title in ((True, "activations, checkpointing"), (False, "activations, all kept")):
+        most = most_activations(run, activation_checkpointing)
         row(title, lambda stage, most=most: gib(most.get(stage.name, 0.0)))  # type: ignore[misc]
     return table
 
 
-def most_activations(run: Run, checkpointing: bool) -> dict[str, float]:
+def most_activations(run: Run, activation_checkpointing: bool) -> dict[str, float]:
     """Bytes of each training stage's activations at most, with and without checkpointing."""
-    compute = replace(run.params.compute, checkpointing=checkpointing)
+    compute = replace(run.params.compute, activation_checkpointing=activation_checkpointing)
     stages = plan(Run(replace(run.params, compute=compute), run.machine))
     trained = [stage for stage in stages if stage.memory.optimizer]
     return {stage.name: max(moment.activations for moment in stage.moments.values()) for stage in trained}

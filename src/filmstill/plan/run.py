@@ -3,15 +3,17 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from filmstill.distill.probe import SHEET_ROWS
+from filmstill.errors import require
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
+from filmstill.models.flops import Clip
+from filmstill.models.parameter_counts import parameters
 from filmstill.models.weights import config_of
-from filmstill.params.load import require
 from filmstill.params.schema import Params
-from filmstill.params.shared import OPEN
 from filmstill.params.teacher import NOTHING
-from filmstill.plan.hardware import Machine
+from filmstill.params.world import OPEN
+from filmstill.plan.known_models import UMT5_DIM, VAE_PARAMETERS, released_networks, vae_decode_bytes, vae_decode_flops
+from filmstill.plan.machine import Machine
 from filmstill.plan.memory import (
     FLOAT32,
     Memory,
@@ -23,9 +25,7 @@ from filmstill.plan.memory import (
     kv_cache_bytes,
     optimizer_bytes,
 )
-from filmstill.plan.network import parameters
-from filmstill.plan.passes import Clip
-from filmstill.plan.released import UMT5_DIM, VAE_PARAMETERS, released_networks, vae_decode_bytes, vae_decode_flops
+from filmstill.training.preview import SHEET_ROWS
 
 SIZES = {"float32": FLOAT32, "bfloat16": 2}
 
@@ -50,8 +50,7 @@ class Run:
 
     @cached_property
     def attention(self) -> BlockCausal:
-        student = self.params.student
-        return BlockCausal(student.block_frames, student.window_frames, student.sink_frames)
+        return BlockCausal.of(self.params.student)
 
     @property
     def size(self) -> int:
@@ -59,8 +58,8 @@ class Run:
         return SIZES[self.params.compute.precision]
 
     @property
-    def checkpointing(self) -> bool:
-        return self.params.compute.checkpointing
+    def activation_checkpointing(self) -> bool:
+        return self.params.compute.activation_checkpointing
 
     @property
     def open(self) -> bool:
@@ -116,7 +115,9 @@ class Run:
             layers = [gathered_bytes(config, self.size) for config in frozen]
             return max([float(self.size * parameters(self.config)), *layers])
         offloaded = [gathered_bytes(config, self.size) for config in frozen] if self.machine.offload else []
-        return cast_bytes(self.config, self.size) * (1 if self.checkpointing else graphs) + max(offloaded, default=0.0)
+        return cast_bytes(self.config, self.size) * (1 if self.activation_checkpointing else graphs) + max(
+            offloaded, default=0.0
+        )
 
     def frozen(self, networks: list[DiTConfig], shards: int = 1) -> float:
         """Weights of frozen networks, of which one answers at a time."""

@@ -9,19 +9,21 @@ fraction.
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-from filmstill.evaluate.names import LONG_ARM, every_arm
+from filmstill.evaluate.requests import LONG_ARM, every_arm
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
-from filmstill.params.shared import Compute
-from filmstill.params.teacher import NOTHING
-from filmstill.plan.flops import (
+from filmstill.models.flops import (
+    Pass,
     critic_update_flops,
     generator_update_flops,
     regression_flops,
     rollout_flops,
     sampling_flops,
 )
-from filmstill.plan.hardware import USABLE, Machine
+from filmstill.params.compute import Compute
+from filmstill.params.teacher import NOTHING
+from filmstill.plan.known_models import UMT5_PARAMETERS, VAE_PARAMETERS
+from filmstill.plan.machine import USABLE, Machine
 from filmstill.plan.memory import (
     FLOAT32,
     Memory,
@@ -33,10 +35,8 @@ from filmstill.plan.memory import (
     kv_cache_bytes,
     optimizer_bytes,
 )
-from filmstill.plan.passes import Pass
-from filmstill.plan.released import UMT5_PARAMETERS, VAE_PARAMETERS
 from filmstill.plan.run import Run
-from filmstill.runtime.checkpoint import KEPT
+from filmstill.training.checkpoint import KEPT
 
 WARM_UPS = 3  # clips an arm makes before it is timed
 
@@ -90,7 +90,7 @@ def teacher(run: Run) -> Stage:
     alone = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
     params, weights = run.params.teacher, float32_bytes(run.config)
     whole = run.clip().whole(params.batch)
-    flops = params.steps * regression_flops(run.config, whole, checkpointing=False)
+    flops = params.steps * regression_flops(run.config, whole, activation_checkpointing=False)
     update = _regression(alone, alone.trained(1, averaged=True, muon=True), whole, [])
     work = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
     return Stage("teacher", {"update": update}, flops, 1, weights, work)
@@ -99,7 +99,7 @@ def teacher(run: Run) -> Stage:
 def ode_pairs(run: Run) -> Stage:
     """Guided sampling by the teacher, a GPU a shard."""
     params, config = run.params.ode_pairs, run.config
-    flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.steps)
+    flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.sampling_steps)
     disk = params.prompts * (params.nodes + 1) * prod(run.latent_shape()) * run.size
     together = min(params.batch, ceil(params.prompts / params.shards))
     moments = {"sampling": _guided(run, [config], together)}
@@ -110,7 +110,11 @@ def ode_init(run: Run) -> Stage:
     """Regression of the teacher's trajectories, block-causally over whole clips."""
     params, config = run.params.ode_init, run.config
     micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
-    flops = params.steps * params.batch * regression_flops(config, run.clip().causal(run.attention), run.checkpointing)
+    flops = (
+        params.steps
+        * params.batch
+        * regression_flops(config, run.clip().causal(run.attention), run.activation_checkpointing)
+    )
     state = run.trained(1, averaged=False, muon=muon)
     update = _regression(run, state, run.clip().causal(run.attention, micro), [])
     moments = {"update": update, **run.sheet(state, params.gate.prompts, [])}
@@ -121,11 +125,11 @@ def ode_init(run: Run) -> Stage:
 def distill(run: Run) -> Stage:
     """Self-Forcing: critic updates on rollouts without gradient, then one of the generator on a rollout with it."""
     params, config = run.params.distill, run.config
-    passes = (run.params.student.steps + 1) / 2
-    rolled = (run.clip(), run.attention, passes, run.checkpointing)
+    passes = (run.params.student.denoising_steps + 1) / 2
+    rolled = (run.clip(), run.attention, passes, run.activation_checkpointing)
     critic = critic_update_flops(config, *rolled)
     generator = generator_update_flops(config, run.scores[0], *rolled)
-    flops = params.updates * params.batch * (params.critic_updates * critic + generator)
+    flops = params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.scores, run.machine.shards))
     moments = {
@@ -139,7 +143,7 @@ def distill(run: Run) -> Stage:
 
 def samples(run: Run) -> Stage:
     """Every arm's clips, one arm after the other on one GPU, decoded block by block."""
-    params, config, steps = run.params.samples, run.config, run.params.student.steps
+    params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
     clips, streams = params.prompts * params.seeds, params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
     of_arm = {"real": 0.0, "teacher": sampling_flops(run.scores[0], run.clip().whole(2), params.teacher_steps)}
@@ -174,14 +178,14 @@ def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
 
 def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) -> Memory:
     """A forward and a backward pass over whole clips of a network in training, beside `frozen` ones."""
-    config, size, checkpointing = run.config, run.size, run.checkpointing
+    config, size, activation_checkpointing = run.config, run.size, run.activation_checkpointing
     # Without checkpointing what a forward pass works in is what it leaves.
-    forward = forward_bytes(config, call, size) if checkpointing else 0.0
-    working = max(forward, backward_bytes(config, call, size, checkpointing))
+    forward = forward_bytes(config, call, size) if activation_checkpointing else 0.0
+    working = max(forward, backward_bytes(config, call, size, activation_checkpointing))
     return replace(
         state,
         copies=run.copies(1, frozen),
-        activations=held_bytes(config, call, size, checkpointing) + working,
+        activations=held_bytes(config, call, size, activation_checkpointing) + working,
         text=run.text_bytes(config, call.batch),
     )
 
@@ -192,22 +196,22 @@ def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
     With checkpointing every block's layers are computed again from their context, so contexts stay: views of one
     room, or, where a window moves on, a room each.
     """
-    config, size, clip, checkpointing = run.config, run.size, run.clip(), run.checkpointing
+    config, size, clip, activation_checkpointing = run.config, run.size, run.clip(), run.activation_checkpointing
     blocks = clip.blocks(run.attention, batch)
-    moving = run.attention.window_frames is not None and checkpointing
+    moving = run.attention.window_frames is not None and activation_checkpointing
     contexts = sum(block.keys - block.tokens for block in blocks) if moving else clip.cached_tokens(run.attention)
-    graph = sum(held_bytes(config, block, size, checkpointing) for block in blocks)
+    graph = sum(held_bytes(config, block, size, activation_checkpointing) for block in blocks)
     rolled = replace(
         state,
         copies=run.copies(len(blocks), run.scores),
-        activations=graph + backward_bytes(config, blocks[-1], size, checkpointing),
+        activations=graph + backward_bytes(config, blocks[-1], size, activation_checkpointing),
         kv_cache=kv_cache_bytes(config, batch, contexts, size),
         text=run.text_bytes(config, batch),
     )
     scored = replace(
         rolled,
         activations=graph + forward_bytes(run.scores[0], clip.whole(2 * batch), size),
-        kv_cache=rolled.kv_cache if checkpointing else 0.0,
+        kv_cache=rolled.kv_cache if activation_checkpointing else 0.0,
         text=rolled.text + run.text_bytes(run.scores[0], 2 * batch),
     )
     return {"generator update, backward": rolled, "generator update, real score": scored}

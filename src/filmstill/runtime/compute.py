@@ -6,17 +6,16 @@ from contextlib import suppress
 import torch
 
 from filmstill.errors import FilmstillError
-from filmstill.params.shared import Compute
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt takes no more
 
 
-def prepare(compute: Compute) -> None:
+def prepare(device: str, threads: int) -> None:
     """Set the number of threads, ask for deterministic kernels on the CPU, keep freed memory."""
-    check_device(compute.device, "compute.device")
-    torch.set_num_threads(compute.threads)
-    if compute.device == "cuda":
+    check_device(device, "compute.device")
+    torch.set_num_threads(threads)
+    if device == "cuda":
         return
     # The same switch as use_deterministic_algorithms(True), which would import the compiler too: a second a process.
     torch.set_deterministic_debug_mode("error")

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from filmstill.errors import writing_failed
+from filmstill.errors import FilmstillError, writing_failed
 
 
 @contextmanager
@@ -36,6 +37,19 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises FilmstillError for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FilmstillError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise FilmstillError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise FilmstillError(f"{path}: a JSON {type(value).__name__}, an object is needed")
+    return value
 
 
 def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:

@@ -5,6 +5,7 @@ state, and the number of processes or the batch a sample falls into does not cha
 """
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,3 +34,14 @@ def integers(
 ) -> Tensor:
     """Integers in [0, high), int64 [len(samples), *shape]."""
     return torch.stack([torch.randint(high, shape, generator=generator(seed, purpose, step, s)) for s in samples])
+
+
+def batch_indices(count: int, seed: int, purpose: str, step: int, batch: int) -> list[int]:
+    """Indices into `count` samples of the batch at `step`; every sample comes once an epoch."""
+    positions = range(step * batch, (step + 1) * batch)
+    return [int(_permutation(count, seed, purpose, p // count)[p % count]) for p in positions]
+
+
+@lru_cache(maxsize=16)  # one a purpose
+def _permutation(count: int, seed: int, purpose: str, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, purpose, epoch))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from filmstill.errors import writing_failed
-from filmstill.runtime.distributed import whole
+from filmstill.runtime.distributed import full_tensor
 from filmstill.runtime.files import replacing
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
@@ -84,7 +84,7 @@ class _Stream(Mapping[str, Tensor]):
         self.start = self.file.write(len(text).to_bytes(8, "little") + text)
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = whole(self.tensors[name]).detach().cpu().contiguous()
+        tensor = full_tensor(self.tensors[name]).detach().cpu().contiguous()
         self.file.seek(self.start + self.entries[name]["data_offsets"][0])
         self.written(self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data))
         return tensor

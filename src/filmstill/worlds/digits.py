@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstill.params.shared import World
+from filmstill.params.world import World
 from filmstill.runtime import randomness
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
 from filmstill.worlds.sentences import sentence

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
+from filmstill.params.world import MAX_WORDS
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 MOTIONS = ("sways", "bobs", "clockwise", "anticlockwise")
-MAX_WORDS = 16  # the embedded text encoder drops what comes after
 
 COLOUR_WORDS = {
     "red": ("red", "scarlet", "crimson"),

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstill.models.codec import DctCodec
-from filmstill.params.shared import World
+from filmstill.params.world import World
 from filmstill.runtime import randomness
 from filmstill.worlds.digits import DIGIT_SIZE, RGB, SIZE, handwriting, path, render
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes

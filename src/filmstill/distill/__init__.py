@@ -1,1 +1,0 @@
-"""Objectives and the three training loops."""

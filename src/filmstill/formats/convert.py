@@ -1,0 +1,137 @@
+"""Transformer checkpoints from any layout to any other (`models.layouts` says what they are).
+
+Notable: everything is checked before a byte is written; tensors pass through one at a time, bit for bit; the target,
+file or folder, is either whole or absent, and nothing is overwritten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm.utils import CallbackIOWrapper
+
+from filmstill.errors import FilmstillError
+from filmstill.formats.layouts import DIFFUSERS_KEYS, STEM, WAN_KEYS, Network, Renamed, read_network
+from filmstill.formats.tensor_names import to_diffusers
+from filmstill.formats.weight_files import PICKLES
+from filmstill.models.dit import EPS
+from filmstill.models.weights import header_of
+from filmstill.runtime.files import replacing, write_json
+from filmstill.runtime.progress import progress
+from filmstill.runtime.tensor_stream import Written, replacing_folder, stream_tensors, write_tensors
+
+SUFFIXES = {"wan": (), "diffusers": (), "self-forcing": (".pt", ".pth"), "filmstill": (".safetensors",)}
+SHARD_BYTES = 10 * 10**9
+WAN_TEXT_LEN = 512
+
+
+def convert(
+    source: Path,
+    target: Path,
+    to: str,
+    part: str | None = None,
+    heads: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    facts: dict[str, object] | None = None,
+) -> Network:
+    """Write the network of `source` to `target` in the layout `to` (one of SUFFIXES); returns what was read.
+
+    part, heads: as in `read_network`. shard_bytes: what a file of weights in a folder may hold.
+    facts: what a filmstill file says beside the sizes; None: what the source says.
+    Raises FilmstillError for a source that cannot be read and for a target that exists, unless as an empty folder.
+    """
+    _check_target(target, to)
+    network = read_network(source, part, heads)
+    total = sum(tensor.nbytes for tensor in network.weights.values())
+    with progress("convert", total, unit="B") as bar:
+        bar.unit_scale = True
+
+        def written(count: int) -> None:
+            bar.update(min(count, total - bar.n))  # a pickle writes more than its tensors
+
+        if to == "filmstill":
+            stream_tensors(
+                target, network.weights, header_of(network.config, network.facts if facts is None else facts), written
+            )
+        elif to == "self-forcing":
+            _write_pickle(target, network, written)
+        else:
+            _write_folder(target, network, to, shard_bytes, written)
+    return network
+
+
+def _check_target(target: Path, to: str) -> None:
+    allowed = SUFFIXES[to]
+    if allowed and target.suffix not in allowed:
+        raise FilmstillError(f"{target}: {to} is one file, whose name ends in {' or '.join(allowed)}")
+    if not allowed and target.suffix in (".safetensors", *PICKLES):
+        raise FilmstillError(f"{target}: {to} is a folder, whose name does not end in {target.suffix}")
+    if target.exists() and (allowed or not target.is_dir() or any(target.iterdir())):
+        raise FilmstillError(f"{target}: exists, and nothing is overwritten; remove it or name another")
+
+
+def _write_pickle(target: Path, network: Network, written: Written) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in network.weights.items()}  # mapped, not read
+    with replacing(target) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save({"generator": tensors}, CallbackIOWrapper(written, file, "write"))
+        except RuntimeError as error:
+            raise error.__context__ or error from None  # torch puts its own before a full disk or a signal
+
+
+def _write_folder(target: Path, network: Network, to: str, shard_bytes: int, written: Written) -> None:
+    spelt = to_diffusers if to == "diffusers" else str
+    weights = Renamed(network.weights, {spelt(name): name for name in network.weights})
+    sizes = {name: weights[name].nbytes for name in sorted(weights)}
+    shards = _cut(sizes, shard_bytes)
+    files = [f"{STEM}-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        files = [f"{STEM}.safetensors"]
+    with replacing_folder(target) as folder:
+        for file, names in zip(files, shards, strict=True):
+            write_tensors(folder / file, Renamed(weights, {name: name for name in names}), {"format": "pt"}, written)
+        if len(shards) > 1:
+            where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+            write_json(folder / f"{STEM}.safetensors.index.json", index)
+        write_json(folder / "config.json", _config_json(network, to))
+
+
+def _cut(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Names, in their order, in groups of at most `most` bytes; a larger tensor stands alone."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if size > room or not groups:
+            groups.append([])
+            room = most
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _config_json(network: Network, to: str) -> dict[str, object]:
+    """The keys and values of the released files."""
+    config = network.config
+    sizes = {**asdict(config), "head_dim": config.dim // config.num_heads}
+    if to == "wan":
+        return {theirs: sizes[ours] for theirs, ours in WAN_KEYS.items()} | {
+            "_class_name": "WanModel",
+            "model_type": "t2v",
+            "out_dim": config.in_channels,
+            "text_len": network.facts.get("text_len", WAN_TEXT_LEN),
+            "eps": EPS,
+        }
+    return {theirs: sizes[ours] for theirs, ours in DIFFUSERS_KEYS.items()} | {
+        "_class_name": "WanTransformer3DModel",
+        "out_channels": config.in_channels,
+        "patch_size": [1, 2, 2],
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": EPS,
+        "rope_max_seq_len": 1024,
+        "added_kv_proj_dim": None,
+        "image_dim": None,
+        "pos_embed_seq_len": None,
+    }

@@ -1,0 +1,76 @@
+"""A released teacher: check its files, convert them, write what later stages read.
+
+Notable: every file is recorded by size and SHA-256 in the teacher's header; networks of other sizes than params.yaml's
+are refused before anything is written; a second release may give the real score (a larger network, or two experts).
+"""
+
+from pathlib import Path
+
+from filmstill.errors import FilmstillError
+from filmstill.formats.layouts import Network, read_network
+from filmstill.formats.release import Release, find_networks, identities
+from filmstill.formats.umt5 import import_umt5
+from filmstill.formats.wan_vae import import_vae
+from filmstill.models.dit import DiTConfig
+from filmstill.models.weights import check_sizes, config_of, header_of
+from filmstill.params.model import Model
+from filmstill.params.schedule import Schedule
+from filmstill.params.teacher import NOTHING, Teacher
+from filmstill.runtime.files import read_json, write_json
+from filmstill.runtime.progress import progress
+from filmstill.runtime.tensor_stream import stream_tensors
+
+EXPERTS = ("high.safetensors", "low.safetensors")
+ALONE = ("all.safetensors",)
+
+
+def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path) -> DiTConfig:
+    """Write weights, real score, codec and text encoder to `out`, from the folders that `params` names.
+
+    Returns the teacher's sizes. Raises FilmstillError, before anything is written, for networks of other sizes than
+    params.yaml's.
+    """
+    release = Release.find(Path(params.released))
+    if len(release.networks) > 1:
+        raise FilmstillError(
+            f"teacher.released: {release.folder} holds two experts, but student and critic start from one network; "
+            "give the experts as teacher.real_score"
+        )
+    network = read_network(release.networks[0])
+    expected = config_of(sizes)
+    check_sizes(release.folder, network.config, expected)
+    scores = _real_scores(params, expected)
+    found = identities(release.folder, release.files())
+    import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
+    import_umt5(release.text_encoder, release.tokenizer, out / "text", sizes.text_len)
+    if (dim := read_json(out / "text" / "encoder.json")["config"]["d_model"]) != sizes.text_dim:
+        raise FilmstillError(
+            f"{release.text_encoder}: encodes to {dim} channels, the network takes model.text_dim {sizes.text_dim}"
+        )
+    names = EXPERTS if len(scores) == 2 else ALONE[: len(scores)]
+    for name, score in zip(names, scores, strict=True):
+        _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
+    write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
+    _write(out / "teacher.safetensors", network, {"shift": schedule.shift, "released": found})
+    return network.config
+
+
+def _write(path: Path, network: Network, facts: dict[str, object]) -> None:
+    with progress("import", sum(tensor.nbytes for tensor in network.weights.values()), unit="B") as bar:
+        bar.unit_scale = True
+        stream_tensors(path, network.weights, header_of(network.config, facts), bar.update)
+
+
+def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:
+    """The networks that give the real score; [] where the teacher itself does."""
+    if params.real_score == NOTHING:
+        return []
+    networks = [read_network(path) for path in find_networks(Path(params.real_score))]
+    for network in networks:
+        config = network.config
+        if (config.in_channels, config.text_dim) != (expected.in_channels, expected.text_dim):
+            raise FilmstillError(
+                f"teacher.real_score: {params.real_score} takes {config.in_channels} latent channels and text of "
+                f"{config.text_dim}, the student {expected.in_channels} and {expected.text_dim}: they must be the same"
+            )
+    return networks

@@ -1,0 +1,23 @@
+"""What a run needs of its user: released weights and prompts, each named with the way to get it."""
+
+from pathlib import Path
+
+from filmstill.errors import FilmstillError
+from filmstill.formats.release import Release, find_networks
+from filmstill.params.schema import Params
+from filmstill.params.teacher import NOTHING
+from filmstill.params.world import OPEN
+
+RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
+
+
+def check_required_files(params: Params) -> None:
+    """Raise FilmstillError for the first file that is not there, and say how to get it."""
+    if params.world.name == OPEN:
+        Release.find(Path(params.teacher.released))
+        if params.teacher.real_score != NOTHING:
+            find_networks(Path(params.teacher.real_score))
+    raw = Path(params.prompts.raw)
+    if not raw.is_file():
+        get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
+        raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")

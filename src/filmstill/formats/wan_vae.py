@@ -1,0 +1,159 @@
+"""The layout of Wan2.1_VAE.pth: its names against diffusers', and the network's sizes, which are nowhere else in it.
+
+Notable: one table of modules, made from the sizes and read both ways; it lists every module that such a network may
+hold, the network says which it has.
+
+Source: `wan/modules/vae.py` of Wan2.1 and diffusers' `AutoencoderKLWan`.
+"""
+
+import json
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmstill.errors import FilmstillError
+from filmstill.formats.weight_files import check_names, open_weights
+from filmstill.models.taehv import empty_taehv
+from filmstill.models.wan_vae import CONFIG, KIND, SPACE_STRIDE, STATISTICS, TIME_STRIDE, empty_vae
+from filmstill.runtime.files import read_json
+from filmstill.runtime.tensor_files import save_tensors
+
+_RESIDUAL = {
+    "residual.0": "norm1",
+    "residual.2": "conv1",
+    "residual.3": "norm2",
+    "residual.6": "conv2",
+    "shortcut": "conv_shortcut",
+}
+_ATTENTION = {name: name for name in ("norm", "to_qkv", "proj")}
+_RESAMPLE = {name: name for name in ("resample.1", "time_conv")}
+
+
+def modules(num_res_blocks: int, num_stages: int) -> dict[str, str]:
+    """Wan's name of each module to diffusers'; the stages are one more than the resamplings."""
+    groups = [("", "", {"conv1": "quant_conv", "conv2": "post_quant_conv"})]
+    for side in ("encoder", "decoder"):
+        groups += [
+            (f"{side}.", f"{side}.", {"conv1": "conv_in", "head.0": "norm_out", "head.2": "conv_out"}),
+            (f"{side}.middle.0.", f"{side}.mid_block.resnets.0.", _RESIDUAL),
+            (f"{side}.middle.1.", f"{side}.mid_block.attentions.0.", _ATTENTION),
+            (f"{side}.middle.2.", f"{side}.mid_block.resnets.1.", _RESIDUAL),
+        ]
+    for stage in range(num_stages):
+        # Both number the encoder's blocks through; diffusers groups the decoder's, which has one more, by stage.
+        start = stage * (num_res_blocks + 1)
+        for n in range(start, start + num_res_blocks):
+            groups.append((f"encoder.downsamples.{n}.", f"encoder.down_blocks.{n}.", _RESIDUAL))
+        n = start + num_res_blocks
+        groups.append((f"encoder.downsamples.{n}.", f"encoder.down_blocks.{n}.", _RESAMPLE))
+        start = stage * (num_res_blocks + 2)
+        for n in range(num_res_blocks + 1):
+            groups.append((f"decoder.upsamples.{start + n}.", f"decoder.up_blocks.{stage}.resnets.{n}.", _RESIDUAL))
+        n = start + num_res_blocks + 1
+        groups.append((f"decoder.upsamples.{n}.", f"decoder.up_blocks.{stage}.upsamplers.0.", _RESAMPLE))
+    return {ours + part: theirs + name for ours, theirs, parts in groups for part, name in parts.items()}
+
+
+def rename(name: str, table: Mapping[str, str]) -> str:
+    """A tensor's name by a table of modules (or by its inverse). KeyError for a module that is not in it."""
+    module, _, parameter = name.rpartition(".")
+    return f"{table[module]}.{parameter}"
+
+
+def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+    """Arguments of `AutoencoderKLWan` read off the shapes in Wan's layout, which has `encoder.conv1` and `conv2`."""
+    base_dim = width = shapes["encoder.conv1.weight"][0]
+    dim_mult: list[int] = []
+    temporal: list[bool] = []  # of each downsampling
+    for n in count():
+        block = f"encoder.downsamples.{n}"
+        if f"{block}.residual.2.weight" in shapes:
+            width = shapes[f"{block}.residual.2.weight"][0]
+        elif f"{block}.resample.1.weight" in shapes:
+            dim_mult.append(width // base_dim)
+            temporal.append(f"{block}.time_conv.weight" in shapes)
+        else:
+            break
+    dim_mult.append(width // base_dim)
+    return {
+        "base_dim": base_dim,
+        "z_dim": shapes["conv2.weight"][0],
+        "dim_mult": dim_mult,
+        "num_res_blocks": (n - len(temporal)) // len(dim_mult),
+        "temperal_downsample": temporal,
+    }
+
+
+def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None) -> None:
+    """Write the codec's file from Wan2.1_VAE.pth (its own names, or diffusers' in its folder) and TAEHV's weights.
+
+    Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
+    """
+    weights = open_weights(source)
+    shapes = {name: weights.shape(name) for name in weights}
+    wan = {"encoder.conv1.weight", "conv2.weight"} <= shapes.keys()
+    if not wan and "encoder.conv_in.weight" not in shapes:
+        raise FilmstillError(
+            f"{source}: not a VAE of Wan: it has neither encoder.conv1 and conv2, as Wan2.1_VAE.pth, nor "
+            "encoder.conv_in, as diffusers' vae folder"
+        )
+    folder = source if source.is_dir() else source.parent
+    vae = _vae_of(source, sizes(shapes) if wan else _config(folder / "config.json"), z_dim)
+    names = {name: name for name in vae.state_dict()}  # in the file, by diffusers'
+    if wan:
+        table = modules(vae.config.num_res_blocks, len(vae.config.dim_mult))
+        inverse = {theirs: ours for ours, theirs in table.items()}
+        names = {name: rename(name, inverse) for name in names}
+    check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
+    tensors = {f"vae.{name}": weights[names[name]] for name in names}
+    if fast is not None:
+        tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
+    config = {name: vae.config[name] for name in CONFIG}
+    save_tensors(target, tensors, {"kind": KIND, "config": json.dumps(config, sort_keys=True)})
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """`CONFIG` of diffusers' config.json."""
+    found = read_json(path)
+    if absent := [name for name in CONFIG if name not in found]:
+        raise FilmstillError(f"{path}: not the config of an AutoencoderKLWan: has no {', '.join(absent)}")
+    return {name: found[name] for name in CONFIG}
+
+
+def _vae_of(source: Path, config: dict[str, Any], z_dim: int) -> Any:
+    """The network of a config, without weights, if it is one of Wan2.1's kind with latents of `z_dim`."""
+    if config["z_dim"] != z_dim:
+        found = config["z_dim"]
+        raise FilmstillError(f"{source}: a VAE of z_dim {found}; the transformer's latents have {z_dim} channels")
+    try:
+        vae = empty_vae(config)
+        strides = 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
+        statistics = [tuple(torch.tensor(vae.config[name]).shape) for name in STATISTICS]
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FilmstillError(f"{source}: its config does not describe an AutoencoderKLWan ({reason})") from None
+    if strides != (TIME_STRIDE, SPACE_STRIDE):
+        wanted = f"{TIME_STRIDE} and {SPACE_STRIDE}"
+        raise FilmstillError(f"{source}: strides {strides[0]} in time and {strides[1]} in space; Wan2.1's are {wanted}")
+    if statistics != [(z_dim,), (z_dim,)]:
+        raise FilmstillError(
+            f"{source}: has not {z_dim} latents_mean and {z_dim} latents_std; diffusers' config.json holds them, "
+            "for Wan's own file only the 16 of Wan2.1 are known"
+        )
+    return vae
+
+
+def read_taehv(path: Path, channels: int) -> dict[str, Tensor]:
+    """The decoder's tensors of a released file, by their names there; its encoder is left where it is.
+
+    Raises FilmstillError for a file that is damaged or holds anything but a decoder of `channels` and an encoder.
+    """
+    weights = open_weights(path)
+    shapes = {name: weights.shape(name) for name in weights if not name.startswith("encoder.")}
+    network = empty_taehv(channels, shapes)
+    check_names(path, shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    return {name: weights[name] for name in shapes}

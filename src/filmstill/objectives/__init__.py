@@ -1,0 +1,1 @@
+"""Losses of each training method, a file per method."""

@@ -1,0 +1,71 @@
+"""Distribution matching distillation: the generator follows the teacher's score minus the critic's.
+
+Source: DMD (arXiv:2311.18828, eqs. 7-8), DMD2 (arXiv:2405.14867), as Self Forcing uses them (arXiv:2506.08009).
+Guidance is `uncond + w*(cond - uncond)` throughout; upstream's `real_guidance_scale: 3` is w = 4.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstill.diffusion.sample import guided
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
+from filmstill.models.dit import VideoDiT
+from filmstill.models.experts import Denoiser
+from filmstill.objectives.denoising import Draw, flow_loss
+from filmstill.runtime.stopwatch import part
+
+SIGMA_RANGE = (0.02, 0.98)  # noise levels at which the scores are compared
+
+
+def dmd_gradient(x0: Tensor, fake_x0: Tensor, real_x0: Tensor, normalise: bool = True) -> Tensor:
+    """The direction in which x0 [B, F, C, H, W] leaves the teacher's distribution, scaled sample by sample (eq. 8)."""
+    gradient = fake_x0 - real_x0
+    if normalise:
+        gradient = gradient / (x0 - real_x0).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
+    return torch.nan_to_num(gradient)
+
+
+def dmd_loss(x0: Tensor, gradient: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A float64 scalar whose gradient in x0 is `gradient` / elements, over the elements of the boolean `mask` alone."""
+    target = (x0.double() - gradient.double()).detach()
+    x0 = x0.double()
+    if mask is not None:
+        x0, target = x0[mask], target[mask]
+    return 0.5 * F.mse_loss(x0, target)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective: a frozen teacher (real score), a trained critic (fake score), and how they are compared."""
+
+    teacher: Denoiser
+    critic: VideoDiT
+    schedule: FlowSchedule
+    guidance_scale: float
+    no_text: Tensor  # [1, text_len, text_dim]
+
+    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
+        """Loss of generated latents `video` [B, F, C, H, W], which carry the generator's graph."""
+        sigma = self._sigma(draw.u)
+        with torch.no_grad():
+            noisy = add_noise(video, draw.noise, sigma)
+            with part("teacher"):
+                real_velocity = guided(self.teacher, text, self.no_text, self.guidance_scale)(noisy, sigma)
+            with part("critic"):
+                fake_velocity = self.critic(noisy, sigma * TIMESTEPS, self.critic.read_text(text))
+            fake_x0 = velocity_to_x0(fake_velocity, noisy, sigma)
+            real_x0 = velocity_to_x0(real_velocity, noisy, sigma)
+            gradient = dmd_gradient(video, fake_x0, real_x0)
+        return dmd_loss(video, gradient)
+
+    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
+        """Flow matching on what the generator makes now."""
+        sigma = self._sigma(draw.u)
+        velocity = self.critic(add_noise(video, draw.noise, sigma), sigma * TIMESTEPS, self.critic.read_text(text))
+        return flow_loss(video, draw.noise, velocity)
+
+    def _sigma(self, u: Tensor) -> Tensor:
+        return self.schedule.warp(u).clamp(*SIGMA_RANGE)

@@ -1,0 +1,40 @@
+"""The section `student` of params.yaml: how the causal student rolls out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from filmstill.errors import FilmstillError, require
+
+
+@dataclass
+class Student:
+    """How the causal student rolls out, in training and in serving."""
+
+    denoising_steps: int = 4  # denoising steps a block: nodes u = 1, 1 - 1/steps, … of the schedule
+    block_frames: int = 3  # latent frames denoised together
+    window_frames: int | None = None  # latent frames a block may attend to, itself and the sink included; null: all
+    sink_frames: int = 0  # first frames that never leave the window
+    context_noise: float = 0.0  # sigma at which a finished block enters the cache
+
+    def __post_init__(self) -> None:
+        require(self.denoising_steps > 0, "denoising_steps", self.denoising_steps, "a positive integer")
+        require(self.block_frames > 0, "block_frames", self.block_frames, "a positive integer")
+        require(self.sink_frames >= 0, "sink_frames", self.sink_frames, "0 or more frames")
+        require(0 <= self.context_noise < 1, "context_noise", self.context_noise, "a sigma in [0, 1)")
+        if self.window_frames is not None:
+            least = self.sink_frames + self.block_frames
+            allowed = f"null, or at least sink_frames + block_frames = {least}"
+            require(self.window_frames >= least, "window_frames", self.window_frames, allowed)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], file: str) -> "Student":
+        """The section as the header of a student's `file` holds it. Raises FilmstillError for a key that is absent."""
+        if absent := [field.name for field in fields(cls) if field.name not in facts]:
+            raise FilmstillError(f"{file}: its header has no '{absent[0]}'; it was written by another version")
+        return cls(**{field.name: facts[field.name] for field in fields(cls)})
+
+    def check_frames(self, frames: int, key: str) -> None:
+        """Refuse a clip length that is not whole blocks."""
+        allowed = f"a multiple of student.block_frames ({self.block_frames})"
+        require(frames % self.block_frames == 0, key, frames, allowed)

@@ -1,0 +1,180 @@
+"""From a raw prompt table to train and eval prompts, every dropped row with its step and reason.
+
+Notable: a step is a function from the rows still there to a reason for each (None keeps it); near copies are
+looked for last, among what can be shown, so that a misspelt first copy never costs the good one; same input,
+same bytes out.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from filmstill.errors import FilmstillError
+from filmstill.params.prompts import Prompts
+from filmstill.prompts.clean import clean, key
+from filmstill.prompts.duplicates import exact_reasons, near_reasons
+from filmstill.prompts.safety import read_words, score_reasons, word_reasons
+from filmstill.prompts.table import read_columns, read_table
+from filmstill.runtime.files import write_json
+from filmstill.runtime.progress import progress
+from filmstill.runtime.tables import write_table
+from filmstill.worlds.grammar import NotShowable, parse
+
+Reasons = Sequence[str | None]
+STEPS = ("empty", "length", "script", "safety", "duplicates", "world", "near_duplicates")
+SHOWN = 300  # characters of a rejected prompt that are kept for reading
+
+
+def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
+    """Write train, eval and rejected .parquet and counts.json into `out`; return the counts.
+
+    Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`. Raises
+    FilmstillError for a table that cannot be read and if no train or no eval prompt is left.
+    """
+    scores = {name: limit for name, limit in vars(params.max_scores).items() if limit is not None}
+    extension = read_extension(params.extension)
+    judges = _judges(params, scores)
+    table = read_table(params.raw, list(scores))
+    table["prompt"] = [clean(prompt) for prompt in table["prompt"].tolist()]
+    counts, rejected = {"raw": len(table)}, []
+    with progress("prompts", len(STEPS)) as bar:
+        for step in STEPS:
+            reasons = judges[step](table)
+            dropped = [reason is not None for reason in reasons]
+            rows = table.loc[dropped, ["id", "prompt"]]
+            rejected.append(rows.assign(step=step, reason=[reason for reason in reasons if reason is not None]))
+            table = table.loc[[not drop for drop in dropped]]
+            counts |= {f"{step}.dropped": len(rows), f"{step}.kept": len(table)}
+            bar.update()
+    kept = table[["id", "prompt"]].assign(text=extended(table["prompt"].tolist(), extension))
+    held_out = np.array([is_eval(prompt, params.eval_share) for prompt in kept["prompt"]], dtype=bool)
+    counts |= {"train": int((~held_out).sum()), "eval": int(held_out.sum())}
+    _check_left(counts, params)
+    write_table(out / "train.parquet", kept[~held_out])
+    write_table(out / "eval.parquet", kept[held_out])
+    write_table(out / "rejected.parquet", _readable(pd.concat(rejected).sort_index(kind="stable")))
+    write_json(out / "counts.json", counts)
+    return counts
+
+
+def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
+    """Print what each step kept and dropped, and what the split gave."""
+    table = Table("step", title=f"prompts: {counts['raw']:,} raw rows", title_justify="left")
+    table.add_column("dropped", justify="right")
+    table.add_column("kept", justify="right")
+    for step in STEPS:
+        table.add_row(step.replace("_", " "), f"{counts[f'{step}.dropped']:,}", f"{counts[f'{step}.kept']:,}")
+    table.add_section()
+    for side in ("train", "eval"):
+        table.add_row(side, "", f"{counts[side]:,}")
+    (console or Console()).print(table)
+
+
+def _judges(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:
+    """The steps by name, in STEPS' order."""
+    words = read_words(params.unsafe_words)
+
+    def each(reason: Callable[[str], str | None]) -> Callable[[pd.DataFrame], Reasons]:
+        return lambda table: [reason(prompt) for prompt in table["prompt"].tolist()]
+
+    def unsafe(table: pd.DataFrame) -> Reasons:
+        limits = {name: limit for name, limit in scores.items() if name in table}  # a text file has none
+        by_score = score_reasons(table, limits)
+        by_word = word_reasons(table["prompt"].tolist(), words) if words else [None] * len(table)
+        return [score or word for score, word in zip(by_score, by_word, strict=True)]
+
+    return {
+        "empty": each(lambda prompt: None if prompt else "empty"),
+        "length": each(lambda prompt: _length_reason(prompt, params.min_characters, params.max_characters)),
+        "script": each(lambda prompt: not_latin(prompt, params.min_latin_share)),
+        "safety": unsafe,
+        "duplicates": lambda table: exact_reasons(table["prompt"].tolist(), table["id"].tolist()),
+        "world": each(_unshowable if params.world == "digits" else lambda _: None),
+        "near_duplicates": lambda table: near_reasons(
+            table["prompt"].tolist(), table["id"].tolist(), params.near_duplicates
+        ),
+    }
+
+
+def _length_reason(prompt: str, least: int, most: int) -> str | None:
+    if len(prompt) < least:
+        return f"fewer than {least} characters"
+    return f"more than {most} characters" if len(prompt) > most else None
+
+
+def _unshowable(prompt: str) -> str | None:
+    try:
+        parse(prompt)
+    except NotShowable as reason:
+        return str(reason)
+    return None
+
+
+def _check_left(counts: dict[str, int], params: Prompts) -> None:
+    worst = max(STEPS, key=lambda step: counts[f"{step}.dropped"])
+    most = f"the step '{worst}' dropped most, {counts[f'{worst}.dropped']} of {counts['raw']} rows"
+    left = counts["train"] + counts["eval"]
+    if left == 0:
+        raise FilmstillError(
+            f"{params.raw}: no prompt is left after filtering; {most} (section prompts of params.yaml)"
+        )
+    for side in ("train", "eval"):
+        if counts[side] == 0:
+            raise FilmstillError(
+                f"{params.raw}: no {side} prompt: {left} left after filtering, prompts.eval_share is "
+                f"{params.eval_share:g}; more rows are needed ({most})"
+            )
+
+
+def _readable(rejected: pd.DataFrame) -> pd.DataFrame:
+    """Rejected rows in file order, monstrous prompts cut short."""
+    long = rejected["prompt"].str.len() > SHOWN
+    return rejected.assign(prompt=rejected["prompt"].where(~long, rejected["prompt"].str[:SHOWN] + "…"))
+
+
+def not_latin(prompt: str, min_share: float) -> str | None:
+    """Why the prompt is refused: too few of its letters are Latin, or it has none. None if it is fine."""
+    if prompt.isascii() and any(map(str.isalpha, prompt)):
+        return None
+    scripts = Counter(script_of(character) for character in prompt if character.isalpha())
+    if not scripts:
+        return "no letters"
+    if scripts["LATIN"] >= min_share * scripts.total():
+        return None
+    del scripts["LATIN"]
+    return f"script {max(sorted(scripts), key=lambda name: scripts[name])}"
+
+
+@lru_cache(maxsize=65536)
+def script_of(letter: str) -> str:
+    """The first word of the letter's Unicode name: LATIN, CYRILLIC, CJK, HIRAGANA, ARABIC …"""
+    return unicodedata.name(letter, "UNKNOWN").split()[0]
+
+
+def is_eval(prompt: str, share: float) -> bool:
+    """Whether this cleaned prompt belongs to the `share` of prompts kept for evaluation."""
+    digest = hashlib.sha256(key(prompt).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def read_extension(path: Path | str) -> dict[str, str]:
+    """Longer text by the key of its prompt, from a CSV with the columns `prompt` and `text`; the first row counts."""
+    columns = read_columns(Path(path), ("prompt", "text"))
+    extension: dict[str, str] = {}
+    for prompt, text in zip(columns["prompt"], map(clean, columns["text"]), strict=True):
+        if text:
+            extension.setdefault(key(clean(prompt)), text)
+    return extension
+
+
+def extended(prompts: Sequence[str], extension: dict[str, str]) -> list[str]:
+    """The longer text of every cleaned prompt, itself where there is none."""
+    return [extension.get(key(prompt), prompt) for prompt in prompts]

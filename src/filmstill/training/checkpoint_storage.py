@@ -1,0 +1,47 @@
+"""How torch.distributed.checkpoint's parts become one folder that is there or not."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from filmstill.runtime.files import sha256_of, write_json
+from filmstill.training.checkpoint_folder import MANIFEST, remove, unfinished
+
+
+class Writer(HuggingFaceStorageWriter):
+    """Writes beside `target`; when every process has written its part, renames the whole and removes what is `stale`.
+
+    Its methods are those that the library calls: on every process, but `finish` on the first alone.
+    """
+
+    def __init__(self, target: Path, stale: list[Path]) -> None:
+        super().__init__(str(unfinished(target)), save_distributed=True)
+        self.target, self.stale = target, stale
+        self.folder = Path(self.path)
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        super().set_up_storage_writer(is_coordinator, *args, **kwargs)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        written = super().write_data(plan, planner)  # in this very thread
+        for part in self.folder.glob(f"shard-{plan.storage_data['shard_index']:05d}-*.safetensors"):
+            part.with_suffix(".sha256").write_text(sha256_of(part))
+        return written
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        names = sorted({written.storage_data.relative_path for of_process in results for written in of_process})
+        digests = {name: (self.folder / name).with_suffix(".sha256") for name in names}  # every process's, or it fails
+        write_json(self.folder / MANIFEST, {name: digest.read_text() for name, digest in digests.items()})
+        for digest in digests.values():
+            digest.unlink()
+        remove(self.target)
+        os.rename(self.folder, self.target)
+        for old in self.stale:
+            remove(old)

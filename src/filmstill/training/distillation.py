@@ -1,0 +1,152 @@
+"""Distillation of the student: critic and generator are updated in turns on the student's own clips.
+
+Each step makes `critic_updates` updates of the critic, then one of the generator (DMD2, arXiv:2405.14867, two
+time-scale update rule; Self Forcing, arXiv:2506.08009, algorithm 1). The objective gives both losses.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from filmstill.models.dit import VideoDiT
+from filmstill.models.experts import Denoiser
+from filmstill.objectives.denoising import Draw
+from filmstill.params.distill import Distill
+from filmstill.runtime import distributed
+from filmstill.runtime.stopwatch import part
+from filmstill.training.ema import Ema
+from filmstill.training.loop import Intervals, TrainState, train
+from filmstill.training.optimizers import adamw, clip_gradients, set_learning_rate, warmup_then_decay
+from filmstill.training.student_clips import StudentClips
+from filmstill.training.telemetry import StepCost
+
+
+class DistillationObjective(Protocol):
+    """What an objective (filmstill/objectives/<name>.py) gives: losses of generated latents [B, F, C, H, W]."""
+
+    @property
+    def teacher(self) -> Denoiser: ...
+
+    @property
+    def critic(self) -> VideoDiT: ...
+
+    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor: ...
+
+    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor: ...
+
+
+class Distillation:
+    """The roles of one run: generator and its average, critic and teacher (in the objective), their optimizers."""
+
+    def __init__(
+        self,
+        params: Distill,
+        objective: DistillationObjective,
+        clips: StudentClips,
+        micro_batches: list[range],
+    ) -> None:
+        """micro_batches: this rank's samples of a batch, one range per forward pass."""
+        self.params = params
+        self.objective = objective
+        self.clips = clips
+        self.generator = clips.generator
+        self.micro_batches = micro_batches
+        self.ema = Ema(self.generator, params.ema, params.ema_start)
+        self.generator_optimizer = self._adamw(self.generator, params.lr)
+        self.critic_optimizer = self._adamw(objective.critic, params.critic_lr)
+
+    def _adamw(self, model: VideoDiT, lr: float) -> AdamW:
+        betas = (self.params.beta1, self.params.beta2)
+        return adamw(model.named_parameters(), lr, betas, self.params.weight_decay)
+
+    def critics(self) -> list[str]:
+        """The names of a step's critic updates."""
+        return [f"critic{number}" for number in range(self.params.critic_updates)]
+
+    def updates(self) -> Iterator[tuple[int, str]]:
+        """(step, update) of the whole run."""
+        for index in range(self.params.steps):
+            for update in (*self.critics(), "generator"):
+                yield index, update
+
+    def state(self) -> TrainState:
+        return TrainState(
+            {"generator": self.generator, "critic": self.objective.critic},
+            {"generator": self.generator_optimizer, "critic": self.critic_optimizer},
+            {"generator": self.ema},
+        )
+
+    def cost(self) -> StepCost:
+        """Tokens of all updates' clips; operations by the exit steps that are drawn."""
+        return StepCost.of_distillation(
+            self.generator,
+            self.objective.teacher.config,
+            self.clips.latent_shape,
+            self.clips.encoder.text_len,
+            self.clips.rollout_config.attention,
+            self.params.batch,
+            self.critics(),
+            self.clips.exit_step,
+        )
+
+    def step(self, index: int) -> dict[str, float]:
+        """`critic_updates` updates of the critic, then one of the generator."""
+        factor = warmup_then_decay(index, self.params.steps, 0, self.params.lr_decay_fraction)
+        set_learning_rate([self.generator_optimizer, self.critic_optimizer], factor)
+        for update in self.critics():
+            critic_loss = self._update_critic(index, update)
+        loss, norm = self._update_generator(index)
+        with part("optimizer"):
+            self.ema.update(self.generator, index)
+        loss, critic_loss = distributed.all_reduce_sum(loss, critic_loss)
+        return {"loss": loss, "critic_loss": critic_loss, "gradient_norm": norm}
+
+    def _update_critic(self, index: int, update: str) -> float:
+        losses = []
+        for samples in self.micro_batches:
+            with torch.no_grad():
+                video, text = self.clips.generate(index, update, samples)
+            draw = self.clips.draw(index, update, samples)
+            with part("critic"):
+                losses.append(self._backward(self.objective.critic_loss(video, text, draw), samples))
+        self._apply(self.critic_optimizer, self.objective.critic)
+        return sum(losses)
+
+    def _update_generator(self, index: int) -> tuple[float, float]:
+        losses = []
+        for samples in self.micro_batches:
+            video, text = self.clips.generate(index, "generator", samples)
+            loss = self.objective.generator_loss(video, text, self.clips.draw(index, "generator", samples))
+            with part("backward"):
+                losses.append(self._backward(loss, samples))
+        return sum(losses), self._apply(self.generator_optimizer, self.generator)
+
+    def _apply(self, optimizer: AdamW, model: VideoDiT) -> float:
+        """Update by the gradients; returns the norm they had."""
+        with part("optimizer"):
+            norm = clip_gradients(model, self.params.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        return norm
+
+    def _backward(self, loss: Tensor, samples: range) -> float:
+        """Add the gradients of a micro-batch's mean loss; returns its share of the batch's."""
+        share = loss * (len(samples) / self.params.batch)
+        share.backward()
+        return share.item()
+
+
+def train_distillation(folder: Path, run: Distillation, draw_sheet: Callable[[Path], None]) -> list[float]:
+    """Train in `folder`, returns every loss; afterwards `run.ema` is the student."""
+
+    def sheet_of_average(path: Path) -> None:
+        with run.ema.swapped_into(run.generator):
+            draw_sheet(path)
+
+    params = run.params
+    intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
+    return train("distill", folder, intervals, run.state(), run.step, run.cost(), sheet_of_average)

@@ -1,0 +1,101 @@
+"""ODE initialisation: regress the teacher's x0 from its own trajectory, causally.
+
+Each block of frames stands at a node of its own and sees the blocks before it at theirs (CausVid,
+arXiv:2412.07772, section 4.2). The clean end is a node too, since finished context is what a rollout sees; it
+has no loss of its own, and the last block, which is nobody's context, is never clean.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import TextEncoder
+from filmstill.objectives.denoising import x0_loss
+from filmstill.params.ode_init import OdeInit
+from filmstill.runtime import distributed, randomness
+from filmstill.runtime.randomness import batch_indices
+from filmstill.runtime.stopwatch import part
+from filmstill.training.loop import Intervals, TrainState, train
+from filmstill.training.optimizers import adamw, clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
+from filmstill.training.pairs import Pairs
+from filmstill.training.telemetry import StepCost
+
+
+def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
+    """One random node a block, the same for its frames: [B, F] in [0, nodes]; `nodes` itself is the clean end."""
+    blocks = attention.blocks(frames)
+    drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
+    return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
+
+
+def train_ode_init(
+    folder: Path,
+    params: OdeInit,
+    pairs: Pairs,
+    attention: BlockCausal,
+    student_steps: int,
+    schedule: FlowSchedule,
+    model: VideoDiT,
+    encoder: TextEncoder,
+    seed: int,
+    micro_batches: list[range],
+    draw_sheet: Callable[[Path], None],
+) -> list[float]:
+    """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss.
+
+    micro_batches: this rank's samples of a batch, one range per forward pass.
+    """
+    kept = pairs.node_indices(schedule, student_steps)
+    sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
+    optimizers = _optimizers(model, params)
+    frames, device = pairs.shape[0], model.device
+
+    def regress(samples: range, chosen: list[int], node: Tensor, noisy_in_batch: Tensor) -> Tensor:
+        """This micro-batch's share of the loss, its gradients added to the others'."""
+        with part("data"):
+            node = node[samples.start : samples.stop]
+            mine = chosen[samples.start : samples.stop]
+            trajectory = pairs.trajectories(mine, kept).float()  # [b, S, F, C, H, W]
+            rows, columns = torch.arange(len(mine))[:, None], torch.arange(frames)
+            xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
+            sigma, noisy = sigmas[node], (node < student_steps).to(device)
+            text = encoder.encode([pairs.prompts[i] for i in mine]).to(device)
+        with part("forward"):
+            velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), attention=attention)
+            loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
+        with part("backward"):
+            loss.backward()
+        return loss.detach()
+
+    def step(index: int) -> dict[str, float]:
+        factor = warmup_then_decay(index, params.steps, params.warmup, params.lr_decay_fraction)
+        set_learning_rate(optimizers.values(), factor)
+        chosen = batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch)
+        node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
+        noisy = (node < student_steps).sum().to(device)
+        losses = [regress(samples, chosen, node, noisy) for samples in micro_batches]
+        with part("optimizer"):
+            norm = clip_gradients(model, params.max_grad_norm)
+            for optimizer in optimizers.values():
+                optimizer.step()
+                optimizer.zero_grad()
+        (loss,) = distributed.all_reduce_sum(sum(share.item() for share in losses))
+        return {"loss": loss, "gradient_norm": norm}
+
+    intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
+    cost = StepCost.of_regression(model, pairs.shape, encoder.text_len, params.batch, attention)
+    return train("ode_init", folder, intervals, TrainState({"student": model}, optimizers), step, cost, draw_sheet)
+
+
+def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:
+    if params.muon_lr is not None:
+        return muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
+    betas = (params.beta1, params.beta2)
+    return {"adamw": adamw(model.named_parameters(), params.adamw_lr, betas, params.weight_decay)}

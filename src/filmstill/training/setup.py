@@ -1,0 +1,119 @@
+"""What the stages of the student share: read once from params.yaml, taken apart where it is used."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstill.artifacts import TEACHER
+from filmstill.diffusion.rollout import RolloutConfig
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.models.codec import Codec
+from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.models.experts import Denoiser
+from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, real_score
+from filmstill.models.sharding import shard
+from filmstill.models.text import TextEncoder
+from filmstill.models.weights import config_of, load_model
+from filmstill.params.compute import Compute, micro_batches
+from filmstill.params.shared import SharedParams, read_student
+from filmstill.params.student import Student
+from filmstill.params.text import Text
+from filmstill.params.world import World
+from filmstill.runtime import distributed
+from filmstill.runtime.compute import prepare
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The shared sections of params.yaml and what follows from them.
+
+    `student` and `rollout_config` are read when a stage asks for them; a stage that does not is not made again when
+    they change.
+    """
+
+    seed: int
+    world: World
+    text: Text
+    compute: Compute
+    schedule: FlowSchedule
+    config: DiTConfig
+
+    @classmethod
+    def prepared(cls) -> "Setup":
+        """Read by a process that computes: it is made ready to."""
+        params = SharedParams.read()
+        prepare(params.compute.device, params.compute.threads)
+        schedule, config = FlowSchedule(params.schedule.shift), config_of(params.model)
+        return cls(params.seed, params.world, params.text, params.compute, schedule, config)
+
+    @cached_property
+    def student(self) -> Student:
+        return read_student(self.world)
+
+    @cached_property
+    def rollout_config(self) -> RolloutConfig:
+        return RolloutConfig.of(self.schedule, self.student)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        return load_encoder(self.text, self.compute)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.compute.device)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(F, C, H, W) of a clip."""
+        return self.world.latent_shape(self.config.in_channels)
+
+    def codec(self, fast: bool = False) -> Codec:
+        return load_codec(self.compute, fast=fast)
+
+    def no_text(self) -> Tensor:
+        """[1, text_len, text_dim] of the prompt of guidance's other branch, on the device."""
+        return self.encoded([self.text.negative])
+
+    def encoded(self, prompts: list[str]) -> Tensor:
+        """[B, text_len, text_dim] on the device; no weights of the encoder stay, unless text.placement is gpu."""
+        self.encoder.prepare(prompts)
+        return self.encoder.encode(prompts).to(self.device)
+
+    def frozen(self, path: Path) -> VideoDiT:
+        """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
+        return frozen(load_model(path, self.config)[0], self.compute)
+
+    def trained(self, path: Path) -> VideoDiT:
+        """The same, to train: its weights stay float32."""
+        model = load_model(path, self.config)[0].float().requires_grad_(True)
+        model.precision, model.activation_checkpointing = (
+            DTYPES[self.compute.precision],
+            self.compute.activation_checkpointing,
+        )
+        return shard(model, self.compute.device)
+
+    def micro_batches(self, batch: int, key: str) -> list[range]:
+        """This rank's samples of a batch, one range per forward pass."""
+        return micro_batches(batch, self.compute.micro_batch, key, distributed.rank(), distributed.world_size())
+
+    def teacher(self) -> Denoiser:
+        """Whose score the student follows: the released real score where there is one, else the pairs' teacher."""
+        return real_score(self.compute) or self.frozen(TEACHER)
+
+    def facts(self) -> dict[str, object]:
+        return student_facts(self.schedule.shift, self.student, self.world, self.config.in_channels)
+
+
+def student_facts(shift: float, student: Student, world: World, channels: int) -> dict[str, object]:
+    """What a student's file says of how to run it: the section `student`, the schedule, clip length and frame rate."""
+    shape = list(world.latent_shape(channels))
+    return {**asdict(student), "shift": shift, "latent_shape": shape, "fps": world.fps}
+
+
+def encode_ahead(prompts: list[str]) -> None:
+    """Encode prompts into the cache before shards run side by side on this machine: one process holds the encoder."""
+    setup = Setup.prepared()
+    setup.encoder.prepare([*prompts, setup.text.negative])

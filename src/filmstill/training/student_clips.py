@@ -1,0 +1,81 @@
+"""Clips of the student in training, by its own rollout (Self Forcing, arXiv:2506.08009, algorithm 1).
+
+The rollout is the one that serves. Every update has its own prompts, noise, exit step and score times, all by address.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from filmstill.diffusion.rollout import RolloutConfig, rollout
+from filmstill.models.dit import VideoDiT
+from filmstill.models.sharding import gathered
+from filmstill.models.text import TextEncoder
+from filmstill.objectives.denoising import Draw
+from filmstill.runtime import randomness
+from filmstill.runtime.stopwatch import part
+
+
+class StudentClips:
+    """What update `update` of step `index` trains on; `update` is a name, such as "critic0" or "generator"."""
+
+    def __init__(
+        self,
+        generator: VideoDiT,
+        rollout_config: RolloutConfig,
+        encoder: TextEncoder,
+        prompts: list[str],
+        latent_shape: tuple[int, int, int, int],
+        seed: int,
+        batch: int,
+    ) -> None:
+        """latent_shape: (F, C, H, W). batch: samples per update, over all ranks."""
+        self.generator = generator
+        self.rollout_config = rollout_config
+        self.encoder = encoder
+        self.prompts = prompts
+        self.latent_shape = latent_shape
+        self.seed = seed
+        self.batch = batch
+
+    def prepare_text(self, updates: Iterable[tuple[int, str]]) -> None:
+        """Encode the prompts that these updates draw, and no others: 46,080 draws among VidProM's 250,000."""
+        drawn = {number for index, update in updates for number in self.drawn_prompts(index, update)}
+        self.encoder.prepare([self.prompts[number] for number in sorted(drawn)])
+
+    def generate(self, index: int, update: str, samples: range) -> tuple[Tensor, Tensor]:
+        """Roll out the generator as it is now: (latents [B, F, C, H, W], text [B, text_len, text_dim]).
+
+        samples: which of the batch. The latents carry the generator's graph where grad mode is on.
+        """
+        purpose, device = f"distill/{update}", self.generator.device
+        with part("data"):
+            chosen = self.drawn_prompts(index, update)
+            text = self.encoder.encode([self.prompts[chosen[sample]] for sample in samples]).to(device)
+            shape = (self.rollout_config.noises, *self.latent_shape)
+            noise = randomness.normal(shape, self.seed, f"{purpose}/rollout", index, samples).to(device)
+        with part("rollout"), gathered(self.generator):
+            text_kv, exit_step = self.generator.read_text(text), self.exit_step(index, update)
+            blocks = rollout(self.generator, text_kv, noise, self.rollout_config, exit_step)
+            return torch.cat(list(blocks), dim=1), text
+
+    def exit_step(self, index: int, update: str) -> int:
+        """The denoising step at which a rollout ends, uniform, the same for every block and sample of an update."""
+        drawn = randomness.integers(
+            len(self.rollout_config.sigmas), (), self.seed, f"distill/{update}/exit", index, [0]
+        )
+        return int(drawn)
+
+    def drawn_prompts(self, index: int, update: str) -> list[int]:
+        """Which prompts a batch has."""
+        return randomness.batch_indices(len(self.prompts), self.seed, f"distill/{update}/prompts", index, self.batch)
+
+    def draw(self, index: int, update: str, samples: range) -> Draw:
+        """The score's times and noise for these samples."""
+        device, purpose = self.generator.device, f"distill/{update}"
+        with part("data"):
+            return Draw(
+                randomness.uniform(self.seed, f"{purpose}/time", index, samples).to(device),
+                randomness.normal(self.latent_shape, self.seed, f"{purpose}/noise", index, samples).to(device),
+            )

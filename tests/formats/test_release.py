@@ -1,0 +1,294 @@
+"""Released models as the teacher stage takes them: both layouts, experts, and what is refused in one line."""
+
+import hashlib
+import json
+import runpy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from filmstill.errors import FilmstillError
+from filmstill.formats.release import KNOWN, find_networks
+from filmstill.formats.required_files import check_required_files
+from filmstill.models.dit import DiTConfig
+from filmstill.models.experts import Experts
+from filmstill.models.load import real_score
+from filmstill.models.weights import load_model
+from filmstill.params.compute import Compute
+from filmstill.params.load import section
+from filmstill.params.profile import compose
+from filmstill.runtime.compute import prepare
+from filmstill.runtime.files import sha256_of
+from goldens import assert_close
+from mini_wan import CONFIG, write_mini, write_network
+from repository import ROOT
+from tiny_umt5 import WAN_FILE
+from tiny_vae import write_vae
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/released with the miniature in every layout; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("released")
+    for layout in ("wan", "diffusers", "experts"):
+        write_mini(folder / layout, layout)
+    return folder
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: Path):
+    """Go to a repository whose params.yaml is wan-mini with these overrides; gives the released folder's copy."""
+
+    def go(*overrides: str, layout: str = "wan") -> Path:
+        folder = tmp_path / "data/released" / layout
+        if not folder.exists():
+            shutil.copytree(released / layout, folder)
+        monkeypatch.chdir(ROOT)
+        params = compose("wan-mini", [f"teacher.released=data/released/{layout}", *overrides])
+        (tmp_path / "params.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(params)))
+        monkeypatch.chdir(tmp_path)
+        return Path("data/released") / layout
+
+    return go
+
+
+def import_teacher(out: Path) -> None:
+    """What the stage does with a release, from params.yaml."""
+    runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, section(Compute, "compute"))
+
+
+def refused(folder: Path) -> str:
+    """The one line; nothing was written that a later stage could take for a teacher."""
+    with pytest.raises(FilmstillError) as caught:
+        import_teacher(Path("out"))
+    assert not Path("out/teacher.safetensors").exists()
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_both_layouts_give_the_same_teacher(at):
+    networks = []
+    for layout in ("wan", "diffusers"):
+        at(layout=layout)
+        import_teacher(Path(layout))
+        model, facts = load_model(Path(layout) / "teacher.safetensors", CONFIG)
+        networks.append(model.state_dict())
+        assert all(len(file["sha256"]) == 64 for file in facts["released"].values())
+        assert (Path(layout) / "sheets/imported.png").is_file()
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+    codecs = [Path(layout, "codec.safetensors").read_bytes() for layout in ("wan", "diffusers")]
+    assert len(codecs[0]) > len(codecs[1])  # TAEHV's weights lie in Wan's folder alone
+
+
+@torch.no_grad()
+def test_two_experts_share_the_noise(at, released: Path):
+    """Wan2.2: from the boundary on the expert for high noise answers, below it the other, sample by sample."""
+    at("teacher.real_score=data/released/experts", layout="wan")
+    shutil.copytree(released / "experts", "data/released/experts")
+    import_teacher(Path("out"))
+    both = real_score(Compute(), Path("out/real_score"))
+    assert isinstance(both, Experts) and both.boundary == 875
+    high, low = (load_model(Path("out/real_score") / name)[0] for name in ("high.safetensors", "low.safetensors"))
+    dice = torch.Generator().manual_seed(0)
+    x, text = torch.randn(4, 2, 16, 4, 4, generator=dice), torch.randn(4, 24, 32, generator=dice)
+    t = torch.tensor([1000.0, 875.0, 874.9, 20.0])
+    alone = [high(x, t, high.read_text(text))[:2], low(x, t, low.read_text(text))[2:]]
+    assert_close(both(x, t, both.read_text(text)), torch.cat(alone), 1e-5)
+    assert_close(both(x[3:], t[3:], both.read_text(text[3:])), alone[1][1:], 1e-5)
+
+
+def test_a_larger_real_score_may_have_other_sizes_but_not_other_latents(at):
+    at("teacher.real_score=data/released/large")
+    large = DiTConfig(dim=64, ffn_dim=128, num_heads=4, num_layers=3, freq_dim=32, text_dim=32, in_channels=16)
+    write_network(Path("data/released/large"), "wan", seed=7, config=large)
+    import_teacher(Path("out"))
+    assert real_score(Compute(), Path("out/real_score")).config == large
+    shutil.rmtree("out")
+    shutil.rmtree("data/released/large")
+    write_network(Path("data/released/large"), "wan", seed=7, config=DiTConfig(64, 128, 4, 3, 32, 40, 16))
+    assert "text of 40, the student 16 and 32" in refused(Path("data/released/large"))
+
+
+@pytest.mark.parametrize(
+    "missing", ["Wan2.1_VAE.pth", WAN_FILE, "google", "config.json", "diffusion_pytorch_model.safetensors"]
+)
+def test_what_is_missing_is_named_with_its_download(at, missing: str):
+    folder = at()
+    path = folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    line = refused(folder)
+    assert missing in line and f"hf download Wan-AI/wan --local-dir {folder}" in line
+
+
+def test_no_folder_at_all(at):
+    at()
+    shutil.rmtree("data/released/wan")
+    assert "data/released/wan: no such folder; download it: hf download Wan-AI/wan" in refused(Path())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Wan2.1_VAE.pth", "not a whole file of torch.save"),
+        (WAN_FILE, "not a whole file of torch.save"),
+        ("diffusion_pytorch_model.safetensors", "not a whole safetensors file"),
+    ],
+)
+def test_a_truncated_file(at, name: str, said: str):
+    path = at() / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    line = refused(path)
+    assert name in line and said in line
+
+
+def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.MonkeyPatch):
+    path = at() / "Wan2.1_VAE.pth"
+    size = path.stat().st_size
+    monkeypatch.setitem(KNOWN, (path.name, size), sha256_of(path))
+    import_teacher(Path("whole"))
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        byte = file.read(1)
+        file.seek(size // 2)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "Wan2.1_VAE.pth: damaged: SHA-256" in refused(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path("executed").touch, ())
+
+
+@pytest.mark.parametrize("name", ["Wan2.1_VAE.pth", WAN_FILE])
+def test_a_pickle_of_more_than_tensors_is_never_executed(at, name: str):
+    path = at() / name
+    torch.save({"weights": Evil()}, path)
+    assert "more than plain tensors; it was not executed" in refused(path)
+    assert not Path("executed").exists()
+
+
+def test_sizes_that_are_not_the_profiles(at):
+    folder = at("model.num_layers=3", "model.ffn_dim=128")
+    line = refused(folder)
+    assert "ffn_dim 96 (params.yaml: 128), num_layers 2 (params.yaml: 3)" in line
+
+
+def test_a_vae_of_other_channels(at):
+    folder = at()
+    write_vae(folder / "Wan2.1_VAE.pth", "wan", 1, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8)
+    line = refused(folder)
+    assert "Wan2.1_VAE.pth" in line and "8" in line and "16" in line
+
+
+def test_an_encoder_of_other_width(at):
+    folder = at("model.text_dim=48")
+    assert "text_dim 32 (params.yaml: 48)" in refused(folder)
+    write_network(Path("wider"), "wan", seed=0, config=replace(CONFIG, text_dim=48))
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        shutil.copy(Path("wider") / name, folder / name)
+    assert "encodes to 32 channels, the network takes model.text_dim 48" in refused(folder)
+
+
+def test_what_is_missing_is_said_before_a_run(at, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    mini, large = compose("wan-mini", ["teacher.released=data/released/wan"]), compose("wan-14b-teacher", [])
+    at()
+    with pytest.raises(FilmstillError, match=r"prompts\.raw: data/prompts/raw\.csv: no such file$"):
+        check_required_files(mini)
+    Path("data/prompts").mkdir()
+    Path("data/prompts/raw.csv").touch()
+    check_required_files(mini)
+    large.teacher.released = mini.teacher.released
+    with pytest.raises(FilmstillError, match="14B: no such folder; download it: hf download Wan-AI/Wan2"):
+        check_required_files(large)
+    large.teacher.real_score = mini.teacher.released
+    with pytest.raises(FilmstillError, match=r"hf download gdhe17/Self-Forcing vidprom_filtered_extended\.txt"):
+        check_required_files(large)
+
+
+def test_a_download_that_broke_off_is_found_before_a_run(at):
+    folder = at()
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    index = {"weight_map": {"a": "diffusion_pytorch_model-00001-of-00002.safetensors", "b": whole.name}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FilmstillError, match="missing; download it: hf download"):
+        find_networks(folder)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("base: b\n", "params/b.yaml: base 'a': its own base"),
+        ("base: ${x}\n", "params/a.yaml: base: Interpolation key 'x' not found"),
+        ("base: nobody\n", "params/a.yaml: base 'nobody': unknown, there are: embedded, b"),
+    ],
+)
+def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, said: str):
+    monkeypatch.chdir(tmp_path)
+    Path("params").mkdir()
+    Path("params/a.yaml").write_text(overlay)
+    Path("params/b.yaml").write_text("base: a\n")
+    with pytest.raises(FilmstillError) as caught:
+        compose("a", [])
+    assert said in str(caught.value)
+
+
+def test_experts_are_no_teacher_to_start_from(at):
+    folder = at(layout="experts")  # Wan2.2's folder holds text encoder and VAE as well
+    shutil.copytree(at(layout="wan"), folder, dirs_exist_ok=True)
+    at(layout="experts")
+    assert "give the experts as teacher.real_score" in refused(Path())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(FilmstillError, match=r"compute\.device: is 'cuda', but torch sees no CUDA device here"):
+        prepare("cuda", 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("world.height=30", "world.height: is 30, allowed: a positive multiple of 16 pixels"),
+        ("world.name=films", "world.name: is 'films', allowed: one of digits, open"),
+        ("teacher.released=data/released/none", "teacher.released: is 'data/released/none', allowed: the folder"),
+        ("prompts.world=digits", "prompts.world: is 'digits', allowed: null where world.name is open"),
+        ("distill.gate.min_all_attributes=0.5", "distill.gate.min_all_attributes: is 0.5, allowed: null: nobody"),
+        ("text.placement=disk", "text.placement: is 'disk', allowed: one of cpu, gpu, offload"),
+        ("compute.precision=float16", "compute.precision: is 'float16', allowed: one of float32, bfloat16"),
+        ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or a positive integer"),
+    ],
+)
+def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPatch, override: str, said: str):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FilmstillError) as caught:
+        compose("wan-mini", [override])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["teacher.released=data", "teacher.real_score=data", "world.width=48"])
+def test_the_embedded_world_imports_nothing(monkeypatch: pytest.MonkeyPatch, override: str):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FilmstillError, match=override.partition("=")[0]):
+        compose("embedded", [override])
+
+
+def test_the_whole_profile_says_what_its_values_are():
+    """params/wan-1.3b.yaml as composed, against the figures of the papers and released files."""
+    wan = compose("wan-1.3b", [])
+    assert wan.world.latent_shape(wan.model.in_channels) == (21, 16, 60, 104)
+    assert wan.schedule.shift == 5 and wan.student.denoising_steps == 4 and wan.student.block_frames == 3
+    assert (wan.distill.lr, wan.distill.critic_lr, wan.distill.beta1, wan.distill.beta2) == (2e-6, 4e-7, 0, 0.999)
+    assert wan.distill.guidance_scale == 3 + 1  # upstream's convention is cond + 3 (cond - uncond)
+    assert wan.distill.steps * wan.distill.critic_updates == 600  # upstream's iterations
+    assert wan.distill.ema_start * wan.distill.critic_updates == 200
+    large = compose("wan-14b-teacher", [])
+    assert large.teacher.real_score.endswith("Wan2.1-T2V-14B") and large.model == wan.model
+    # sample_neg_prompt of Wan2.1's wan/configs/shared_config.py
+    digest = hashlib.sha256(wan.text.negative.encode()).hexdigest()
+    assert digest == "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e"

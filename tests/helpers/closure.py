@@ -1,0 +1,122 @@
+"""The files that a stage's scripts reach by import: what dvc.yaml must list as its deps.
+
+`python tests/helpers/closure.py` (make deps) rewrites the lists in dvc.yaml; tests/work/test_closure.py checks them.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from filmstill.params.distill import OBJECTIVES
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+# Modules that decide where a stage runs or report what it costs, never what it makes: an edit makes no stage run again.
+NO_DEPENDENCY = (
+    "filmstill.cluster",
+    "filmstill.plan",
+    "filmstill.training.telemetry",
+    "filmstill.models.flops",
+    "filmstill.models.parameter_counts",
+    "filmstill.runtime.gpus",
+    "filmstill.runtime.stopwatch",
+)
+FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards run through Snakemake
+# The distill stage loads the objective that params.yaml names, and depends on no other.
+OBJECTIVE_FILES = [SOURCE / "filmstill/objectives" / f"{name}.py" for name in OBJECTIVES]
+CHOSEN_OBJECTIVE = "src/filmstill/objectives/${distill.objective}.py"
+# What a stage reads besides code: artifacts of earlier stages and raw files.
+CODEC, TEXT, TEACHER = "data/teacher/codec.safetensors", "data/teacher/text", "data/teacher/teacher.safetensors"
+SCORE = "data/teacher/real_score"
+DATA = {
+    "prompts": ["${prompts.extension}", "${prompts.raw}", "${prompts.unsafe_words}"],
+    "teacher": ["${teacher.real_score}", "${teacher.released}"],
+    "ode_pairs": ["data/prompts/train.parquet", TEACHER, TEXT],
+    "ode_init": ["data/ode_pairs", "data/prompts/train.parquet", CODEC, TEACHER, TEXT],
+    "distill": ["data/ode_init/init.safetensors", "data/prompts/train.parquet", CODEC, SCORE, TEACHER, TEXT],
+    "samples": [
+        "data/distill/student.safetensors",
+        "data/ode_init/init.safetensors",
+        "data/prompts/eval.parquet",
+        CODEC,
+        SCORE,
+        TEACHER,
+        TEXT,
+    ],
+    "evaluate": ["data/samples", CODEC],
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Dotted names that a file may import, at the top or in a function, with the submodules of `from a import b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files_of(module: str) -> set[Path]:
+    """The file of a dotted filmstill name and of every package above it."""
+    parts = module.split(".")
+    candidates = [SOURCE.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    found = {c / "__init__.py" for c in candidates if (c / "__init__.py").is_file()}
+    return found | {c.with_suffix(".py") for c in candidates if c.with_suffix(".py").is_file()}
+
+
+def is_dependency(module: str) -> bool:
+    """Whether an edit of a dotted name can change what a stage makes."""
+    return module.split(".")[0] == "filmstill" and not any(
+        f"{module}.".startswith(f"{excluded}.") for excluded in NO_DEPENDENCY
+    )
+
+
+def closure(scripts: list[Path]) -> set[Path]:
+    """Every repository file reached from `scripts` by import, themselves included."""
+    reached, waiting = set(), list(scripts)
+    while waiting:
+        path = waiting.pop()
+        if path in reached:
+            continue
+        reached.add(path)
+        for module in filter(is_dependency, imported_modules(path)):
+            waiting += files_of(module)
+    return reached
+
+
+def expected_deps(stage: str) -> list[str]:
+    """What dvc.yaml must list for `stage`, sorted: its data, its code and its part of the workflow."""
+    scripts = [ROOT / "stages" / f"{stage}.py"]
+    workflow: list[Path] = []
+    extra: list[str] = []
+    if stage in FANNED_OUT:
+        scripts.append(ROOT / "workflow" / "scripts" / f"{stage}.py")
+        workflow = [ROOT / "workflow" / "Snakefile", ROOT / "workflow" / "rules" / f"{stage}.smk"]
+    if stage == "distill":
+        scripts += OBJECTIVE_FILES
+        extra = [CHOSEN_OBJECTIVE]
+    files = closure(scripts) - set(OBJECTIVE_FILES)
+    code = [str(path.relative_to(ROOT)) for path in (*files, *workflow)]
+    return sorted([*DATA[stage], *code, *extra])
+
+
+def rewrite() -> None:
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    path = ROOT / "dvc.yaml"
+    graph = yaml.load(path.read_text())
+    for name, stage in graph["stages"].items():
+        stage["deps"] = expected_deps(name)
+    with path.open("w") as file:
+        yaml.dump(graph, file)
+
+
+if __name__ == "__main__":
+    rewrite()
+    print(f"dvc.yaml: deps of {len(DATA)} stages are their import closures", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""Numbers of the public Self-Forcing code, and the adapters between its layouts and ours."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from filmstill.models.dit import DiTConfig, VideoDiT
+
+FOLDER = Path(__file__).parents[1] / "golden"
+TINY = DiTConfig(dim=48, ffn_dim=96, num_heads=4, num_layers=2, freq_dim=32, text_dim=16, in_channels=4)
+FRAME_TOKENS = 6
+
+
+@cache
+def golden(name: str) -> dict[str, Tensor]:
+    return load_file(FOLDER / f"{name}.safetensors")
+
+
+@cache
+def facts(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def tiny(name: str) -> VideoDiT:
+    """The tiny network with the released code's weights under their released names."""
+    model = VideoDiT(TINY)
+    model.load_state_dict(load_file(FOLDER / "models" / f"tiny_{name}.safetensors"), strict=True)
+    return model
+
+
+def swap(x: Tensor) -> Tensor:
+    """[B, C, F, H, W] to [B, F, C, H, W] or back."""
+    return x.transpose(1, 2)
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    """Largest difference, relative to the golden's largest magnitude."""
+    assert ours.shape == theirs.shape
+    worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()
+    assert worst <= tolerance, f"relative error {worst:.2e} > {tolerance:.0e}"
+
+
+def pad_text(rows: list[Tensor], length: int) -> Tensor:
+    """Prompts of different length to [B, length, D], zeros after each."""
+    out = torch.zeros(len(rows), length, rows[0].shape[-1])
+    for row, text in zip(out, rows, strict=True):
+        row[: len(text)] = text
+    return out
+
+
+def looked_up(t: Tensor, shift: int) -> Tensor:
+    """The sigma that the released code takes for t: the nearest point of its 1000-grid (defect 8)."""
+    grids = golden("03_scheduler")
+    grid = f"grid.shift{shift}.n1000"
+    return grids[f"{grid}.sigmas"][(grids[f"{grid}.timesteps"] - t.float()[:, None]).abs().argmin(dim=1)]

@@ -1,0 +1,227 @@
+"""VideoDiT beside diffusers' WanTransformer3DModel, and its attention plans beside one another."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from filmstill.formats.tensor_names import to_diffusers
+from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
+from filmstill.models.dit import DiTConfig, SelfAttention, VideoDiT
+from filmstill.models.kv_cache import KVCache
+from goldens import TINY, assert_close, pad_text, swap, tiny
+
+PARITY, SAME = 2e-5, 1e-5
+SIZES = {
+    "one layer, one head": (DiTConfig(16, 24, 1, 1, 8, 12, 4), (1, 4, 4)),
+    "heads of 12": (TINY, (3, 4, 6)),
+    "wide, odd tokens": (DiTConfig(96, 160, 6, 3, 64, 40, 16), (5, 6, 10)),
+}
+WAN_1_3B = DiTConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, freq_dim=256, text_dim=4096, in_channels=16)
+PLANS = {
+    "blocks": BlockCausal(2),
+    "ragged": BlockCausal(3),
+    "first alone": BlockCausal(2, independent_first=True),
+    "window": BlockCausal(2, window_frames=4),
+    "window and sink": BlockCausal(2, window_frames=4, sink_frames=1),
+}
+by_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+
+
+def randomised(config: DiTConfig) -> VideoDiT:
+    """A network whose every parameter is random; matrices are cuts of one table: 1.4 billion draws take long."""
+    with torch.device("meta"):
+        model = VideoDiT(config)
+    dice = torch.Generator().manual_seed(0)
+    sizes = {name: p.shape for name, p in model.state_dict().items()}
+    table = torch.randn(max(map(torch.Size.numel, sizes.values())) + 100_003, generator=dice) * config.dim**-0.5
+    tensors = {}
+    for number, (name, shape) in enumerate(sizes.items()):
+        start = 7919 * number % 100_003
+        drawn = table[start : start + shape.numel()].view(shape)
+        if name.endswith("weight") and "norm" in name:
+            drawn = 1 + 0.3 * torch.randn(shape, generator=dice)
+        elif len(shape) == 1 or "modulation" in name:
+            drawn = 0.3 * torch.randn(shape, generator=dice)
+        tensors[name] = drawn
+    model.load_state_dict(tensors, assign=True)
+    return model.requires_grad_(False)
+
+
+def theirs(model: VideoDiT) -> torch.nn.Module:
+    """diffusers' network with the very same weights, under its own names."""
+    from diffusers import WanTransformer3DModel
+
+    c = model.config
+    with torch.device("meta"):
+        other = WanTransformer3DModel(
+            num_attention_heads=c.num_heads,
+            attention_head_dim=c.dim // c.num_heads,
+            in_channels=c.in_channels,
+            out_channels=c.in_channels,
+            text_dim=c.text_dim,
+            freq_dim=c.freq_dim,
+            ffn_dim=c.ffn_dim,
+            num_layers=c.num_layers,
+        )
+    other.load_state_dict({to_diffusers(n): p for n, p in model.state_dict().items()}, strict=True, assign=True)
+    rope = type(other.rope)(c.dim // c.num_heads, (1, 2, 2), 1024)  # its tables are buffers, not weights
+    other.rope = rope
+    return other
+
+
+def latents(config: DiTConfig, batch: int, frames: int, height: int, width: int, seed: int = 1) -> Tensor:
+    shape = (batch, frames, config.in_channels, height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("config", "size"), SIZES.values(), ids=SIZES.keys())
+@torch.no_grad()
+def test_equals_diffusers(config, size):
+    model = randomised(config)
+    x, t = latents(config, 2, *size), torch.tensor([937.5, 20.0])
+    text = torch.randn(2, 7, config.text_dim, generator=torch.Generator().manual_seed(2))
+    expected = theirs(model)(swap(x), t, text, return_dict=False)[0]
+    assert_close(swap(model(x, t, model.read_text(text))), expected, PARITY)
+
+
+@torch.no_grad()
+def test_equals_diffusers_at_the_true_size_of_wan_1_3b():
+    model = randomised(WAN_1_3B)
+    assert sum(p.numel() for p in model.parameters()) == 1_418_996_800
+    x, t = latents(WAN_1_3B, 1, 2, 8, 8), torch.tensor([625.0])
+    text = pad_text([torch.randn(5, 4096, generator=torch.Generator().manual_seed(2))], 512)
+    expected = theirs(model)(swap(x), t, text, return_dict=False)[0]
+    assert_close(swap(model(x, t, model.read_text(text))), expected, PARITY)
+
+
+@torch.no_grad()
+def test_prompts_of_different_length_do_not_touch_one_another():
+    model = tiny("causal")
+    text = pad_text([torch.randn(n, 16, generator=torch.Generator().manual_seed(n)) for n in (1, 5, 8)], 8)
+    x, t = latents(TINY, 3, 4, 4, 6), torch.tensor([900.0, 500.0, 10.0])
+    together = model(x, t, model.read_text(text), attention=BlockCausal(2))
+    for i in range(3):
+        alone = model(x[i : i + 1], t[i : i + 1], model.read_text(text[i : i + 1]), attention=BlockCausal(2))
+        assert_close(together[i : i + 1], alone, SAME)
+
+
+@by_plan
+@pytest.mark.parametrize("context_t", [0.0, 125.0])
+@torch.no_grad()
+def test_teacher_forcing_is_a_stream_over_clean_context_at_once(plan, context_t):
+    """Chunk by chunk against the cache = one pass over both halves, whatever noise the clean half has."""
+    model, frames = tiny("causal"), 8
+    clean, noisy = latents(TINY, 2, frames, 4, 6, seed=1), latents(TINY, 2, frames, 4, 6, seed=2)
+    t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
+    text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
+    clean_t = torch.full((2, frames), context_t)
+    at_once = model(noisy, t, text, attention=plan, clean=clean, clean_t=clean_t if context_t else None)
+    cache, pieces = KVCache(plan, 2), []
+    for start, end in plan.blocks(frames):
+        pieces.append(model(noisy[:, start:end], t[:, start:end], text, cache=cache))
+        model.remember(clean[:, start:end], clean_t[:, start:end], text, cache)
+    assert_close(torch.cat(pieces, 1), at_once, SAME)
+
+
+@by_plan
+@torch.no_grad()
+def test_a_stream_of_its_own_frames_is_the_masked_sequence(plan):
+    model, frames = tiny("causal"), 9
+    x = latents(TINY, 2, frames, 4, 6)
+    t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
+    text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
+    masked = model(x, t, text, attention=plan)
+    cache, pieces = KVCache(plan, 2), []
+    for start, end in plan.blocks(frames):
+        block = (x[:, start:end], t[:, start:end], text)
+        pieces.append(model(*block, cache=cache))
+        model.remember(*block, cache)
+    assert_close(torch.cat(pieces, 1), masked, SAME)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@by_plan
+@pytest.mark.parametrize("frame_tokens", [6, 128])  # the second makes whole blocks of FlexAttention's 128 (defect 7)
+@pytest.mark.parametrize("teacher_forcing", [False, True])
+def test_flex_attention_reads_the_mask_as_sdpa_does(plan, frame_tokens, teacher_forcing):
+    """Uncompiled, on the CPU: the same table of frames, spelled out the other way."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    mask = frame_mask(plan, 5, frame_tokens, teacher_forcing, torch.device("cpu"))
+    length = len(mask.seen) * frame_tokens
+    q, k, v = torch.randn(3, 1, length, 2, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    dense = attend(q, k, v, mask)
+    flexed = flex_attention(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask.blocks)
+    assert_close(flexed.transpose(1, 2).flatten(2), dense, SAME)
+
+
+def test_frames_that_nobody_sees_change_nothing():
+    mask = FrameMask(torch.tensor([[True, False], [True, True]]), 3, torch.device("cpu"))
+    q, k, v = torch.randn(3, 1, 6, 2, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    before = attend(q, k, v, mask)
+    k[:, 3:], v[:, 3:] = 7.0, -7.0
+    after = attend(q, k, v, mask)
+    assert torch.equal(before[:, :3], after[:, :3]) and not torch.equal(before[:, 3:], after[:, 3:])
+
+
+@pytest.mark.parametrize("teacher_forcing", [False, True])
+def test_checkpointing_changes_no_gradient(teacher_forcing):
+    gradients = []
+    for activation_checkpointing in (False, True):
+        model = tiny("causal")
+        model.activation_checkpointing = activation_checkpointing
+        x = latents(TINY, 1, 4, 4, 6)
+        text = model.read_text(torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(4)))
+        clean = x.flip(1) if teacher_forcing else None
+        model(x, torch.tensor([500.0]), text, attention=BlockCausal(2), clean=clean).square().sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert all(torch.equal(gradients[0][n], gradients[1][n]) for n in gradients[0])
+
+
+def test_tables_made_while_sampling_serve_training():
+    """Tensors of inference mode cannot be saved for a backward pass: what is cached must not be one."""
+    model, x, plan = tiny("causal"), latents(TINY, 1, 5, 4, 10), BlockCausal(2)
+    words = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        model(x, torch.tensor([500.0]), model.read_text(words), attention=plan)
+    model(x, torch.tensor([500.0]), model.read_text(words), attention=plan).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@torch.no_grad()
+def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
+    """Matrix products in bfloat16; timesteps, modulation and latents stay float32, keys and values do not."""
+    model = tiny("causal")
+    x, t = latents(TINY, 2, 4, 4, 6), torch.tensor([900.0, 500.0])
+    words = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4))
+    exact = model(x, t, model.read_text(words))
+    model.precision = torch.bfloat16
+    text = model.read_text(words)
+    near = model(x, t, text)
+    assert near.dtype == torch.float32
+    assert 1e-4 < (near - exact).abs().max() / exact.abs().max() < 3e-2
+    cache = KVCache(BlockCausal(4), 2)
+    model.remember(x, t, text, cache)
+    assert cache.context(0, 4)[0].dtype == cache.context(0, 4)[1].dtype == torch.bfloat16
+    assert model._embed_time(t)[1].dtype == torch.float32
+
+
+@torch.no_grad()
+def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
+    """Its rules are others than the CPU's (norms in float32, for one); tensors without numbers show them anywhere."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda *_: False)
+    monkeypatch.setattr(torch.amp.autocast_mode, "amp_definitely_not_available", lambda *_: False, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    with FakeTensorMode():
+        with torch.device("meta"):
+            layer = SelfAttention(48, 4).requires_grad_(False)
+        weights = {name: torch.empty(p.shape, device="cuda") for name, p in layer.state_dict().items()}
+        layer.load_state_dict(weights, assign=True)
+        x, rope = torch.empty(1, 6, 48, device="cuda"), torch.empty(6, 1, 6, device="cuda", dtype=torch.complex64)
+        with torch.autocast("cuda", torch.bfloat16):
+            plain = F.rms_norm(x.bfloat16(), (48,))
+            keys, values = layer.read(x, rope)
+    assert plain.dtype == torch.float32  # what autocast does by itself
+    assert keys.dtype == values.dtype == torch.bfloat16

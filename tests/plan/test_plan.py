@@ -1,0 +1,280 @@
+"""Plans against counted runs: what training keeps, files written, releases, and the changes a plan advises."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from counting import H100, Live, by_precision, counted, without_numbers
+from filmstill.diffusion.sample import sample
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.errors import FilmstillError
+from filmstill.models.dit import VideoDiT
+from filmstill.models.load import DTYPES
+from filmstill.models.text import HashedWords
+from filmstill.models.weights import config_of, save_model
+from filmstill.objectives.dmd import Objective
+from filmstill.params.profile import compose, names
+from filmstill.plan import known_models, memory
+from filmstill.plan.changes import Request, apply, cure
+from filmstill.plan.machine import Machine
+from filmstill.plan.report import PARTS, duration, show_plan
+from filmstill.plan.run import Run
+from filmstill.plan.stages import Stage, ode_pairs, plan
+from filmstill.runtime.gpus import GPUS
+from filmstill.runtime.tensor_files import save_tensors
+from filmstill.training.distillation import Distillation
+from filmstill.training.optimizers import muon_and_adamw
+from filmstill.training.student_clips import StudentClips
+from goldens import TINY, tiny
+from mini_wan import CONFIG as MINI
+from mini_wan import write_network
+from rollouts import rollout_config
+
+
+@pytest.fixture
+def fake():
+    with without_numbers():
+        yield
+
+
+# Training, on disk and in memory
+
+
+def one_step(activation_checkpointing: bool) -> tuple[Run, Distillation]:
+    """Self-Forcing of the smoke profile's network, two clips an update, real score of its own size."""
+    overrides = [
+        "distill.batch=2",
+        "distill.critic_updates=1",
+        "world.frames=6",
+        f"compute.activation_checkpointing={str(activation_checkpointing).lower()}",
+    ]
+    run = Run(compose("smoke", overrides), H100)
+    torch.manual_seed(0)
+    generator, critic, score = (VideoDiT(run.config) for _ in range(3))
+    generator.activation_checkpointing = critic.activation_checkpointing = activation_checkpointing
+    encoder = HashedWords(run.params.model.text_len, run.config.text_dim)
+    objective = Objective(score.requires_grad_(False), critic, FlowSchedule(3), 3.0, encoder.encode([""]))
+    steps = rollout_config(FlowSchedule(3), 4, run.attention, 0.0)
+    prompts, micro_batches = ["a red three bobs", "a blue seven"], [range(1), range(1, 2)]
+    clips = StudentClips(generator, steps, encoder, prompts, run.latent_shape(), 0, run.params.distill.batch)
+    return run, Distillation(run.params.distill, objective, clips, micro_batches)
+
+
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_operations_of_a_training_step_are_those_counted(activation_checkpointing):
+    _, training = one_step(activation_checkpointing)
+    assert training.cost().flops(0) == counted(lambda: training.step(0))
+
+
+def test_what_training_keeps_is_as_large_as_planned():
+    """The state between steps, with the optimizers' counters (4 bytes a tensor) beside it; one network's gradients."""
+    run, training = one_step(False)
+    held: list[int] = []
+    networks = (training.generator, training.objective.critic)
+
+    def gradients(*_: object) -> None:
+        held.append(sum(p.grad.nbytes for network in networks for p in network.parameters() if p.grad is not None))
+
+    for optimizer in (training.generator_optimizer, training.critic_optimizer):
+        optimizer.register_step_pre_hook(gradients)
+    training.step(0)
+    state = {name: t for name, t in training.state().tensors().items() if not name.endswith("/step")}
+    planned = run.trained(2, averaged=True, muon=False)
+    assert sum(t.nbytes for t in state.values()) == planned.master + planned.average + planned.optimizer
+    assert set(held) == {planned.gradients}
+
+
+def test_muon_keeps_one_moment_of_a_matrix():
+    model = tiny("bidir")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kept = 0
+    for optimizer in muon_and_adamw(model, 1e-3, 1e-3, 0.0).values():
+        optimizer.step()
+        states = optimizer.state_dict()["state"].values()
+        kept += sum(t.nbytes for state in states for name, t in state.items() if name != "step")
+    assert kept == memory.optimizer_bytes(TINY, muon=True)
+
+
+def content(path: Path) -> int:
+    """Bytes of a safetensors file without its header."""
+    data = path.read_bytes()
+    return len(data) - 8 - int.from_bytes(data[:8], "little")
+
+
+@by_precision
+def test_pairs_and_networks_on_disk_are_as_large_as_planned(precision, tmp_path):
+    run = Run(compose("smoke", ["ode_pairs.prompts=3", "ode_pairs.shards=1", f"compute.precision={precision}"]), H100)
+    params = run.params.ode_pairs
+    keep = [params.sampling_steps // params.nodes * node for node in range(params.nodes)]
+    noise = torch.zeros(params.prompts, *run.latent_shape())
+    latents = sample(lambda xt, sigma: xt, noise, FlowSchedule(3), params.sampling_steps, keep)
+    save_tensors(tmp_path / "pairs.safetensors", {"latents": latents.to(DTYPES[precision])})
+    assert content(tmp_path / "pairs.safetensors") == ode_pairs(run).artifacts
+    _, training = one_step(False)
+    save_model(tmp_path / "student.safetensors", training.ema.tensors(), config_of(run.params.model), {})
+    training.step(0)
+    save_tensors(tmp_path / "step.safetensors", training.state().tensors())
+    distilled = stages(run)["distill"]
+    assert content(tmp_path / "student.safetensors") == distilled.artifacts
+    assert 3 * content(tmp_path / "step.safetensors") == pytest.approx(distilled.work, rel=0.001)
+
+
+def test_shards_divide_what_training_keeps():
+    one = Run(compose("wan-1.3b", []), H100)
+    for machine, shards in ((Machine("h100-80gb", 64, 8, "full"), 64), (Machine("h100-80gb", 64, 8, "hybrid"), 8)):
+        spread = Run(one.params, machine).trained(2, averaged=True, muon=False)
+        whole = one.trained(2, averaged=True, muon=False)
+        assert spread.optimizer == whole.optimizer / shards and spread.master == whole.master / shards
+        assert stages(Run(one.params, machine))["samples"] == stages(one)["samples"]  # nothing is trained there
+
+
+# What is released
+
+
+def test_the_encoder_and_the_codec_are_as_large_as_their_networks():
+    from diffusers import AutoencoderKLWan
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    sizes = {"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+    with torch.device("meta"):
+        encoder, vae = UMT5EncoderModel(UMT5Config(**sizes, feed_forward_proj="gated-gelu")), AutoencoderKLWan()
+    assert sum(p.numel() for p in encoder.parameters()) == known_models.UMT5_PARAMETERS
+    assert sum(p.numel() for p in vae.parameters()) == known_models.VAE_PARAMETERS
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 16), (3, 16, 8), (2, 60, 104)])
+def test_decoding_takes_what_was_counted(frames, height, width, fake):
+    from diffusers import AutoencoderKLWan
+
+    from filmstill.models.wan_vae import WanVae
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        codec = WanVae(AutoencoderKLWan().requires_grad_(False).eval())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    latents, live = torch.zeros(2, frames, 16, height, width), Live()
+    assert counted(lambda: codec.decode(latents)) == 2 * known_models.vae_decode_flops(tuple(latents.shape[1:]))
+    with live:
+        codec.decode(latents)
+    planned = known_models.vae_decode_bytes(2, 1 + 4 * (frames - 1), 8 * height, 8 * width, 2)
+    assert live.peak <= 1.05 * planned
+    assert frames == 1 or planned <= 1.1 * live.peak  # the first frame alone takes less
+
+
+def test_a_release_on_disk_is_asked_itself_and_another_is_known_by_its_name(tmp_path):
+    write_network(tmp_path / "Wan2.1-T2V-14B", "wan", seed=0, config=MINI)
+    assert known_models.released_networks(str(tmp_path / "Wan2.1-T2V-14B"), "key")[0].dim == MINI.dim
+    assert len(known_models.released_networks("data/released/Wan2.2-T2V-A14B", "key")) == 2
+    with pytest.raises(FilmstillError, match=r"^key: is 'nowhere', allowed: a folder that is there, or one named"):
+        known_models.released_networks("nowhere", "key")
+
+
+# Plans
+
+
+def stages(run: Run) -> dict[str, Stage]:
+    return {stage.name: stage for stage in plan(run)}
+
+
+def test_distillation_takes_about_as_long_as_published():
+    """Self Forcing (arXiv:2506.08009) reports about 2 hours for 600 iterations, our 120 updates, on 64 H100."""
+    machine = Machine("h100-80gb", 64, sharding="full")
+    distilled = stages(Run(compose("wan-14b-teacher", []), machine))["distill"]
+    hours = machine.seconds(distilled.flops, 64) / 3600
+    print(f"planned: {hours:.2f} hours")
+    assert 2 / 3 < hours < 2 * 3
+    assert distilled.fits(machine)
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "machine", "words"),
+    [
+        (
+            "wan-1.3b",
+            ["compute.activation_checkpointing=false"],
+            Machine("h200-141gb"),
+            ["compute.activation_checkpointing=true"],
+        ),
+        ("wan-1.3b", ["compute.micro_batch=4"], Machine("h200-141gb"), None),
+        ("wan-1.3b", ["compute.micro_batch=8"], Machine("h200-141gb"), ["compute.micro_batch=1"]),
+        ("wan-14b-teacher", [], Machine("h100-80gb", 8), ["--sharding full"]),
+        ("wan-14b-teacher", [], Machine("h100-80gb"), ["--offload"]),
+        ("wan-1.3b", [], Machine("a100-40gb"), ["--gpus 4 --sharding full"]),
+        (
+            "wan-14b-teacher",
+            ["compute.activation_checkpointing=false", "compute.micro_batch=2"],
+            Machine("h100-80gb", 8),
+            ["compute.micro_batch=1", "compute.activation_checkpointing=true", "--sharding full"],
+        ),
+    ],
+)
+def test_the_change_that_is_named_makes_it_fit(profile, overrides, machine, words):
+    request = Request.of(profile, overrides, machine)
+    before = stages(request.run)["distill"]
+    assert before.fits(machine) == (words is None)
+    if words is not None:
+        found = cure(request, before)
+        assert found is not None and found.fits and [change.words for change in found.changes] == words
+        changed = apply(request, found.changes).run
+        assert stages(changed)["distill"].fits(changed.machine)
+
+
+def test_stages_that_train_nothing_have_changes_of_their_own():
+    request = Request.of("wan-14b-teacher", ["ode_pairs.batch=8"], Machine("rtx4090-24gb"))
+    words = {name: cure(request, stages(request.run)[name]).changes[0].words for name in ("ode_pairs", "samples")}
+    assert words == {"ode_pairs": "ode_pairs.batch=1", "samples": "--offload"}
+
+
+def show(capsys: pytest.CaptureFixture[str], profile: str, *overrides: str, **machine: Any) -> str:
+    settings = {"gpu": "h100-80gb", "gpus": 1, "gpus_per_node": 8, "sharding": None, "offload": False}
+    show_plan(profile, list(overrides), **{**settings, "efficiency": 0.4, "as_json": False, **machine})
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("profile", names())
+def test_every_profile_has_a_plan(profile, capsys):
+    shown = show(capsys, profile, gpu="h200-141gb")
+    assert "ode_pairs" in shown and "total" in shown and "Every stage fits." in shown
+
+
+def test_what_does_not_fit_is_said_with_what_is_left_of_it(capsys):
+    shown = show(capsys, "wan-1.3b", gpu="rtx4090-24gb")
+    assert "ode_init does not fit: 34.5 GiB of 21.2 (update). With --gpus 4 --sharding full it does" in shown
+    shown = show(capsys, "wan-1.3b", "distill.batch=1", gpu="rtx4090-24gb")  # not to be shared among GPUs
+    assert "Nothing known here makes it fit." in shown and "most of it optimizer (21.1)" in shown
+
+
+def test_json_says_the_same_numbers(capsys):
+    data = json.loads(show(capsys, "wan-14b-teacher", gpus=64, as_json=True))
+    distilled = stages(Run(compose("wan-14b-teacher", []), Machine("h100-80gb", 64, sharding="full")))["distill"]
+    said = data["stages"]["distill"]
+    assert PARTS.keys() == said["moments"][said["peak"]].keys() - {"total"}
+    assert (data["machine"]["sharding"], data["makes_it_fit"]) == ("full", {})
+    assert said["flops"] == distilled.flops and said["moments"][said["peak"]]["total"] == distilled.memory.total
+
+
+@pytest.mark.parametrize(
+    ("overrides", "machine", "says"),
+    [
+        ([], {"gpu": "h100"}, f"--gpu: is 'h100', allowed: one of {', '.join(GPUS)}"),
+        ([], {"gpus": 48}, "ode_init.batch: is 64, allowed: a multiple of --gpus × compute.micro_batch = 48 × 1 = 48"),
+        (["compute.micro_batch=null"], {"gpus": 3}, "ode_init.batch: is 64, allowed: a multiple of --gpus (3)"),
+        ([], {"gpus": 12, "sharding": "hybrid"}, "--gpus: is 12, allowed: whole nodes"),
+        ([], {"efficiency": 40.0}, "--efficiency: is 40.0, allowed: a share in (0, 1]"),
+        (["teacher.real_score=data/released/x"], {}, "teacher.real_score: is 'data/released/x', allowed: a folder"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(overrides, machine, says, capsys):
+    with pytest.raises(FilmstillError) as raised:
+        show(capsys, "wan-1.3b", *overrides, **machine)
+    assert str(raised.value).startswith(says) and "\n" not in str(raised.value)
+
+
+def test_durations_are_read_at_a_glance():
+    said = [duration(seconds) for seconds in (34, 59.8, 720, 3570, 4200, 172_000, 273_600)]
+    assert said == ["34 s", "60 s", "12 min", "1 h 0 min", "1 h 10 min", "47 h 47 min", "3 d 4 h"]

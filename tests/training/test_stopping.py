@@ -1,0 +1,103 @@
+"""The training loop told to stop: by whom, what is saved, and who goes on."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from filmstill.errors import Interrupted
+from filmstill.runtime.job_folder import JOB, START, is_superseded
+from filmstill.training.stopping import stop_requested
+from toy_training import STEPS, assert_same_end, last, run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_in_hand_and_stops(tmp_path, whole, number):
+    handler, ran = signal.getsignal(number), []
+
+    def hook(index: int, scalars: dict[str, float]) -> None:
+        ran.append(index)
+        if index == 7 and len(ran) == 8:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="stopped after step 8") as stopped:
+        run(tmp_path, hook)
+    assert stopped.value.signal == number
+    assert signal.getsignal(number) is handler
+    assert last(tmp_path).parent.name == "step-0000008"
+    losses, state = run(tmp_path, hook)
+    assert ran == list(range(STEPS))  # no step twice
+    assert_same_end(tmp_path, losses, state, whole)
+
+
+def test_a_signal_while_the_sheet_is_drawn_loses_nothing(tmp_path):
+    """The sheet is drawn after the loop has decided whether to save: what it says it kept must be in a checkpoint."""
+    sent = []
+
+    def draw_sheet(path: Path) -> None:
+        if not sent:
+            sent.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as stopped:
+        run(tmp_path, every=7, draw_sheet=draw_sheet)
+    saved = int(last(tmp_path).parent.name.removeprefix("step-"))
+    assert saved > 7
+    assert f"stopped after step {saved}" in str(stopped.value)
+
+
+def test_a_signal_in_the_last_step_is_no_reason_to_fail(tmp_path, whole):
+    def hook(index: int, scalars: dict[str, float]) -> None:
+        if index == STEPS - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    losses, state = run(tmp_path, hook)
+    assert_same_end(tmp_path, losses, state, whole)
+
+
+def test_a_signal_after_the_last_step_is_answered_by_whoever_comes_next():
+    with pytest.raises(KeyboardInterrupt), stop_requested() as stopping:
+        stopping()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeypatch):
+    """SLURM starts a job again when it loses sight of a node, whose processes may go on: two trainers in one folder."""
+    job = tmp_path / "jobs" / "0001"
+    job.mkdir(parents=True)
+    (job / START).write_text("1")
+    assert not is_superseded()  # no job
+    monkeypatch.setenv(JOB, str(job))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not is_superseded()
+    (job / START).write_text("")  # read while it is written
+    assert not is_superseded()
+    (job / START).write_text("2")
+    assert is_superseded()
+    (job / START).write_text("1")
+    (tmp_path / "jobs" / "0002").mkdir()
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with stop_requested() as stopping:
+        stopping()
+    assert left == [1]
+
+
+def test_a_jobs_sigterm_saves_and_goes_on(tmp_path, whole, monkeypatch):
+    """Whoever sent it kills the job soon, or not: the step it came in must be on disk by then."""
+    job = tmp_path / "jobs" / "0001"
+    job.mkdir(parents=True)
+    (job / START).write_text("0")
+    monkeypatch.setenv(JOB, str(job))
+    seen = []
+
+    def hook(index: int, scalars: dict[str, float]) -> None:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append([path.name for path in (tmp_path / "checkpoints").glob("step-*")])
+
+    losses, state = run(tmp_path, hook)
+    assert "step-0000008" in seen[8]
+    assert (job / "left-0").exists()  # the kill that follows is no loss
+    assert_same_end(tmp_path, losses, state, whole)

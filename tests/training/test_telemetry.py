@@ -1,0 +1,139 @@
+"""What a run says of its cost."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import test_steps as steps
+import torch
+import torch.distributed as dist
+
+from filmstill.models.sharding import shard
+from filmstill.runtime import distributed
+from filmstill.runtime.stopwatch import COLLECTIVES, COMMUNICATION, OTHER, Stopwatch, part, watching
+from filmstill.training.telemetry import FILE, StepCost, Telemetry, in_words
+from goldens import tiny
+from processes import results, run_on
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A perf_counter that moves when it is told to: a busy machine has no part in what is measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(time, "perf_counter", clock := Clock())
+    return clock
+
+
+def test_parts_inside_parts_add_up_to_the_whole(clock: Clock):
+    watch = Stopwatch(CPU)
+    with watch.part("rollout"):
+        clock.passes(2)
+        with watch.part("data"):
+            clock.passes(3)
+        clock.passes(1)
+    clock.passes(4)
+    assert watch.lap() == (10, {"rollout": 3, "data": 3, OTHER: 4})
+    clock.passes(5)
+    assert watch.lap() == (5, {OTHER: 5})  # a lap begins anew
+
+
+def test_a_part_that_fails_is_over():
+    with watching(CPU) as watch:
+        with pytest.raises(ZeroDivisionError), part("rollout"):
+            raise ZeroDivisionError
+        watch.lap()
+        assert set(watch.lap()[1]) == {OTHER}
+
+
+def test_nothing_is_timed_where_nobody_watches():
+    library = [getattr(dist, name) for name in COLLECTIVES]
+    with part("rollout"):
+        pass
+    with watching(CPU):
+        assert all(getattr(dist, name) is not own for name, own in zip(COLLECTIVES, library, strict=True))
+    assert [getattr(dist, name) for name in COLLECTIVES] == library
+
+
+def test_what_fsdp2_gathers_and_sums_with_is_timed(tmp_path):
+    run_on(2, train_spread, tmp_path)
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"spread-{rank}").read_text())
+        assert found["called"]["all_gather_single"] > 1 and found["called"]["reduce_scatter_single"] > 1
+        assert 0 < found["seconds"][COMMUNICATION] < sum(found["seconds"].values())
+
+
+def train_spread(folder) -> None:
+    """A step of a network spread over both processes; writes which collectives it called while a watch was kept, and
+    the watch's seconds by part."""
+    called: Counter[str] = Counter()
+    for name in COLLECTIVES:
+        setattr(dist, name, counted(called, name, getattr(dist, name)))
+    model = shard(tiny("bidir").requires_grad_(True), "cpu")
+    x, text = torch.randn(1, *steps.SHAPE), model.read_text(steps.ENCODER.encode(steps.PROMPTS[:1]))
+    called.clear()
+    with watching(CPU) as watch:
+        model(x, torch.tensor([500.0]), text).sum().backward()
+        _, seconds = watch.lap()
+    results(folder, "spread").write_text(json.dumps({"called": called, "seconds": seconds}))
+
+
+def counted(called: Counter[str], name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*given: Any, **named: Any) -> Any:
+        called[name] += 1
+        return own(*given, **named)
+
+    return call
+
+
+def reduce_all(folder) -> None:
+    with watching(CPU) as watch:
+        for _ in range(3):
+            dist.all_reduce(torch.ones(1_000_000))
+        _, seconds = watch.lap()
+    assert seconds[COMMUNICATION] > seconds[OTHER]
+    with Telemetry.of(StepCost(10, lambda index: 1.0, CPU), folder) as statistics:
+        statistics.add(0)
+        statistics.report("toy", 3)
+    distributed.barrier()
+
+
+def test_collectives_are_communication_and_one_process_reports(tmp_path):
+    run_on(2, reduce_all, tmp_path)
+    figures = json.loads((tmp_path / FILE).read_text())
+    assert figures["processes"] == 2
+
+
+def test_figures_of_a_run(tmp_path, capsys, clock: Clock):
+    with Telemetry.of(StepCost(300, lambda index: 7.0, CPU), tmp_path) as statistics:
+        for index in range(2):
+            with part("critic"):
+                clock.passes(0.02)
+            statistics.add(index)
+        statistics.report("distill", 100)
+        assert capsys.readouterr().err == ""  # a local run has its bar
+        statistics.report("distill", 0)
+    figures = json.loads((tmp_path / FILE).read_text())
+    assert figures["seconds_a_step"] == pytest.approx(0.02)
+    assert figures["tokens_a_second"] == pytest.approx(300 / figures["seconds_a_step"])
+    assert figures["model_flop_utilisation"] is None  # a CPU's speed is not in the table
+    assert 0.05 < figures["peak_gib"] < 64
+    said = capsys.readouterr().err
+    assert said.startswith("distill: ") and "(critic " in said and "tokens/s" in said
+    assert "MFU 41.0%" in in_words({**figures, "model_flop_utilisation": 0.41})
+    assert figures["ends"] is None and "ends 2031" in in_words({**figures, "ends": "2031-01-01 12:00"})

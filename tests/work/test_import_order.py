@@ -1,0 +1,54 @@
+"""The order of the folders stands in docs/extending.md alone; imports keep to it, and none runs in a circle."""
+
+from pathlib import Path
+
+from closure import ROOT, SOURCE, imported_modules
+
+PACKAGE = SOURCE / "filmstill"
+
+
+def rooms() -> list[str]:
+    """The first fenced block of docs/extending.md: folders and files of src/filmstill, from the ground up."""
+    block = (ROOT / "docs/extending.md").read_text().split("```")[1]
+    return [line.split()[0].removesuffix(".py").rstrip("/") for line in block.strip().splitlines()]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports() -> dict[str, set[str]]:
+    """Dotted names under filmstill, each with those that its file imports, at the top or in a function."""
+    files = {name_of(path) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    found = {}
+    for name in files:
+        modules = imported_modules(PACKAGE / f"{name.replace('.', '/')}.py")
+        found[name] = {module.removeprefix("filmstill.") for module in modules} & files - {name}
+    return found
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_every_folder_and_file_has_its_line():
+    paths = (path for path in PACKAGE.iterdir() if path.name not in ("__init__.py", "__pycache__"))
+    assert sorted(rooms()) == sorted(path.name.removesuffix(".py") for path in paths)
+
+
+def test_no_import_runs_upward():
+    order = {room: place for place, room in enumerate(rooms())}
+    upward = [
+        f"{name} -> {other}"
+        for name, others in imports().items()
+        for other in others
+        if order[room_of(other)] > order[room_of(name)]
+    ]
+    assert upward == []
+
+
+def test_no_imports_run_in_a_circle():
+    left = imports()
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert sorted(left) == []
