@@ -3,6 +3,7 @@
 Notable: `make test` runs two lanes (pytest-xdist), file by file, the longest first.
 """
 
+import logging
 import shutil
 import signal
 import time
@@ -83,3 +84,15 @@ def artifact(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from umt5_folders import imported
 
     return imported(released, tmp_path_factory.mktemp("artifact"))
+
+
+@pytest.fixture
+def filmstill_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What filmstill logs from level INFO on, whether or not a command in this process sends it to stderr too."""
+    logger = logging.getLogger("filmstill")
+    propagates, level = logger.propagate, logger.level
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.propagate = propagates
+    logger.setLevel(level)

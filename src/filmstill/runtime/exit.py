@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
+from filmstill.runtime.logs import log_to_stderr
 
 # Containers made before Python looks for cycles among them. Its own 700 is for small programs: imports make a million
 # that all stay, and to look through them again and again takes a sixth of a short stage's time. No tensor waits for it:
@@ -19,6 +20,7 @@ COLLECT_AFTER = 50_000
 def exit_code(action: Callable[[], None]) -> int:
     """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    log_to_stderr()
     try:
         action()
         if sys.stdout:  # None where it is closed
