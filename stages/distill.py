@@ -1,4 +1,4 @@
-"""Self-Forcing distillation of the causal student (arXiv:2506.08009)."""
+"""Distil the teacher into the causal student, on the student's own rollouts (Self Forcing, arXiv:2506.08009)."""
 
 from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
@@ -8,10 +8,11 @@ from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
-    """Train on every rank of the job; write everything that data/distill holds."""
+    """Train on every rank of the job; write data/distill."""
     from importlib import import_module
 
-    from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS  # below, torch: submitting the job needs none
+    # Imported here, since torch takes seconds: a process that only submits the job does not need it.
+    from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS
     from filmstill.prompts.store import load_prompts
     from filmstill.training.distillation import Distillation, train_distillation
     from filmstill.training.gate import finish, loss_ratio
@@ -24,7 +25,7 @@ def main(stage: Stage) -> None:
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
     preview, no_text = Preview.of(setup, params.gate, "distill"), setup.no_text()
     critic, generator = setup.trained(TEACHER), setup.trained(INIT)
-    # By name, so that an edit of another objective does not make this stage run again (dvc.yaml lists the chosen one).
+    # Loaded by name: dvc.yaml depends on the chosen objective only, so an edit of another one does not rerun the stage.
     objective_module = import_module(f"filmstill.objectives.{params.objective}")
     objective = objective_module.Objective(setup.teacher(), critic, setup.schedule, params.guidance_scale, no_text)
     clips = StudentClips(

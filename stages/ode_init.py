@@ -1,4 +1,4 @@
-"""Turn the teacher's weights into a causal student by regression of the teacher's own trajectories."""
+"""Initialise the causal student from the teacher by ODE regression (CausVid, arXiv:2412.07772, section 4.2)."""
 
 from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
@@ -8,8 +8,9 @@ from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
-    """Train on every rank of the job; write everything that data/ode_init holds."""
-    from filmstill.artifacts import PAIRS, TEACHER  # below, torch: a process that only submits the job needs none
+    """Train on every rank of the job; write data/ode_init."""
+    # Imported here, since torch takes seconds: a process that only submits the job does not need it.
+    from filmstill.artifacts import PAIRS, TEACHER
     from filmstill.training.gate import finish, loss_ratio
     from filmstill.training.ode_init import train_ode_init
     from filmstill.training.pairs import Pairs

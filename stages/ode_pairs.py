@@ -1,6 +1,6 @@
-"""Integrate the teacher's ODE for the train prompts: shards fanned out by Snakemake, then their manifest.
+"""Integrate the teacher's ODE for the train prompts (CausVid, arXiv:2412.07772, section 4.2).
 
-workflow/scripts/ode_pairs.py makes a shard.
+Snakemake makes the shards in parallel, each by workflow/scripts/ode_pairs.py; this stage writes their manifest.
 """
 
 from filmstill.cluster.run import fan_out, run_stage, shards_run_here
@@ -14,9 +14,10 @@ from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
+    """Write data/ode_pairs: shards of trajectories and manifest.parquet."""
     params, shared = section(OdePairs, "ode_pairs"), SharedParams.read()
     if shared.world.name == OPEN and shards_run_here():
-        from filmstill.training.setup import encode_ahead  # torch: the embedded world needs none here
+        from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
         encode_ahead(prompts_of(params)["text"].tolist())
     shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", shared.compute.device)

@@ -1,4 +1,4 @@
-"""Filter the raw prompt table."""
+"""Filter the raw prompt table to train and eval prompts."""
 
 from filmstill.cluster.run import run_stage
 from filmstill.params.load import section
@@ -8,6 +8,7 @@ from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
+    """Write the tables of data/prompts; print the number of rows that each step kept and dropped."""
     show_counts(filter_prompts(section(Prompts, "prompts"), stage.out / "prompts"))
 
 

@@ -1,6 +1,6 @@
-"""Make clips with every arm, on the same prompts and seeds: arms fanned out by Snakemake, then bound together.
+"""Generate clips with every arm, for the same prompts and seeds.
 
-workflow/scripts/samples.py makes an arm.
+Snakemake makes the arms in parallel, each by workflow/scripts/samples.py; this stage collects their clips.
 """
 
 from filmstill.cluster.run import fan_out, run_stage, shards_run_here
@@ -14,11 +14,12 @@ from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
+    """Write data/samples: latents, clips and timings of every arm."""
     params, shared = section(Samples, "samples"), SharedParams.read()
     params.check_student(read_student(shared.world))  # before the first arm is made
-    requested = {arm: requests(params, arm) for arm in every_arm(shared.world)}
+    requested = {arm: requests(params, arm) for arm in every_arm(shared.world.name)}
     if shared.world.name == OPEN and shards_run_here():
-        from filmstill.training.setup import encode_ahead  # torch: the embedded world needs none here
+        from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
         encode_ahead([text for table in requested.values() for text in table["text"]])
     names, clips = [f"samples-{arm}" for arm in requested], sum(map(len, requested.values()))

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from filmstill.models.dit import DiTConfig
 
-SHEET_CLIPS, SHEET_STEPS, SHEET_GUIDANCE = 6, 16, 3.0  # of an embedded teacher's sample sheets
+SHEET_CLIPS, SHEET_STEPS, SHEET_GUIDANCE = 6, 16, 3.0  # of an embedded teacher's sheets
 RELEASED_PROMPT, RELEASED_GUIDANCE = "A red balloon drifts over a field of sunflowers in the morning light.", 5.0
 
 
 def main(stage: Stage) -> None:
-    """Write everything that data/teacher holds."""
-    from filmstill.runtime.compute import prepare  # torch: a process that only submits the job needs none
+    """Write data/teacher: the network, the networks of the real score, the codec and the text encoder."""
+    # Imported here, since torch takes seconds: a process that only submits the job does not need it.
+    from filmstill.runtime.compute import prepare
 
     compute = section(Compute, "compute")
     prepare(compute.device, compute.threads)
@@ -36,7 +37,7 @@ def main(stage: Stage) -> None:
 
 
 def train_embedded(stage: Stage, compute: Compute) -> None:
-    """Measure the world's codec, train the network, write both and the text encoder."""
+    """Fit the world's codec, train the network, and write both with the text encoder."""
     from filmstill.diffusion.sample import guided, sample
     from filmstill.diffusion.schedule import FlowSchedule
     from filmstill.models.load import DTYPES, save_hashed_words
@@ -73,7 +74,7 @@ def train_embedded(stage: Stage, compute: Compute) -> None:
 
 
 def import_released(out: Path, compute: Compute) -> None:
-    """Import the releases that params.yaml names, and sample one clip as a check by eye."""
+    """Import the releases that params.yaml names, and write one sampled clip to be checked by eye."""
     from filmstill.formats.import_release import import_release
     from filmstill.runtime.image import save_sheet
 
@@ -83,7 +84,7 @@ def import_released(out: Path, compute: Compute) -> None:
 
 
 def sample_released(out: Path, config: "DiTConfig", compute: Compute) -> "Tensor":
-    """One clip [1, F, 3, H, W] in [0, 1] of the networks that were just written to `out`."""
+    """Sample one clip [1, F, 3, H, W] in [0, 1] with the networks that were just written to `out`."""
     import torch
 
     from filmstill.diffusion.sample import guided, sample
@@ -100,7 +101,7 @@ def sample_released(out: Path, config: "DiTConfig", compute: Compute) -> "Tensor
     text, no_text = (encoder.encode([prompt]).to(model.device) for prompt in (RELEASED_PROMPT, ""))
     noise = randomness.normal(world.latent_shape(config.in_channels), seed, "teacher/sheet/noise", 0, [0])
     with torch.no_grad():
-        # The student's kernels are compiled (FlexAttention): a machine that cannot should say so before days of pairs.
+        # Compile the student's kernels (FlexAttention) now: if this machine cannot, fail before days of ODE pairs.
         model(noise.to(model.device), torch.tensor([500.0]), model.read_text(text), attention=BlockCausal(1))
         velocity = guided(model, text, no_text, RELEASED_GUIDANCE)
         schedule = FlowSchedule(section(Schedule, "schedule").shift)

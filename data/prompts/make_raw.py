@@ -1,9 +1,9 @@
-"""Make raw.csv: 3,000 invented prompts in VidProM's columns, as messy as the real table.
+"""Make raw.csv: 3,000 invented prompts with the columns of VidProM (arXiv:2403.06098) and the faults of a real table.
 
     PYTHONPATH=src python data/prompts/make_raw.py
 
-Half of it can be shown by the digits world; the rest is what a real table brings along, each kind for a step
-of the prompts stage to find. Same script, same bytes.
+The digits world can show half of them. The others contain what real tables contain, and each step of the prompts stage
+drops some. The same script gives the same bytes.
 """
 
 import csv
@@ -62,7 +62,7 @@ def real_life() -> str:
 
 
 def pasted(text: str) -> str:
-    """The same sentence as it arrives from web pages, chats and word processors; cleaning restores it."""
+    """The sentence as pasted from web pages, chats and word processors; cleaning restores it."""
     nbsp, zero_width, bell = "\u00a0", "\u200b", "\x07"
     return pick(
         (
@@ -85,7 +85,7 @@ def copied(text: str) -> str:
 
 
 def nearly_copied(text: str) -> str:
-    """Other punctuation, a doubled word, or a slip of the pen."""
+    """The sentence with other punctuation, a doubled word, or a misspelt word."""
     words = text.rstrip(".").split()
     place = below(len(words))
     doubled = [*words[:place], words[place], *words[place:]]
@@ -101,6 +101,7 @@ def nearly_copied(text: str) -> str:
 
 
 def distinct(count: int, draw: Callable[[], str]) -> list[str]:
+    """`count` different results of `draw`, in the order of their first occurrence."""
     found: dict[str, None] = {}
     while len(found) < count:
         found[draw()] = None
@@ -131,7 +132,7 @@ def prompts() -> list[tuple[str, bool]]:
 
 
 def scores(bad: bool) -> list[str]:
-    """VidProM's six probabilities; a bad row has one or two high ones, a few rows have an unreadable one."""
+    """VidProM's six probabilities of unsafe content; `bad` makes one or two high, a few rows have an unreadable one."""
     values = (torch.rand(len(SCORES), generator=DICE, dtype=torch.float64) ** 4 * 0.08).tolist()
     if bad:
         for _ in range(2):

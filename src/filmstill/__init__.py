@@ -1,6 +1,7 @@
-"""filmstill distils a video diffusion teacher into a causal student that streams."""
+"""filmstill distils a bidirectional video diffusion teacher into a causal student that streams."""
 
 import time
 
-# When this process began to read filmstill's sources (seconds since the epoch): a younger source is not what runs.
+# Time of this process's first filmstill import, in seconds since the epoch. A source file modified later may differ
+# from the code that this process runs.
 BEGAN = time.time()

@@ -12,8 +12,8 @@ EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
   python -m filmstill profile embedded distill.lr=5e-5    the laptop profile with one value changed
   python -m filmstill generate "a red three bobs up and down" --seed 1 --out three.gif
-  python -m filmstill cluster check                       does SLURM run what cluster.yaml asks for?
-  python -m filmstill prune --dry-run                     what old work folders hold
+  python -m filmstill cluster check                       can SLURM run what cluster.yaml requests?
+  python -m filmstill prune --dry-run                     list old work folders and their sizes
 
 The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metrics show` and
 `dvc plots show` read its results, `dvc exp run -S distill.lr=5e-5` tries a change."""
@@ -34,13 +34,14 @@ examples:
 
 
 class OneLine(argparse.ArgumentParser):
-    """A parser that refuses in one line, like everything else."""
+    """A parser whose errors are one line and exit code 2, as all bad input."""
 
     def error(self, message: str) -> NoReturn:
         print(f"filmstill: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
 
+SHOWN = 8  # replaced values in a message
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="before a long run: is params.yaml right, are weights and prompts there?",
+        help="check params.yaml, released weights and prompts before a long run",
     )
     check.set_defaults(run=_check)
 
@@ -71,53 +72,59 @@ def parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_convert(commands)
 
-    results = commands.add_parser("results", help="show the table of the last evaluation and where its pictures are")
+    results = commands.add_parser("results", help="print the table of the last evaluation and where its pictures are")
     results.set_defaults(run=_results)
 
     prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     prune.set_defaults(run=_prune)
     return top
 
 
 def _add_plan(commands: Commands) -> None:
-    plan = commands.add_parser("plan", help="memory, time and disk that a profile needs on given GPUs, before it runs")
+    plan = commands.add_parser("plan", help="print memory, time and disk that a profile needs on given GPUs")
     plan.add_argument("profile", help="embedded, or the name of a file in params/")
     plan.add_argument("overrides", nargs="*", metavar="key=value", help="for instance compute.micro_batch=1")
     plan.add_argument("--gpu", default="h100-80gb", help="kind of GPU (default h100-80gb; a wrong one lists them)")
     plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
     plan.add_argument("--gpus-per-node", type=int, default=8, help="for --sharding hybrid (default 8)")
     plan.add_argument("--sharding", help="none, hybrid or full (default: full on several GPUs)")
-    plan.add_argument("--offload", action="store_true", help="assume that frozen weights wait in the host's memory")
-    plan.add_argument("--efficiency", type=float, default=0.4, help="share of the GPU's speed reached (default 0.4)")
-    plan.add_argument("--json", action="store_true", dest="as_json", help="the same numbers, to compare plans")
+    plan.add_argument("--offload", action="store_true", help="keep frozen weights in the host's memory")
+    plan.add_argument(
+        "--efficiency", type=float, default=0.4, help="share of the GPU's speed that is reached (default 0.4)"
+    )
+    plan.add_argument("--json", action="store_true", dest="as_json", help="print the same numbers as JSON")
     plan.set_defaults(run=_plan)
 
 
 def _add_cluster(commands: Commands) -> None:
-    cluster = commands.add_parser("cluster", help="check: what a short job on the cluster of cluster.yaml sees")
-    cluster.add_argument("what", choices=["check"], help="check: submit a job of about a minute, and say what to fix")
+    cluster = commands.add_parser(
+        "cluster", help="check: run a short job with cluster.yaml's resources and print what it finds"
+    )
+    cluster.add_argument("what", choices=["check"], help="check: submit a job of about a minute and print what to fix")
     cluster.add_argument(
-        "--wait", type=float, default=10.0, metavar="MINUTES", help="for the job to start; then it is cancelled (10)"
+        "--wait",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="until a job that has not started is cancelled (default 10)",
     )
     cluster.set_defaults(run=_cluster_check)
 
-    jobs = commands.add_parser("jobs", help="this repository's jobs on the cluster, live and past")
+    jobs = commands.add_parser("jobs", help="list this repository's jobs on the cluster, live and past")
     jobs.set_defaults(run=_jobs)
 
     cancel = commands.add_parser("cancel", help="cancel this repository's live jobs; their work is kept")
-    cancel.add_argument("stage", nargs="?", help="of this stage alone (default: all)")
+    cancel.add_argument("stage", nargs="?", help="only this stage's (default: all)")
     cancel.set_defaults(run=_cancel)
 
 
 def _add_generate(commands: Commands) -> None:
     generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
     generate.add_argument("prompts", nargs="+", help="one or more prompts, each in quotes")
-    generate.add_argument(
-        "--seed", type=int, nargs="+", default=[0], help="one clip of every prompt a seed (default 0)"
-    )
+    generate.add_argument("--seed", type=int, nargs="+", default=[0], help="one clip per prompt and seed (default 0)")
     generate.add_argument("--out", type=Path, default=Path("clip.mp4"), help=".mp4 or .gif (default clip.mp4)")
-    generate.add_argument("--frames", type=int, help="latent frames, whole blocks (default: as trained)")
+    generate.add_argument("--frames", type=int, help="latent frames, a multiple of the block (default: as trained)")
     generate.add_argument(
         "--window", type=int, help="local attention window in frames, for long streams (default: as trained)"
     )
@@ -138,19 +145,21 @@ def _add_convert(commands: Commands) -> None:
     )
     convert.add_argument("source", type=Path, help="file or folder of any of these layouts")
     convert.add_argument(
-        "target", type=Path, help="what to write, which must not exist: a folder (wan, diffusers), .pt or .safetensors"
+        "target",
+        type=Path,
+        help="file or folder to write, which must not exist: a folder (wan, diffusers), .pt or .safetensors",
     )
     convert.add_argument(
         "--to", required=True, choices=["wan", "diffusers", "self-forcing", "filmstill"], help="layout of the target"
     )
     convert.add_argument("--part", help="which network of a .pt (default: generator_ema if it has one, else generator)")
     convert.add_argument(
-        "--heads", type=int, metavar="N", help="attention heads, for files that do not say (a .pt of no size of Wan2.1)"
+        "--heads", type=int, metavar="N", help="attention heads, for a .pt whose size is none of Wan2.1's"
     )
     convert.add_argument(
         "--student",
         action="store_true",
-        help="with --to filmstill: it rolls out as params.yaml's student does, so that generate can run it",
+        help="with --to filmstill: add the rollout of params.yaml's student, so that generate can run it",
     )
     convert.set_defaults(run=_convert)
 
@@ -160,12 +169,15 @@ def _profile(arguments: argparse.Namespace) -> None:
     from filmstill.formats.required_files import check_required_files
     from filmstill.params.profile import write
 
-    params = write(arguments.name, arguments.overrides)
+    params, replaced = write(arguments.name, arguments.overrides)
+    if replaced is not None:
+        shown = "; ".join(replaced.lines[:SHOWN]) + ("; …" if len(replaced.lines) > SHOWN else "")
+        print(f"params.yaml: replaced {len(replaced.lines)} of your own values, kept in {replaced.copy}: {shown}")
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
     try:
         check_required_files(params)
     except FilmstillError as missing:
-        print(f"before that: {missing}")
+        print(f"before `dvc repro`: {missing}")
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -226,7 +238,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
-    """How params.yaml's student rolls out; refuses a network of other sizes than params.yaml's."""
+    """The rollout of params.yaml's student, for a file's header; refuses a network of other sizes."""
     from filmstill.errors import FilmstillError
     from filmstill.formats.layouts import read_network
     from filmstill.models.weights import check_sizes, config_of
@@ -234,7 +246,7 @@ def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
     from filmstill.training.setup import student_facts
 
     if arguments.to != "filmstill":
-        raise FilmstillError(f"--student: only a filmstill file says how it rolls out; --to is {arguments.to}")
+        raise FilmstillError(f"--student: is for --to filmstill, whose header has the rollout; --to is {arguments.to}")
     params = check()
     network = read_network(arguments.source, arguments.part, arguments.heads)
     check_sizes(arguments.source, network.config, config_of(params.model))

@@ -1,4 +1,4 @@
-"""Where the stages' artifacts lie, from the repository's root; dvc.yaml says the same."""
+"""Paths of the stages' artifacts, relative to the repository's root; dvc.yaml lists the same paths."""
 
 from pathlib import Path
 
@@ -14,4 +14,4 @@ STUDENT = Path("data/distill/student.safetensors")
 SAMPLES = Path("data/samples")
 RESULTS = Path("data/evaluate")
 
-PROMPT_CACHE = Path(".cache/prompts")  # encoded prompts: no artifact, each can be encoded again
+PROMPT_CACHE = Path(".cache/prompts")  # encoded prompts; not an artifact: a missing one is encoded again

@@ -1,24 +1,24 @@
-"""The one kind of error a user is meant to read."""
+"""Errors with a message for the user, and the checks that raise them."""
 
 import errno
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left to this user
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left on the device; the user's quota is used up
 
 
 class FilmstillError(Exception):
-    """Bad input or a refused action: one line that names the file or key, the value and what is allowed.
+    """Bad input or a refused action. The message is one line: file or key, value, what is allowed.
 
-    Commands turn it into that line on stderr and exit code 2, never into a traceback.
+    A command prints that line on stderr and exits with code 2, without a traceback.
     """
 
 
 class GateError(FilmstillError):
-    """A training stage ended below its gate; the work is kept (exit code 1: the input was fine)."""
+    """A training stage ended below its quality gate; its work is kept. Exit code 1, since the input was valid."""
 
 
 class Interrupted(Exception):
-    """Told to stop by `signal` (SIGTERM, SIGINT, a cluster's SIGUSR2); the work is saved and goes on from there."""
+    """The process received `signal` (SIGTERM, SIGINT or SLURM's SIGUSR2); its work is saved and can be resumed."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 
 def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
-    """The one line for a write that the system refused."""
+    """FilmstillError for a write to `path` that failed with `error`."""
     if error.errno in FULL:
         return FilmstillError(f"{path}: disk full while writing; free some space and run again, finished work is kept")
     return FilmstillError(
@@ -35,6 +35,6 @@ def writing_failed(path: Path | str, error: OSError) -> FilmstillError:
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise FilmstillError with the one line for a value that is not allowed."""
+    """Raise FilmstillError unless `condition` holds: "<key>: is <value>, allowed: <allowed>"."""
     if not condition:
         raise FilmstillError(f"{key}: is {value!r}, allowed: {allowed}")

@@ -1,4 +1,4 @@
-"""cluster.yaml: what is read, and what is refused in one line. No SLURM is needed."""
+"""cluster.yaml: the values that are read, and those that are refused in one line. Needs no SLURM."""
 
 import re
 from dataclasses import fields
@@ -34,25 +34,27 @@ def test_a_stage_has_its_own_values_over_the_defaults():
         "defaults: {partition: h100, cpus_per_task: 4, sbatch: {exclusive: true}}\n"
         "stages: {distill: {nodes: 2, cpus_per_task: 8}}"
     )
-    assert cluster.asked("distill") == Resources(partition="h100", cpus_per_task=8, nodes=2, sbatch={"exclusive": True})
-    assert cluster.asked("ode_init") == Resources(partition="h100", cpus_per_task=4, sbatch={"exclusive": True})
+    assert cluster.resources("distill") == Resources(
+        partition="h100", cpus_per_task=8, nodes=2, sbatch={"exclusive": True}
+    )
+    assert cluster.resources("ode_init") == Resources(partition="h100", cpus_per_task=4, sbatch={"exclusive": True})
 
 
 def test_a_stage_is_checked_with_the_defaults_it_rests_on():
     cluster = read("defaults: {signal_seconds: 20}\nstages: {distill: {time: 0:01:00}}")
-    assert cluster.asked("distill").seconds == 60
+    assert cluster.resources("distill").seconds == 60
     with pytest.raises(FilmstillError, match=r"cluster\.yaml: stages\.distill\.time: is '0:01:00', allowed: more than"):
         read("defaults: {signal_seconds: 90}\nstages: {distill: {time: 0:01:00}}")
 
 
 def test_a_shard_is_one_process_whatever_the_training_asks():
     cluster = read("defaults: {nodes: 4, gpus_per_node: 8}")
-    assert (cluster.asked("distill").nodes, cluster.asked("distill").tasks) == (4, 8)
-    shard = cluster.asked("ode_pairs")
+    assert (cluster.resources("distill").nodes, cluster.resources("distill").tasks) == (4, 8)
+    shard = cluster.resources("ode_pairs")
     assert (shard.nodes, shard.tasks, shard.gpus_per_node) == (1, 1, 1)
-    teacher = cluster.asked("teacher")
+    teacher = cluster.resources("teacher")
     assert (teacher.nodes, teacher.tasks, teacher.gpus_per_node) == (1, 1, 1)
-    assert cluster.asked("ode_init").gpus_per_node == 8 and read("{}").asked("teacher").gpus_per_node == 0
+    assert cluster.resources("ode_init").gpus_per_node == 8 and read("{}").resources("teacher").gpus_per_node == 0
 
 
 def test_processes_are_one_a_gpu_unless_said_otherwise():
@@ -76,13 +78,13 @@ def test_processes_are_one_a_gpu_unless_said_otherwise():
 )
 @pytest.mark.parametrize("where", ["defaults: {{time: {}}}", "stages:\n  distill:\n    time: {}  # long"])
 def test_a_time_is_read_as_it_is_written(where: str, time: str, seconds: int, quote: str):
-    asked = read(where.format(f"{quote}{time}{quote}")).asked("distill")
-    assert (asked.time, asked.seconds) == (time, seconds)
+    resources = read(where.format(f"{quote}{time}{quote}")).resources("distill")
+    assert (resources.time, resources.seconds) == (time, seconds)
 
 
 def test_a_time_of_a_yaml_anchor_is_read_as_it_is_written():
     cluster = read("stages: {ode_init: &own {time: 3:00:00, nodes: 2}, distill: *own}")
-    assert cluster.asked("distill") == cluster.asked("ode_init") == Resources(time="3:00:00", nodes=2)
+    assert cluster.resources("distill") == cluster.resources("ode_init") == Resources(time="3:00:00", nodes=2)
 
 
 KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Resources))})"
@@ -176,7 +178,7 @@ def test_the_examples_for_wan_are_valid():
     for name, text in examples:
         cluster = read(re.sub("^# ", "", text, flags=re.MULTILINE))
         for stage in STAGES:
-            asked = cluster.asked(stage)
-            gpus[name, stage] = asked.nodes * asked.tasks
+            resources = cluster.resources(stage)
+            gpus[name, stage] = resources.nodes * resources.tasks
     assert [gpus["wan-1.3b", stage] for stage in STAGES] == [1, 1, 16, 16, 1]
     assert [gpus["wan-14b-teacher", stage] for stage in STAGES] == [1, 1, 64, 64, 1]

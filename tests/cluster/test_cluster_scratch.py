@@ -1,4 +1,4 @@
-"""Which folder other hosts can see, and `.work` as a link into it. No SLURM is needed."""
+"""Which folders other hosts can see, and `.work` as a link into the scratch. Needs no SLURM."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from filmstill.cluster.slurm import tag
 from filmstill.errors import FilmstillError
 
 HERE = {"node1": (socket.gethostname(), "127.0.0.1"), "node2": ("localhost", "127.0.0.1")}
-FAR = {**HERE, "node3": ("other.example", "192.0.2.1")}  # an address that is nobody's
+FAR = {**HERE, "node3": ("other.example", "192.0.2.1")}  # an address reserved for documentation
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def cluster(tmp_path) -> Cluster:
 
 @pytest.fixture
 def mounts(tmp_path, monkeypatch, root, cluster):
-    """Pretend these kinds of file systems: of everything, of the scratch, of the repository."""
+    """A function that fakes the types of the file systems of everything else, of the scratch and of the repository."""
 
     def write(everything: str, of_scratch: str, of_root: str) -> None:
         lines = [f"a / {everything} rw", f"b {cluster.scratch} xfs rw", f"c {cluster.scratch} {of_scratch} rw"]
@@ -59,7 +59,9 @@ def test_on_one_host_everything_is_shared(root, cluster, mounts):
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "overlay", "tmpfs"])
 def test_a_scratch_of_this_machine_alone_is_refused(root, cluster, mounts, kind):
     mounts("ext4", kind, "nfs4")
-    with pytest.raises(FilmstillError, match=rf"scratch: is '\S+/scratch', on {kind} of this machine.* which node3 is"):
+    with pytest.raises(
+        FilmstillError, match=rf"scratch: is '\S+/scratch', on {kind} of this machine.* including node3"
+    ):
         refuse_unshared(cluster, root, FAR)
 
 
@@ -86,7 +88,7 @@ def test_a_folder_that_this_machine_serves_to_the_others_is_taken(root, cluster,
 def test_a_scratch_that_cannot_be_written_is_refused(root, folder, why):
     with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
         refuse_unshared(Cluster(scratch=folder), root, HERE)
-    (root / ".work/distill").mkdir(parents=True)  # a command that moves it there would fail
+    (root / ".work/distill").mkdir(parents=True)  # `use_scratch` must not advise to move it there
     with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
         use_scratch(Cluster(scratch=folder), root)
 
@@ -124,7 +126,7 @@ def test_a_scratch_that_was_wiped_is_used_again(root, cluster):
 def test_work_is_never_hidden_and_the_line_says_how_to_move_it(root, cluster):
     (root / ".work/distill").mkdir(parents=True)
     (root / ".work/distill/file").write_text("work")
-    with pytest.raises(FilmstillError, match=r"\.work: holds work of this machine, .*; move it: (mv .*)") as refusal:
+    with pytest.raises(FilmstillError, match=r"\.work: contains work of this machine, .*; move it: (mv .*)") as refusal:
         use_scratch(cluster, root)
     command = str(refusal.value).partition("move it: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=root)
@@ -135,7 +137,7 @@ def test_work_is_never_hidden_and_the_line_says_how_to_move_it(root, cluster):
 def test_a_link_that_leads_elsewhere_is_refused(root, cluster, tmp_path):
     (tmp_path / "other").mkdir()
     (root / ".work").symlink_to(tmp_path / "other")
-    with pytest.raises(FilmstillError, match=r"\.work: leads to \S+/other, but cluster\.yaml: scratch is"):
+    with pytest.raises(FilmstillError, match=r"\.work: is a link to \S+/other, but cluster\.yaml: scratch is"):
         use_scratch(cluster, root)
     assert os.readlink(root / ".work") == str(tmp_path / "other")
 

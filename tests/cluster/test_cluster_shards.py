@@ -1,4 +1,4 @@
-"""What of shards' jobs needs no cluster: whose end is remembered, who makes no shard twice, how flags are passed on."""
+"""Jobs of shards, without a cluster: final states are remembered, no shard is made twice, flags are passed on."""
 
 import shlex
 import shutil
@@ -12,7 +12,7 @@ from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from filmstill.cluster import shards, slurm, submit_shards
 from filmstill.cluster.config import Cluster, Resources
-from filmstill.cluster.shard_logs import last_jobs, logs
+from filmstill.cluster.submit_shards import job_logs, latest_jobs
 from filmstill.errors import FilmstillError
 from filmstill.runtime.progress import progress
 
@@ -20,45 +20,46 @@ JOB = slurm.Job("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", 
 
 
 def knows(monkeypatch: pytest.MonkeyPatch, *jobs: slurm.Job) -> None:
+    """Make SLURM list these jobs."""
     monkeypatch.setattr(slurm, "queued", lambda: list(jobs))
 
 
 def test_the_end_of_a_job_is_remembered_when_slurm_has_forgotten_it(monkeypatch):
-    known: shards.Known = {}
+    seen: shards.SeenJobs = {}
     other = replace(JOB, id="8")
-    stranger = replace(JOB, id="6", state="FAILED")  # of an earlier run: nothing to this one
-    for seen in ([JOB, other, stranger], [replace(JOB, state="CANCELLED"), other], [other]):
-        knows(monkeypatch, *seen)
-        alive = shards._alive("ode_pairs-0-abcd", known)
-    assert [job.id for job in alive] == ["8"] and known.keys() == {"7", "8"}
+    stranger = replace(JOB, id="6", state="FAILED")  # of an earlier run, to be ignored
+    for listed in ([JOB, other, stranger], [replace(JOB, state="CANCELLED"), other], [other]):
+        knows(monkeypatch, *listed)
+        live = shards._live_jobs("ode_pairs-0-abcd", seen)
+    assert [job.id for job in live] == ["8"] and seen.keys() == {"7", "8"}
     with pytest.raises(FilmstillError, match=r"1 of its jobs were cancelled \(7 first\)"):
-        shards._refuse_cancelled("ode_pairs", known)
+        shards._stop_if_cancelled("ode_pairs", seen)
 
 
 def test_the_end_of_a_job_last_seen_alive_is_asked_for(monkeypatch):
-    """Forgotten by the queue between two looks, it has an end that only accounting may know."""
+    """The queue forgot it between two queries: only accounting may know its final state."""
     over = replace(JOB, state="TIMEOUT")
     monkeypatch.setattr(slurm, "find", {"7": over}.get)
-    assert shards._end("7", {"7": JOB}) == shards._end("7", {"7": None}) == over
-    assert shards._end("7", {"7": replace(JOB, state="FAILED")}) == replace(JOB, state="FAILED")
-    assert shards._end(None, {}) is None
+    assert shards._final_state("7", {"7": JOB}) == shards._final_state("7", {"7": None}) == over
+    assert shards._final_state("7", {"7": replace(JOB, state="FAILED")}) == replace(JOB, state="FAILED")
+    assert shards._final_state(None, {}) is None
 
 
 def test_a_job_that_another_process_submitted_speaks_for_its_shard(tmp_path: Path):
-    """Failed, it is not made again by whoever waited for it instead."""
+    """Where that job failed, the process that waits for it does not submit the shard again."""
     for job, wildcard in (("9", "0001"), ("10", "0001"), ("11", "0002"), ("12", "0001")):
-        (logs(tmp_path) / "rule" / wildcard).mkdir(parents=True, exist_ok=True)
-        (logs(tmp_path) / "rule" / wildcard / f"{job}.log").touch()
-    jobs = last_jobs(tmp_path, ["pairs-0001", "pairs-0003"], ["9", "10", "11", "99"])
+        (job_logs(tmp_path) / "rule" / wildcard).mkdir(parents=True, exist_ok=True)
+        (job_logs(tmp_path) / "rule" / wildcard / f"{job}.log").touch()
+    jobs = latest_jobs(tmp_path, ["pairs-0001", "pairs-0003"], ["9", "10", "11", "99"])
     assert jobs == {"pairs-0001": "10"}
     failed = replace(JOB, id="10", state="FAILED")
-    with pytest.raises(FilmstillError, match=r"ode_pairs: shard pairs-0001 failed: job 10 said nothing"):
-        shards._refuse_to_repeat("ode_pairs", tmp_path, "pairs-0001", jobs["pairs-0001"], failed, 0, "")
+    with pytest.raises(FilmstillError, match=r"ode_pairs: shard pairs-0001 failed: job 10 printed nothing"):
+        shards._stop_if_failed("ode_pairs", tmp_path, "pairs-0001", jobs["pairs-0001"], failed, 0, "")
 
 
 def test_no_shard_is_made_here_while_jobs_make_them(tmp_path: Path, monkeypatch):
     work = tmp_path / ".work/ode_pairs/0123"
-    name = shards._name("ode_pairs", work)
+    name = shards._job_name_prefix("ode_pairs", work)
     monkeypatch.setattr(slurm, "available", lambda: True)
     knows(monkeypatch, replace(JOB, name=f"{name}_1"), JOB)
     with pytest.raises(FilmstillError, match=r"ode_pairs: 1 jobs are at work in .*; `python -m filmstill cancel"):
@@ -73,13 +74,13 @@ def test_no_shard_is_made_where_nobody_can_be_asked_for_its_job(tmp_path: Path, 
         shards.refuse_beside_jobs("ode_pairs", tmp_path)
 
 
-@pytest.mark.parametrize(("memory_gb", "asks"), [(4, "mem_mb=4096"), (None, "mem_mb=0")])
-def test_no_memory_asked_for_is_said_or_snakemake_asks_for_some(memory_gb: int | None, asks: str):
-    assert asks in submit_shards._resources(Resources(memory_gb=memory_gb))
+@pytest.mark.parametrize(("memory_gb", "requests"), [(4, "mem_mb=4096"), (None, "mem_mb=0")])
+def test_no_memory_asked_for_is_said_or_snakemake_asks_for_some(memory_gb: int | None, requests: str):
+    assert requests in submit_shards._default_resources(Resources(memory_gb=memory_gb))
 
 
 def test_snakemake_guesses_no_account(tmp_path: Path):
-    sacct = shutil.which("sacct", path=submit_shards._without_sacct(tmp_path))
+    sacct = shutil.which("sacct", path=submit_shards._path_without_sacct(tmp_path))
     assert sacct is not None and subprocess.run([sacct, "-nu", "me"], check=False).returncode == 1
 
 
@@ -89,7 +90,7 @@ def test_a_shard_s_job_that_loses_its_nodes_for_ever_is_cancelled(tmp_path: Path
     knows(monkeypatch, replace(JOB, restarts=3))
     cluster = Cluster(max_requeues=2)
     with progress("ode_pairs", 1) as bar, pytest.raises(FilmstillError, match="job 7 lost its node more often than"):
-        shards._wait(bar, "ode_pairs", "ode_pairs-0-abcd", tmp_path, cluster, {}, None)
+        shards._wait_for_jobs(bar, "ode_pairs", "ode_pairs-0-abcd", tmp_path, cluster, {}, None)
     assert cancelled == ["7"]
 
 
@@ -101,14 +102,14 @@ def test_a_value_that_looks_like_a_flag_to_the_plugin_reaches_sbatch_as_it_is(va
 
 
 def test_jobs_of_shards_are_this_repository_s_wherever_its_work_lies(tmp_path: Path, monkeypatch):
-    """Their folder is the work folder, by its real path; a clone may have the same tag."""
+    """Their working directory is the resolved work folder. A clone may have the same tag."""
     root, scratch = tmp_path / "repository", tmp_path / "scratch"
     root.mkdir()
     (scratch / "ode_pairs/0123").mkdir(parents=True)
     (root / ".work").symlink_to(scratch)
-    name = f"{shards._name('ode_pairs', Path('.work/ode_pairs/0123'))}_1"
+    name = f"{shards._job_name_prefix('ode_pairs', Path('.work/ode_pairs/0123'))}_1"
     monkeypatch.setattr(slurm, "tag", lambda root: slurm.parse_name(name)[2])
     job = replace(JOB, name=name, folder=str(scratch / "ode_pairs/0123"))
     training = replace(job, id="8", folder=str(root))
     knows(monkeypatch, job, training, replace(job, id="9", folder=str(tmp_path / "clone")))
-    assert slurm.alive_of(root) == [job, training]
+    assert slurm.live_jobs(root) == [job, training]

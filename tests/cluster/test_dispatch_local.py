@@ -1,11 +1,13 @@
-"""What of dispatch needs no cluster: when it stays out of the way, how ends are told apart, what a wait shows."""
+"""Dispatch without a cluster: local runs, the outcomes of a job, what a wait shows."""
 
 import errno
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -14,19 +16,30 @@ from typing import Any
 import pytest
 
 from filmstill.cluster.config import Cluster
-from filmstill.cluster.dispatch import _failure, dispatched, losses
-from filmstill.cluster.follow import Board, state
-from filmstill.cluster.job import ended, verdict
-from filmstill.cluster.meeting import port
+from filmstill.cluster.dispatch import _failure, count_losses, dispatched
+from filmstill.cluster.follow import JobDisplay, describe
+from filmstill.cluster.job import classify, end_record
+from filmstill.cluster.rendezvous import port
 from filmstill.cluster.slurm import Job
 from filmstill.cluster.submit import Submission, next_run
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime.job_folder import JOB
+from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.progress import progress
 from filmstill.work.stage import Stage
 
 RUNS = Job("7", "", "RUNNING", "None", None, 2, "node[1-2]", "")
 WAITS = Job("7", "distill-0.abcd", "PENDING", "Resources", "2026-01-02T03:04:05", 0, "", "/repository")
+
+
+@pytest.fixture
+def log_on_stderr() -> Iterator[None]:
+    """filmstill's log goes to stderr during the test, as in a stage's process."""
+    logger = logging.getLogger("filmstill")
+    before = logger.handlers[:], logger.level, logger.propagate
+    log_to_stderr()
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.mark.parametrize("cluster", [None, "executor: local\n"])
@@ -48,49 +61,53 @@ def test_whoever_submits_and_waits_imports_no_torch_and_a_local_run_no_submitit(
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("CANCELLED", "distill: job 7 was cancelled; `dvc repro` begins anew: nothing is saved yet"),
-        ("TIMEOUT", "job 7 met its time limit before it could save: a step and a checkpoint take longer than signal_"),
-        ("OUT_OF_MEMORY", "job 7 took more memory than it asked for; memory_gb: is 8, set more in cluster.yaml"),
-        ("FAILED", "job 7 ended before python began: /bin/bash: nowhere: not found; its log: "),
+        ("CANCELLED", "distill: job 7 was cancelled; `dvc repro` starts from the beginning: nothing is saved yet"),
+        (
+            "TIMEOUT",
+            "job 7 reached its time limit before it could save: a step and a checkpoint take longer than signal_"
+            "seconds (120); set more in cluster.yaml",
+        ),
+        ("OUT_OF_MEMORY", "job 7 used more memory than it requested; memory_gb: is 8, set more in cluster.yaml"),
+        ("FAILED", "job 7 ended before Python started: /bin/bash: nowhere: not found; its log: "),
     ],
 )
 def test_what_would_end_the_same_again_is_not_tried_again(tmp_path, state, words):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
     submission.log("err").write_text("/bin/bash: nowhere: not found\n")
     with pytest.raises(FilmstillError, match=re.escape(words)):
-        losses("distill", submission, replace(RUNS, state=state), Cluster())
+        count_losses("distill", submission, replace(RUNS, state=state), Cluster())
 
 
-@pytest.mark.parametrize(("rank", "seen", "shows"), [(0, True, False), (0, False, True), (1, True, True)])
-def test_the_end_of_a_traceback_is_shown_once(tmp_path, capsys, rank: int, seen: bool, shows: bool):
+@pytest.mark.parametrize(("rank", "shown", "logs"), [(0, True, False), (0, False, True), (1, True, True)])
+def test_the_end_of_a_traceback_is_shown_once(tmp_path, filmstill_log, rank: int, shown: bool, logs: bool):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
     submission.log("err", rank).write_text("Traceback (most recent call last):\nValueError: no\n")
     end = {"outcome": "crashed", "message": "ValueError: no (stages/distill.py:1, in main)", "rank": rank}
-    line = str(_failure("distill", submission, end, seen))
+    line = str(_failure("distill", submission, end, shown))
     assert line.startswith("distill: job 7 crashed: ValueError: no (stages/distill.py:1") and f"_{rank}_log" in line
-    assert ("Traceback" in capsys.readouterr().err) == shows
+    assert ("Traceback" in filmstill_log.text) == logs
 
 
 def test_jobs_at_work_at_one_time_meet_on_ports_of_their_own_that_no_connection_borrows():
     ports = {port(str(job)) for job in range(50_000, 58_000)}
     assert len(ports) == 8000
-    assert min(ports) >= 1024 and max(ports) < 32768  # from which on Linux lends them, unless told otherwise
+    assert min(ports) >= 1024 and max(ports) < 32768  # the first port of Linux's default range for outgoing connections
 
 
 def test_what_the_next_run_does_is_told_by_what_is_saved(tmp_path):
-    assert next_run(tmp_path) == "begins anew: nothing is saved yet"
+    assert next_run(tmp_path) == "starts from the beginning: nothing is saved yet"
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/pairs-0000.safetensors").touch()
-    assert next_run(tmp_path) == "keeps the shards that are made, and makes the rest"
+    assert next_run(tmp_path) == "keeps the finished shards and makes the rest"
     (tmp_path / "checkpoints/step-0000010").mkdir(parents=True)
-    assert next_run(tmp_path) == "goes on from the last checkpoint"
+    assert next_run(tmp_path) == "resumes from the last checkpoint"
 
 
 def test_starts_that_left_in_order_are_no_losses(tmp_path):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
     for start in range(2):
-        (tmp_path / f"left-{start}").touch()
-    assert losses("distill", submission, replace(RUNS, state="NODE_FAIL", restarts=3), Cluster()) == 2
+        (tmp_path / f"clean-exit-{start}").touch()
+    assert count_losses("distill", submission, replace(RUNS, state="NODE_FAIL", restarts=3), Cluster()) == 2
 
 
 @pytest.mark.parametrize(
@@ -110,13 +127,13 @@ def test_ends_are_told_apart_in_one_line(error, outcome, words):
 
     with pytest.raises(type(error)) as caught:
         fails()
-    found, line = verdict(caught.value)
+    found, line = classify(caught.value)
     assert found == outcome and words in line and "\n" not in line
     assert (f"{Path(__file__).name}:" in line and "in fails" in line) == (outcome == "crashed")
 
 
 def test_the_first_cause_is_told_not_its_echoes(tmp_path):
-    assert ended(tmp_path) is None
+    assert end_record(tmp_path) is None
     ends = [
         ("result.json", "lost", 3),
         ("crash-1.json", "lost", 1),
@@ -126,10 +143,10 @@ def test_the_first_cause_is_told_not_its_echoes(tmp_path):
     for name, outcome, when in ends:
         (tmp_path / name).write_text(json.dumps({"outcome": outcome, "message": name}))
         os.utime(tmp_path / name, (when, when))
-    assert ended(tmp_path) == {"outcome": "crashed", "message": "crash-2.json"}
+    assert end_record(tmp_path) == {"outcome": "crashed", "message": "crash-2.json"}
     for name in ("crash-2.json", "crash-3.json"):
         (tmp_path / name).unlink()
-    assert ended(tmp_path) is None  # nobody fell by himself: one was killed
+    assert end_record(tmp_path) is None  # no rank failed by itself: one was killed
 
 
 @pytest.mark.parametrize(
@@ -142,7 +159,7 @@ def test_the_first_cause_is_told_not_its_echoes(tmp_path):
     ],
 )
 def test_the_line_of_state(job, words):
-    assert "".join(state(job)) == words
+    assert "".join(describe(job)) == words
 
 
 @pytest.mark.parametrize(("rank", "writes"), [("0", True), ("1", False)])
@@ -161,33 +178,33 @@ def test_in_a_job_the_first_process_reports_instead_of_drawing(tmp_path, monkeyp
         assert json.loads(report.read_text()) == expected | {"postfix": {"loss": "0.5"}}
 
 
-def test_a_wait_shows_new_whole_lines_the_state_when_it_changes_and_the_bar(tmp_path, capsys):
+def test_a_wait_shows_new_whole_lines_the_state_when_it_changes_and_the_bar(tmp_path, capsys, log_on_stderr):
     submission = Submission(WAITS.name, WAITS.id, str(tmp_path))
     submission.log("out").write_text("before this process attached\n")
-    with Board("distill", submission) as board:
+    with JobDisplay("distill", submission) as display:
         for begins in ("2026-01-02T03:04:05", "2026-01-02T03:05:05"):
-            board.say(*state(replace(WAITS, begins=begins)))
+            display.show_state(*describe(replace(WAITS, begins=begins)))
         with submission.log("out").open("a") as log:
             log.write("a line\nhalf a ")
-        board.look()
+        display.refresh()
         with submission.log("out").open("a") as log:
             log.write("line\n")
         submission.log("err").write_text("submitit INFO - Starting\nan error\n")
         report = {"label": "distill", "total": 5, "n": 3, "unit": "step", "unit_scale": False, "postfix": {}}
         (tmp_path / "progress.json").write_text(json.dumps(report))
-        board.look()
-    said = capsys.readouterr().err
-    lines = [line for line in said.splitlines() if line.strip()]
+        display.refresh()
+    stderr = capsys.readouterr().err
+    lines = [line for line in stderr.splitlines() if line.strip()]
     assert lines[:3] == [
         "distill: job 7 pending (Resources), starts about 2026-01-02T03:04:05",
         "a line",
         "half a line",
     ]
-    assert "an error" in lines and "submitit" not in said and "before" not in said and "3/5" in said
+    assert "an error" in lines and "submitit" not in stderr and "before" not in stderr and "3/5" in stderr
 
 
 class Terminal(StringIO):
-    """What a person sees: lines that are written over, not what was written."""
+    """A terminal: `lines` are what it shows after control characters have overwritten earlier text."""
 
     def isatty(self) -> bool:
         return True
@@ -212,13 +229,13 @@ def test_on_a_terminal_a_wait_that_ends_leaves_its_bar_and_nothing_else(tmp_path
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     submission = Submission(WAITS.name, WAITS.id, str(tmp_path))
     report = {"label": "distill", "total": 5, "n": 3, "unit": "step", "unit_scale": False, "postfix": {"loss": "0.5"}}
-    with Board("distill", submission) as board:
-        board.say(*state(RUNS))
+    with JobDisplay("distill", submission) as display:
+        display.show_state(*describe(RUNS))
         (tmp_path / "progress.json").write_text(json.dumps(report))
         submission.log("err").write_text("a line\n")
-        board.look()
-        line, own, bar = terminal.lines()
-        assert (line, own) == ("a line", "distill: job 7 running on node[1-2], requeued 2 times") and " 3/5 " in bar
+        display.refresh()
+        line, state, bar = terminal.lines()
+        assert (line, state) == ("a line", "distill: job 7 running on node[1-2], requeued 2 times") and " 3/5 " in bar
     print("what follows", file=sys.stderr)
     line, bar, after = terminal.lines()
     assert (line, after) == ("a line", "what follows") and " 3/5 " in bar
@@ -226,10 +243,10 @@ def test_on_a_terminal_a_wait_that_ends_leaves_its_bar_and_nothing_else(tmp_path
 
 def test_a_log_is_shown_line_by_line_however_its_bars_were_drawn(tmp_path, capsys):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
-    board, log = Board("distill", submission), submission.log("err")
+    display, log = JobDisplay("distill", submission), submission.log("err")
     with log.open("ab") as file:
         for written in (b"10%\r20%\rdone\nne", b"xt\r\nlast, without an end"):
             file.write(written)
             file.flush()
-            board.look()
+            display.refresh()
     assert capsys.readouterr().err == "done\nnext\n"

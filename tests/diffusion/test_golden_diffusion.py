@@ -1,4 +1,4 @@
-"""Goldens 03, 04a, 06, 07a: schedule, losses, the teacher's ODE and the average, as the public code computes them."""
+"""Goldens 03, 04a, 06, 07a: schedule, losses, the teacher's ODE and the EMA equal those of the released code."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from goldens import assert_close, facts, golden, looked_up, tiny
 
 SCHEDULE, LOSS, TRAJECTORY = 1e-6, 2e-4, 2e-5
 GRIDS, LOSSES, ODE, AVERAGES = (golden(n) for n in ("03_scheduler", "04a_denoising_losses", "06_ode_pairs", "07a_ema"))
-# What each released case keeps of its trajectory, besides the clean end.
+# Steps whose latents each released case keeps, besides the clean end.
 KEPT = {"self_forcing48": [0, 12, 24, 36], "causvid50": [0, 36, 44]}
 
 
@@ -28,14 +28,14 @@ def test_closed_form_nodes_are_the_released_grid(shift, steps):
 
 @pytest.mark.parametrize("shift", [5, 8])
 def test_student_steps_are_the_released_warped_steps(shift):
-    """The released list ends at 0, which is no step of the student's: after the last node comes the clean end."""
+    """The released list ends with 0, which is not a denoising step of the student."""
     assert_close(FlowSchedule(shift).nodes(4) * TIMESTEPS, GRIDS[f"warp.shift{shift}"][:4], SCHEDULE)
     assert GRIDS[f"warp.shift{shift}"][4] == 0
 
 
 @pytest.mark.parametrize("shift", [5, 8])
 def test_sigma_is_the_timestep_over_1000_where_the_released_table_snaps(shift):
-    """Defect 8: ours stands at t / 1000; the released look-up gives its neighbour, and at t = 0 not 0."""
+    """Defect 8: sigma is t / 1000 here; the released look-up gives the nearest table entry, at t = 0 not 0."""
     theirs = GRIDS[f"s{shift}.sigma"]
     ours = GRIDS[f"s{shift}.t"].double() / TIMESTEPS
     on_grid = torch.isin(GRIDS[f"s{shift}.t"], GRIDS[f"grid.shift{shift}.n1000.timesteps"])
@@ -48,11 +48,11 @@ def test_sigma_is_the_timestep_over_1000_where_the_released_table_snaps(shift):
 
 @pytest.mark.parametrize("shift", [5, 8])
 def test_noising_and_conversions_at_the_released_sigmas(shift):
-    """Queries off the grid differ by the look-up alone (defect 8), so the golden's own sigma is given here."""
+    """Off the grid only the look-up differs (defect 8), so the golden's sigma is passed here."""
     g = {name.removeprefix(f"s{shift}."): value for name, value in GRIDS.items() if name.startswith(f"s{shift}.")}
     assert_close(add_noise(g["x0"], g["noise"], g["sigma"]), g["add_noise"], SCHEDULE)
     assert_close(add_noise(g["x0"], g["noise"], looked_up(g["t_int"], shift)), g["add_noise_int"], SCHEDULE)
-    frames = (2, 6)  # the same twelve as two clips of six frames, a sigma for each frame
+    frames = (2, 6)  # the same 12 samples as two clips of six frames, with one sigma per frame
     per_frame = add_noise(
         g["x0"].unflatten(0, frames), g["noise"].unflatten(0, frames), g["sigma"].unflatten(0, frames)
     )
@@ -64,14 +64,14 @@ def test_noising_and_conversions_at_the_released_sigmas(shift):
 
 @pytest.mark.parametrize("shift", [5, 8])
 def test_clean_context_is_exactly_clean(shift):
-    """Defect 8: at t = 0 the released table mixes in half a per cent of noise, ours none."""
+    """Defect 8: at t = 0 the released table adds half a per cent of noise; here none is added."""
     x0, noise = GRIDS[f"s{shift}.x0"][-1:], GRIDS[f"s{shift}.noise"][-1:]
     assert torch.equal(add_noise(x0, noise, torch.zeros(1)), x0)
     assert (GRIDS[f"s{shift}.add_noise"][-1:] - x0).abs().max() > 1e-3
 
 
 def step_from(timesteps: Tensor, steps: int) -> Tensor:
-    """Our Euler step for the golden's samples, each from its own node (shift 8) to the node after it."""
+    """`euler_step` of the golden's samples, each from its own node (shift 8) to the next."""
     edges = torch.cat([FlowSchedule(8).nodes(steps), torch.zeros(1, dtype=torch.float64)])
     at = (edges - timesteps.double()[:, None] / TIMESTEPS).abs().argmin(dim=1)
     case = f"step.n{steps}"
@@ -95,9 +95,9 @@ def test_one_sample_at_its_last_step_leaves_the_others_alone(steps):
     ours, theirs = step_from(GRIDS[f"{case}.quirk_t"], steps), GRIDS[f"{case}.quirk"]
     alone = torch.stack([step_from(t.expand(3), steps)[i] for i, t in enumerate(GRIDS[f"{case}.quirk_t"])])
     assert torch.equal(ours, alone)
-    assert_close(ours[2], theirs[2], SCHEDULE)  # the one that is at its last step
+    assert_close(ours[2], theirs[2], SCHEDULE)  # the sample at its last step
     assert (ours[:2] - theirs[:2]).abs().max() > 0.1
-    # The released result is what a step to 0 gives every sample.
+    # The released result is a step to 0 for every sample.
     to_zero = euler_step(
         GRIDS[f"{case}.sample"], GRIDS[f"{case}.model_output"], GRIDS[f"{case}.quirk_t"] / TIMESTEPS, torch.zeros(3)
     )
@@ -129,7 +129,7 @@ def teacher(case: str) -> Velocity:
 
 
 def with_two_schedules(velocity: Velocity, case: str) -> Velocity:
-    """The released loop: the wrapper reads x0 off its 1000-grid, the loop goes back to velocity on the sampler's."""
+    """The released loop: the wrapper converts to x0 on its grid of 1000, the loop back on the sampler's grid."""
 
     def mixed(xt: Tensor, sigma: Tensor) -> Tensor:
         step = (ODE[f"{case}.sampler_sigmas"].double() - sigma[0]).abs().argmin()
@@ -149,21 +149,21 @@ def test_released_ode_pairs(case):
 
 
 def test_our_ode_pairs_follow_one_schedule():
-    """Defect 9's family: of 48 steps, two grids disagree by up to 0.7 per cent; ours integrates on one."""
+    """As in defect 9, the released loop uses two grids, which differ by up to 0.7 per cent for 48 steps."""
     schedule = FlowSchedule(8)
     velocity, noise = teacher("self_forcing48"), ODE["self_forcing48.noise"]
     ours = sample(velocity, noise, schedule, 48, KEPT["self_forcing48"])
     assert_close(ours, on_one_schedule(velocity, noise, 48, KEPT["self_forcing48"]), TRAJECTORY)
     apart = (ours - ODE["self_forcing48.stored"]).abs().amax() / ODE["self_forcing48.stored"].abs().amax()
     assert 10 * TRAJECTORY < apart < 0.05
-    # 50 divides 1000: there the two grids agree and the released trajectory is ours without an adapter.
+    # 50 divides 1000, so the two grids agree, and the released trajectory equals ours without an adapter.
     ours = sample(teacher("causvid50"), ODE["causvid50.noise"], schedule, 50, KEPT["causvid50"])
     assert_close(ours, ODE["causvid50.stored"], TRAJECTORY)
 
 
 @torch.no_grad()
 def on_one_schedule(velocity: Velocity, noise: Tensor, steps: int, keep: list[int]) -> Tensor:
-    """The same integral by way of x0 and the noise it implies, as DDIM writes it."""
+    """The same integration in the form of DDIM: predict x0 and noise, then mix them at the next sigma."""
     sigmas, xt, kept = [*FlowSchedule(8).nodes(steps).tolist(), 0.0], noise, []
     for step, sigma in enumerate(sigmas[:-1]):
         if step in keep:

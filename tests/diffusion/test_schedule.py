@@ -1,4 +1,4 @@
-"""The schedule's closed form, the addresses of randomness, and the order of samples."""
+"""The schedule's closed form, addressed randomness, and the order of samples."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_warp_rises_from_zero_to_one_and_leaves_the_ends(shift):
     assert sigma[-1] == 1
     assert (sigma.diff() > 0).all()
     middle = FlowSchedule(shift).warp(torch.tensor([0.5])).item()
-    assert middle == pytest.approx(shift / (shift + 1))  # a larger shift stands nearer the noise
+    assert middle == pytest.approx(shift / (shift + 1))  # a larger shift is closer to noise
 
 
 @pytest.mark.parametrize("sigma", [torch.tensor([0.3, 0.97]), torch.linspace(0.1, 1, 6).view(2, 3)])
@@ -64,7 +64,7 @@ def test_randomness_is_its_address():
         ]
 
     here = draw()
-    torch.randn(17)  # the global generator is nobody's business
+    torch.randn(17)  # the global generator has no effect
     for kind, again in enumerate(draw()):
         assert torch.equal(here[kind], again)
     for elsewhere in (draw(seed=1), draw(purpose="q"), draw(step=4)):
@@ -82,7 +82,7 @@ def test_the_batch_a_sample_falls_into_does_not_change_what_is_drawn():
 
 
 def test_addresses_that_read_alike_when_joined_are_told_apart():
-    """12 then 3 is not 1 then 23."""
+    """12 followed by 3 is not 1 followed by 23."""
     a = randomness.generator(0, "p", 12, 3).initial_seed()
     assert a != randomness.generator(0, "p", 1, 23).initial_seed()
     assert a != randomness.generator(1, "p", 2, 3).initial_seed()
@@ -99,7 +99,7 @@ def test_clip_noise_depends_on_prompt_seed_step_and_frame_alone():
     noise = clip_noise(["a cat", "a cat", "a dog"], [0, 1, 0], 2, (2, 1, 2, 2))
     assert len(noise.unique()) == noise.numel()
     assert torch.equal(clip_noise(["a dog"], [0], 2, (2, 1, 2, 2))[0], noise[2])
-    assert torch.equal(clip_noise(["a dog"], [0], 1, (2, 1, 2, 2))[0, 0], noise[2, 0])  # a teacher's is step 0's
+    assert torch.equal(clip_noise(["a dog"], [0], 1, (2, 1, 2, 2))[0, 0], noise[2, 0])  # a teacher uses step 0
 
 
 @pytest.mark.parametrize("count", [7, 12])

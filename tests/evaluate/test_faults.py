@@ -1,11 +1,11 @@
-"""Every dimension answers to a fault injected on purpose, and keeps still for those that are not its own."""
+"""Every dimension falls for the faults it must detect, and does not move for others."""
 
 import pytest
 import torch
 
 from filmstill.evaluate import faults
+from filmstill.evaluate.digits_scores import Bounds
 from filmstill.evaluate.dimensions import NAMES, Clips, scores
-from filmstill.evaluate.evaluate import Bounds
 from filmstill.params.world import World
 from filmstill.training.teacher import fit_codec
 from filmstill.worlds import digits
@@ -15,10 +15,10 @@ CODEC = fit_codec(WORLD, 0)
 DRAWN = digits.draw(WORLD, 3, "faults", 0, range(48))
 REAL = CODEC.decode(CODEC.encode(DRAWN.video))
 BOUNDS = Bounds.measure(CODEC, WORLD, 96, 0)
-FALLS, STAYS = -0.1, 0.05  # of the way from the world's floor to its ceiling
+FALLS, STAYS = -0.1, 0.05  # as shares of the way from the world's floor to its ceiling
 
 # fault -> dimensions that must fall, dimensions that must not move
-ANSWERS = {
+RESPONSES = {
     "blur": ({"imaging_quality", "object_class", "overall_consistency"}, {"colour", "motion", "dynamic_degree"}),
     "freeze": ({"dynamic_degree", "motion", "overall_consistency"}, {"object_class", "colour", "subject_consistency"}),
     "flicker": ({"temporal_flickering", "motion_smoothness"}, {"object_class", "colour", "motion", "imaging_quality"}),
@@ -33,8 +33,8 @@ ANSWERS = {
 }
 
 
-def normalised(video: torch.Tensor, asked=DRAWN.attributes) -> dict[str, float]:
-    raw = scores(Clips.of(video), asked, WORLD, BOUNDS.sharpness_of_real)
+def normalised(video: torch.Tensor, attributes=DRAWN.attributes) -> dict[str, float]:
+    raw = scores(Clips.of(video), attributes, WORLD, BOUNDS.sharpness_of_real)
     span = {name: BOUNDS.ceiling[name] - BOUNDS.floor[name] for name in NAMES}
     return {name: (float(raw[name].mean()) - BOUNDS.floor[name]) / span[name] for name in NAMES}
 
@@ -47,21 +47,20 @@ def test_the_ceiling_is_above_the_floor_and_real_clips_reach_it():
     assert all(value == pytest.approx(1, abs=0.06) for value in CLEAN.values())
 
 
-@pytest.mark.parametrize("fault", ANSWERS)
-def test_a_fault_is_answered_by_its_dimensions(fault: str):
+@pytest.mark.parametrize("fault", RESPONSES)
+def test_a_fault_lowers_its_dimensions(fault: str):
     after = normalised(getattr(faults, fault)(REAL))
-    falls, stays = ANSWERS[fault]
+    falls, stays = RESPONSES[fault]
     assert {name: after[name] - CLEAN[name] for name in falls if after[name] - CLEAN[name] > FALLS} == {}
     assert {name: after[name] - CLEAN[name] for name in stays if abs(after[name] - CLEAN[name]) > STAYS} == {}
 
 
-def test_swapped_prompts_fell_every_semantic_dimension_and_no_other():
+def test_swapped_prompts_lower_every_semantic_dimension_and_no_other():
     after = normalised(REAL, DRAWN.attributes[1:] + DRAWN.attributes[:1])
     for name in NAMES:
         semantic = name in ("object_class", "colour", "motion", "overall_consistency")
         assert (after[name] - CLEAN[name] < -0.5) if semantic else after[name] == CLEAN[name], name
 
 
-def test_every_dimension_answers_to_some_fault():
-    answered = set().union(*(falls for falls, _ in ANSWERS.values()))
-    assert answered == set(NAMES)
+def test_every_dimension_responds_to_some_fault():
+    assert set().union(*(falls for falls, _ in RESPONSES.values())) == set(NAMES)

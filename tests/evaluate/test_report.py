@@ -1,23 +1,26 @@
-"""What a run ends with: the closing table, the sheet and the page, from whole metrics and from scraps."""
+"""The results table and the page, from complete and from incomplete metrics."""
 
+import html
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 
 from filmstill.__main__ import main
 from filmstill.errors import FilmstillError
-from filmstill.evaluate.report import FIRST_LINE, QUALITY, SEMANTIC, spread, write_report
-from filmstill.evaluate.results_table import TITLES, closing_table, show_results
+from filmstill.evaluate.digits_bench import DIGITS_BENCH
+from filmstill.evaluate.dimensions import QUALITY, SEMANTIC
+from filmstill.evaluate.metrics import LONG_TITLES, TITLES
+from filmstill.evaluate.page import write_report
+from filmstill.evaluate.plots import spread
+from filmstill.evaluate.results_table import DIGITS_TABLE, show_results
 from filmstill.evaluate.sheet import comparison_sheet
-from filmstill.params.world import World
-from filmstill.worlds.digits import draw
 
 DIMENSIONS = (*SEMANTIC, *QUALITY)
 SCORES = {"real": 0.979, "teacher": 0.969, "undistilled": 0.011, "init": 0.851, "student": 0.957}
@@ -60,83 +63,180 @@ def metrics_like_a_run() -> dict[str, Any]:
     }
 
 
-def scraps() -> list[dict[str, Any]]:
-    """Metrics with ever less in them."""
+def bare() -> dict[str, Any]:
+    """Metrics with nothing but one score per arm."""
+    return {arm: {"all_attributes": score} for arm, score in SCORES.items()}
+
+
+def with_holes() -> dict[str, Any]:
+    """Metrics with single numbers missing: the teacher's seconds and total, and most of the student's."""
     whole = metrics_like_a_run()
-    bare = {arm: {"all_attributes": score} for arm, score in SCORES.items()}
-    holes: dict[str, Any] = {**whole, "teacher": {**whole["teacher"], "seconds_per_clip": None, "total": float("nan")}}
-    holes["student"] = {"drift": [0.9, None], "all_attributes": 0.9, "seconds_per_clip": 0.0}
-    return [bare, holes, {arm: whole[arm] for arm in ("real", "student")}, {}]
+    teacher = {**whole["teacher"], "seconds_per_clip": None, "total": float("nan")}
+    student = {"drift": [0.9, None], "all_attributes": 0.9, "seconds_per_clip": 0.0}
+    return {**whole, "teacher": teacher, "student": student}
 
 
-def comparison(prompts: int) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Drawn clips with an arm's worth of noise each."""
-    clips = draw(World(), 0, "test_report", 0, range(prompts))
-    dice = torch.Generator().manual_seed(0)
-    amounts = dict(zip(TITLES, (0.0, 0.02, 0.2, 0.05, 0.02), strict=True))
-    noise = {arm: torch.randn(clips.video.shape, generator=dice) * amount for arm, amount in amounts.items()}
-    return {arm: clips.video + noise[arm] for arm in TITLES}, clips.prompts
+def two_arms() -> dict[str, Any]:
+    """Metrics of two arms and nothing else."""
+    return {arm: metrics_like_a_run()[arm] for arm in ("real", "student")}
 
 
 def text_of(metrics: dict[str, Any], width: int = 120) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(closing_table(metrics))
+    console.print(DIGITS_TABLE.for_terminal(metrics))
     return console.export_text()
 
 
-def test_sheet_loops_at_its_pace_and_is_small(tmp_path: Path) -> None:
-    videos, prompts = comparison(6)
-    comparison_sheet(videos, prompts, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
-    assert (tmp_path / "sheet.gif").stat().st_size < 1.5e6
-    with Image.open(tmp_path / "sheet.gif") as gif:
-        durations = []
-        for frame in range(gif.n_frames):
-            gif.seek(frame)
-            durations.append(gif.info["duration"])
-        assert gif.info["loop"] == 0 and len(durations) == 12 and sum(durations) == 1500
-    with Image.open(tmp_path / "sheet.png") as strip:
-        assert strip.width > strip.height
-
-
-def test_sheet_takes_broken_clips_and_long_prompts(tmp_path: Path) -> None:
-    videos, prompts = comparison(2)
-    videos["student"] = torch.full_like(videos["student"], float("nan"))
-    videos["student"][0] = 7.0
-    wordy = [prompts[0] * 20, "x" * 500]
-    comparison_sheet(videos, wordy, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
-    comparison_sheet(videos, wordy, 8, tmp_path / "again.gif", tmp_path / "again.png")
-    assert (tmp_path / "sheet.gif").read_bytes() == (tmp_path / "again.gif").read_bytes()
-    assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "again.png").read_bytes()
-
-
 def test_report_is_one_page_that_opens_offline(tmp_path: Path) -> None:
-    videos, prompts = comparison(2)
-    comparison_sheet(videos, prompts, 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
-    write_report(metrics_like_a_run(), tmp_path)
+    clips = {"student": torch.zeros(1, 2, 3, 32, 32)}
+    comparison_sheet(clips, ["a prompt"], 8, tmp_path / "sheet.gif", tmp_path / "sheet.png")
+    write_report(DIGITS_BENCH, metrics_like_a_run(), tmp_path)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"scores.png", "drift.png", "speed.png"}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 4 and all(source.startswith("data:image/") for source in sources)
     assert "http:" not in page and "https:" not in page and "url(" not in page
     body = re.sub(r"<[^>]+>", "", page.split("<body>")[1]).strip()
-    assert body.splitlines()[0] == FIRST_LINE
+    assert body.splitlines()[0] == DIGITS_BENCH.page_warning
     for number in ("0.957", "27.4", "0.1234", "0.9876", "0.25", "42 ms", "-0.012", "0.310"):
         assert number in body, number
 
 
-@pytest.mark.parametrize("metrics", scraps(), ids=["bare", "holes", "two-arms", "nothing"])
-def test_missing_numbers_are_dashes(metrics: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    write_report(metrics, tmp_path)
-    assert "–" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+ARM_TITLES = list(TITLES.values())
+ROWS = [name.replace("_", " ") for name in ("all_attributes", "total", *DIMENSIONS)]  # of the table of dimensions
+NOT_COMPARED = "Student minus teacher, all right, paired by prompt: – (95 % interval – to –)."
+
+
+@dataclass
+class Shown:
+    """What must be shown of incomplete metrics: `cells` of the results table by arm, lines, and where dashes are.
+
+    dimensions: dashes of the table of dimensions by row and arm. diversity: arms. bounds: whether floors and ceilings
+    are dashes.
+    """
+
+    metrics: dict[str, Any]
+    cells: dict[str, str]
+    headline: str
+    drift_line: str
+    note: str
+    dimensions: set[tuple[str, str]]
+    diversity: set[str]
+    bounds: bool
+
+
+SHOWN = {
+    "bare": Shown(
+        bare(),
+        {
+            "real": "0.979 – – – – – – –",
+            "teacher": "0.969 – – – – – – –",
+            "undistilled": "0.011 – – – – – – –",
+            "init": "0.851 – – – – – – –",
+            "student": "0.957 – – – – – – –",
+        },
+        "student: – of the teacher's score, – times faster, first block – ms",
+        "drift: all right per window of 12 frames of a long stream: –",
+        f"– clips per arm. {NOT_COMPARED}",
+        {(row, arm) for row in ROWS if row != "all attributes" for arm in ARM_TITLES},
+        set(ARM_TITLES),
+        bounds=True,
+    ),
+    "holes": Shown(
+        with_holes(),
+        {
+            "real": "0.979 0.979 0.979 0.979 0.979 – – –",
+            "teacher": "0.969 0.969 0.969 0.969 – 96.00 – 0.498",
+            "undistilled": "0.011 0.011 0.011 0.011 0.011 5.00 0.019 0.042",
+            "init": "0.851 0.851 0.851 0.851 0.851 5.00 0.019 0.042",
+            "student": "0.900 – – – – – 0.000 –",
+        },
+        "student: 0.988 of the teacher's score, 27.4 times faster, first block – ms",
+        "drift: all right per window of 12 frames of a long stream: 0.90  –",
+        "96 clips per arm. Student minus teacher, all right, paired by prompt: -0.012 (95 % interval -0.034 to 0.010).",
+        {("total", "teacher")} | {(row, "student") for row in ROWS if row != "all attributes"},
+        {"student"},
+        bounds=False,
+    ),
+    "two arms": Shown(
+        two_arms(),
+        {
+            "real": "0.979 0.979 0.979 0.979 0.979 – – –",
+            "teacher": "– – – – – – – –",
+            "undistilled": "– – – – – – – –",
+            "init": "– – – – – – – –",
+            "student": "0.957 0.957 0.957 0.957 0.957 5.00 0.019 0.042",
+        },
+        "student: – of the teacher's score, – times faster, first block 42 ms",
+        "drift: all right per window of 12 frames of a long stream: 0.94  0.25  0.31  0.25  0.22 "
+        "(in the last: digit 0.91, colour 0.99, motion 0.27)",
+        f"– clips per arm. {NOT_COMPARED}",
+        {(row, arm) for row in ROWS for arm in ("teacher", "undistilled", "ODE init")},
+        {"teacher", "undistilled", "ODE init"},
+        bounds=True,
+    ),
+    "nothing": Shown(
+        {},
+        dict.fromkeys(TITLES, "– – – – – – – –"),
+        "student: – of the teacher's score, – times faster, first block – ms",
+        "drift: all right per window of 12 frames of a long stream: –",
+        f"– clips per arm. {NOT_COMPARED}",
+        {(row, arm) for row in ROWS for arm in ARM_TITLES},
+        set(ARM_TITLES),
+        bounds=True,
+    ),
+}
+by_metrics = pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
+
+
+@by_metrics
+def test_missing_numbers_are_dashes_in_the_terminal(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "metrics.json").write_text(json.dumps(shown.metrics))
     show_results(tmp_path)
-    shown = capsys.readouterr().out
-    assert "–" in shown and "nan" not in shown.lower()
+    lines = capsys.readouterr().out.splitlines()
+    for arm, title in LONG_TITLES.items():
+        line = next(line.strip() for line in lines if line.strip().startswith(f"{title} "))
+        assert line.removeprefix(title).split() == shown.cells[arm].split()
+    assert lines[lines.index(shown.headline) + 1] == shown.drift_line
+    dashes = "".join([*shown.cells.values(), shown.headline, shown.drift_line]).count("–")
+    assert sum(line.count("–") for line in lines) == dashes and "nan" not in "".join(lines).lower()
+
+
+@by_metrics
+def test_missing_numbers_are_dashes_on_the_page(shown: Shown, tmp_path: Path) -> None:
+    write_report(DIGITS_BENCH, shown.metrics, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    results, dimensions, diversity, bounds = (rows_of(table) for table in re.findall(r"<table>.*?</table>", page))
+    assert [row[1:] for row in results[1:]] == [shown.cells[arm].split() for arm in TITLES]
+    assert {(row[0], arm) for row in dimensions[1:] for arm, cell in zip(dimensions[0][1:], row[1:], strict=True)
+            if cell.startswith("–")} == shown.dimensions  # fmt: skip
+    assert {arm for arm, cell in zip(diversity[0][1:], diversity[1][1:], strict=True) if cell == "–"} == shown.diversity
+    assert [row[1:] for row in bounds[1:]] == [["–", "–"] if shown.bounds else ["0.1234", "0.9876"]] * len(DIMENSIONS)
+    assert [row[0] for row in dimensions[1:]] == ROWS and [row[0] for row in bounds[1:]] == ROWS[2:]
+    for line in (shown.headline, shown.drift_line, shown.note):
+        assert f">{line}</p>" in html.unescape(page)
+    sheet = "<p>–</p>"  # there is no sheet.gif
+    assert f"every arm.</p>{sheet}" in page and page.count("data:image/png") == 3
+    lines = "".join([*shown.cells.values(), shown.headline, shown.drift_line, shown.note, sheet]).count("–")
+    cells = len(shown.dimensions) + len(shown.diversity) + 2 * len(DIMENSIONS) * shown.bounds
+    assert page.count("–") == lines + cells
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """Text of an HTML table's cells, heading first; small print is left out."""
+    table = re.sub(r"<small>.*?</small>", "", table)
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr.*?>(.*?)</tr>", table)
+    ]
 
 
 def test_table_shows_the_numbers() -> None:
     shown = text_of(metrics_like_a_run())
-    assert "96 clips an arm" in shown
+    assert "96 clips per arm" in shown
     student = next(line for line in shown.splitlines() if "student" in line)
     for number in ("0.957", "0.019", "0.042", " 5.00 "):
         assert number in student, number
@@ -146,7 +246,7 @@ def test_table_shows_the_numbers() -> None:
     assert "evaluations" in narrow and "0.042" in narrow and "…" not in narrow, "all columns fit 80 characters"
 
 
-def test_results_say_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_results_name_the_files_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(metrics_like_a_run()))
     show_results(tmp_path)
     shown = capsys.readouterr().out
@@ -161,9 +261,9 @@ def test_results_say_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_no_metrics_is_one_line(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(FilmstillError, match=r"metrics\.json: .*dvc repro") as told:
+    with pytest.raises(FilmstillError, match=r"metrics\.json: .*dvc repro") as raised:
         show_results(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_results_command_without_results(

@@ -1,4 +1,4 @@
-"""Checkpoints go from any layout to any other bit for bit."""
+"""Checkpoints are converted from any layout to any other bit for bit."""
 
 import json
 from itertools import product
@@ -59,7 +59,7 @@ def test_wrappers_come_off_wherever_they_are(wrapper):
 
 @pytest.mark.parametrize(("first", "second"), list(product(SUFFIXES, SUFFIXES)))
 def test_every_pair_of_layouts_round_trips_bit_for_bit(student, tmp_path, first, second):
-    """The file that comes back is the very file that `save_model` wrote: names, dtypes, order, digest, all."""
+    """Converting back gives exactly the bytes that `save_model` wrote: names, dtypes, order and digest."""
     one, two, back = where(tmp_path / "1", first), where(tmp_path / "2", second), tmp_path / "back.safetensors"
     assert convert(student, one, first).format == "filmstill"
     read = convert(one, two, second, heads=4, shard_bytes=SHARD)
@@ -120,7 +120,7 @@ def test_a_tensor_larger_than_a_shard_stands_alone(student, tmp_path):
 
 
 def test_folders_as_they_are_released(student, tmp_path):
-    """Wan's own holds other networks' files, too; a diffusers pipeline has the transformer inside."""
+    """Wan's own folder contains other networks' files, too; a diffusers pipeline contains the transformer."""
     convert(student, tmp_path / "wan", "wan")
     for other in ("Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"):
         torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "wan" / other)
@@ -135,7 +135,7 @@ def test_folders_as_they_are_released(student, tmp_path):
 
 
 def test_the_part_of_a_self_forcing_file_is_chosen(tmp_path):
-    """EMA first; FSDP's names; parameters are tensors; whatever is beside the parts is no weight."""
+    """EMA is preferred; names with FSDP's wrappers and nn.Parameter values are read; other entries are ignored."""
     path = tmp_path / "model.pt"
     plain = {f"model.{name}": nn.Parameter(tensor) for name, tensor in weights(seed=1).items()}
     fsdp = {

@@ -1,4 +1,4 @@
-"""Released models as the teacher stage takes them: both layouts, experts, and what is refused in one line."""
+"""Released models as the teacher stage imports them: both layouts, experts, and refusals in one line."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.release import KNOWN, find_networks
+from filmstill.formats.release import PUBLISHED_SHA256, find_networks
 from filmstill.formats.required_files import check_required_files
 from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
@@ -32,7 +32,7 @@ from tiny_vae import write_vae
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/released with the miniature in every layout; read it, do not change it."""
+    """data/released with the miniature in every layout; shared by all tests, so not to be changed."""
     folder = tmp_path_factory.mktemp("released")
     for layout in ("wan", "diffusers", "experts"):
         write_mini(folder / layout, layout)
@@ -41,7 +41,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: Path):
-    """Go to a repository whose params.yaml is wan-mini with these overrides; gives the released folder's copy."""
+    """A function that enters a repository whose params.yaml is wan-mini with overrides; returns the release's copy."""
 
     def go(*overrides: str, layout: str = "wan") -> Path:
         folder = tmp_path / "data/released" / layout
@@ -57,12 +57,12 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: Path):
 
 
 def import_teacher(out: Path) -> None:
-    """What the stage does with a release, from params.yaml."""
+    """Import a release as the teacher stage does, from params.yaml."""
     runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, section(Compute, "compute"))
 
 
 def refused(folder: Path) -> str:
-    """The one line; nothing was written that a later stage could take for a teacher."""
+    """The message of a refused import, which is one line and wrote no teacher.safetensors."""
     with pytest.raises(FilmstillError) as caught:
         import_teacher(Path("out"))
     assert not Path("out/teacher.safetensors").exists()
@@ -82,12 +82,12 @@ def test_both_layouts_give_the_same_teacher(at):
         assert (Path(layout) / "sheets/imported.png").is_file()
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
     codecs = [Path(layout, "codec.safetensors").read_bytes() for layout in ("wan", "diffusers")]
-    assert len(codecs[0]) > len(codecs[1])  # TAEHV's weights lie in Wan's folder alone
+    assert len(codecs[0]) > len(codecs[1])  # only Wan's folder contains TAEHV's weights
 
 
 @torch.no_grad()
 def test_two_experts_share_the_noise(at, released: Path):
-    """Wan2.2: from the boundary on the expert for high noise answers, below it the other, sample by sample."""
+    """Wan2.2: per sample, the high-noise expert answers from the boundary timestep on, the other one below it."""
     at("teacher.real_score=data/released/experts", layout="wan")
     shutil.copytree(released / "experts", "data/released/experts")
     import_teacher(Path("out"))
@@ -132,31 +132,31 @@ def test_no_folder_at_all(at):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Wan2.1_VAE.pth", "not a whole file of torch.save"),
         (WAN_FILE, "not a whole file of torch.save"),
         ("diffusion_pytorch_model.safetensors", "not a whole safetensors file"),
     ],
 )
-def test_a_truncated_file(at, name: str, said: str):
+def test_a_truncated_file(at, name: str, message: str):
     path = at() / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     line = refused(path)
-    assert name in line and said in line
+    assert name in line and message in line
 
 
 def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.MonkeyPatch):
     path = at() / "Wan2.1_VAE.pth"
     size = path.stat().st_size
-    monkeypatch.setitem(KNOWN, (path.name, size), sha256_of(path))
+    monkeypatch.setitem(PUBLISHED_SHA256, (path.name, size), sha256_of(path))
     import_teacher(Path("whole"))
     with path.open("r+b") as file:
         file.seek(size // 2)
         byte = file.read(1)
         file.seek(size // 2)
         file.write(bytes([byte[0] ^ 1]))
-    assert "Wan2.1_VAE.pth: damaged: SHA-256" in refused(path)
+    assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path)
 
 
 class Evil:
@@ -221,21 +221,21 @@ def test_a_download_that_broke_off_is_found_before_a_run(at):
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("base: b\n", "params/b.yaml: base 'a': its own base"),
         ("base: ${x}\n", "params/a.yaml: base: Interpolation key 'x' not found"),
         ("base: nobody\n", "params/a.yaml: base 'nobody': unknown, there are: embedded, b"),
     ],
 )
-def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, said: str):
+def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, message: str):
     monkeypatch.chdir(tmp_path)
     Path("params").mkdir()
     Path("params/a.yaml").write_text(overlay)
     Path("params/b.yaml").write_text("base: a\n")
     with pytest.raises(FilmstillError) as caught:
         compose("a", [])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_experts_are_no_teacher_to_start_from(at):
@@ -245,30 +245,33 @@ def test_experts_are_no_teacher_to_start_from(at):
     assert "give the experts as teacher.real_score" in refused(Path())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no GPU")
-def test_a_gpu_that_is_not_there():
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(FilmstillError, match=r"compute\.device: is 'cuda', but torch sees no CUDA device here"):
         prepare("cuda", 2)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("world.height=30", "world.height: is 30, allowed: a positive multiple of 16 pixels"),
         ("world.name=films", "world.name: is 'films', allowed: one of digits, open"),
         ("teacher.released=data/released/none", "teacher.released: is 'data/released/none', allowed: the folder"),
         ("prompts.world=digits", "prompts.world: is 'digits', allowed: null where world.name is open"),
-        ("distill.gate.min_all_attributes=0.5", "distill.gate.min_all_attributes: is 0.5, allowed: null: nobody"),
+        (
+            "distill.gate.min_all_attributes=0.5",
+            "distill.gate.min_all_attributes: is 0.5, allowed: null: no judge scores clips",
+        ),
         ("text.placement=disk", "text.placement: is 'disk', allowed: one of cpu, gpu, offload"),
         ("compute.precision=float16", "compute.precision: is 'float16', allowed: one of float32, bfloat16"),
         ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or a positive integer"),
     ],
 )
-def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPatch, override: str, said: str):
+def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPatch, override: str, message: str):
     monkeypatch.chdir(ROOT)
     with pytest.raises(FilmstillError) as caught:
         compose("wan-mini", [override])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["teacher.released=data", "teacher.real_score=data", "world.width=48"])
@@ -279,7 +282,7 @@ def test_the_embedded_world_imports_nothing(monkeypatch: pytest.MonkeyPatch, ove
 
 
 def test_the_whole_profile_says_what_its_values_are():
-    """params/wan-1.3b.yaml as composed, against the figures of the papers and released files."""
+    """params/wan-1.3b.yaml, composed, has the values of the papers and of the released files."""
     wan = compose("wan-1.3b", [])
     assert wan.world.latent_shape(wan.model.in_channels) == (21, 16, 60, 104)
     assert wan.schedule.shift == 5 and wan.student.denoising_steps == 4 and wan.student.block_frames == 3

@@ -1,6 +1,6 @@
-"""What speed costs and gains, as ratios of one run: `make bench` prints the table of docs/benchmarks.md.
+"""CPU benchmarks: `make bench` prints a table of times before and after an optimisation, and their ratios.
 
-Networks have random weights of the embedded profile's sizes: their speed is that of the trained ones.
+The networks have random weights and the embedded profile's sizes; trained weights do not change their speed.
 """
 
 import statistics
@@ -38,7 +38,7 @@ SHAPE = WORLD.latent_shape(SIZES.in_channels)
 
 
 def seconds(*actions: Callable[[], object], rounds: int = 7) -> list[float]:
-    """Median seconds of each action, taken in turns so that a slow moment of the machine is shared."""
+    """Median seconds of each action; rounds alternate between actions, so that other load affects all alike."""
     for action in actions:
         action()
     times: list[list[float]] = [[] for _ in actions]
@@ -51,19 +51,21 @@ def seconds(*actions: Callable[[], object], rounds: int = 7) -> list[float]:
 
 
 def rotated_by_parts(x: Tensor, table: Tensor) -> Tensor:
-    """`rotate` written with real numbers."""
+    """`rotate` with real instead of complex numbers."""
     real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = table.real, table.imag
     return torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], -1).flatten(-2)
 
 
 def rotary() -> list[float]:
+    """Seconds of rotary embedding with real and with complex numbers, forward and backward."""
     x = torch.randn(24, 192, 4, 32, requires_grad=True)
     table = rope_table(32, 0, 12, 4, 4, x.device)
     return seconds(lambda: rotated_by_parts(x, table).sum().backward(), lambda: rotate(x, table).sum().backward())
 
 
 def mp4() -> list[float]:
+    """Seconds of writing an mp4 by imageio's plugin and by `save_video`."""
     video = torch.rand(12, 3, 32, 32)
     frames = np.random.default_rng(0).integers(0, 255, (12, 128, 128, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +78,7 @@ def mp4() -> list[float]:
 
 @torch.inference_mode()
 def clips() -> tuple[list[float], list[float]]:
-    """Seconds of a block's context pass (whole, and to the last keys), and of a clip (teacher, student)."""
+    """Seconds of a block's context pass (all layers, up to the last keys), and of a clip (teacher, student)."""
     model = new_model(config_of(SIZES), 0)
     texts = torch.randn(BATCH, SIZES.text_len, SIZES.text_dim)
     text, noise = model.read_text(texts), torch.randn(BATCH, 4, *SHAPE)

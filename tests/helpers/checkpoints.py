@@ -1,4 +1,4 @@
-"""Random networks in files, for the tests of `convert`."""
+"""Networks with random weights, for the tests of `convert`."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from filmstill.models.dit import DiTConfig, VideoDiT
 from goldens import TINY
 
 NAMES = list(VideoDiT(TINY).state_dict())
-SHARD = 60_000  # bytes: several files for a tiny network
+SHARD = 60_000  # bytes per shard: a tiny network becomes several files
 
 
 def weights(config: DiTConfig = TINY, seed: int = 0, mixed: bool = False) -> dict[str, Tensor]:
-    """Every parameter random, near what keeps activations moderate; `mixed`: every third is bfloat16."""
+    """Random parameters of a scale that keeps activations moderate; `mixed`: every third is bfloat16."""
     random = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in VideoDiT(config).state_dict().items()}
@@ -26,14 +26,17 @@ def weights(config: DiTConfig = TINY, seed: int = 0, mixed: bool = False) -> dic
 
 
 def where(folder: Path, to: str) -> Path:
+    """A path in `folder` with a name that layout `to` allows."""
     return folder / f"{to}{(*SUFFIXES[to], '')[0]}"
 
 
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        t.dtype == theirs[name].dtype and torch.equal(t, theirs[name]) for name, t in ours.items()
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    """Whether names, dtypes and values are equal."""
+    return found.keys() == expected.keys() and all(
+        t.dtype == expected[name].dtype and torch.equal(t, expected[name]) for name, t in found.items()
     )
 
 
 def left(folder: Path) -> list[str]:
+    """Names in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())

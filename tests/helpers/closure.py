@@ -1,4 +1,4 @@
-"""The files that a stage's scripts reach by import: what dvc.yaml must list as its deps.
+"""The files that a stage's scripts import, directly or not: dvc.yaml must list them as the stage's deps.
 
 `python tests/helpers/closure.py` (make deps) rewrites the lists in dvc.yaml; tests/work/test_closure.py checks them.
 """
@@ -13,7 +13,7 @@ from filmstill.params.distill import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
-# Modules that decide where a stage runs or report what it costs, never what it makes: an edit makes no stage run again.
+# Modules that decide where a stage runs or report its cost. They cannot change a result, so an edit reruns no stage.
 NO_DEPENDENCY = (
     "filmstill.cluster",
     "filmstill.plan",
@@ -23,11 +23,11 @@ NO_DEPENDENCY = (
     "filmstill.runtime.gpus",
     "filmstill.runtime.stopwatch",
 )
-FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards run through Snakemake
-# The distill stage loads the objective that params.yaml names, and depends on no other.
+FANNED_OUT = ("ode_pairs", "samples")  # stages whose shards Snakemake runs
+# The distill stage imports only the objective that params.yaml names, and depends on no other.
 OBJECTIVE_FILES = [SOURCE / "filmstill/objectives" / f"{name}.py" for name in OBJECTIVES]
 CHOSEN_OBJECTIVE = "src/filmstill/objectives/${distill.objective}.py"
-# What a stage reads besides code: artifacts of earlier stages and raw files.
+# By stage, the files that it reads: artifacts of earlier stages and raw files.
 CODEC, TEXT, TEACHER = "data/teacher/codec.safetensors", "data/teacher/text", "data/teacher/teacher.safetensors"
 SCORE = "data/teacher/real_score"
 DATA = {
@@ -50,7 +50,7 @@ DATA = {
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Dotted names that a file may import, at the top or in a function, with the submodules of `from a import b`."""
+    """Dotted names that a file imports, at the top or in a function; `from a import b` gives both a and a.b."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def files_of(module: str) -> set[Path]:
-    """The file of a dotted filmstill name and of every package above it."""
+    """The file of a module of filmstill and the __init__.py of every package above it."""
     parts = module.split(".")
     candidates = [SOURCE.joinpath(*parts[: n + 1]) for n in range(len(parts))]
     found = {c / "__init__.py" for c in candidates if (c / "__init__.py").is_file()}
@@ -70,27 +70,27 @@ def files_of(module: str) -> set[Path]:
 
 
 def is_dependency(module: str) -> bool:
-    """Whether an edit of a dotted name can change what a stage makes."""
+    """Whether an edit of a module can change the result of a stage."""
     return module.split(".")[0] == "filmstill" and not any(
         f"{module}.".startswith(f"{excluded}.") for excluded in NO_DEPENDENCY
     )
 
 
 def closure(scripts: list[Path]) -> set[Path]:
-    """Every repository file reached from `scripts` by import, themselves included."""
-    reached, waiting = set(), list(scripts)
-    while waiting:
-        path = waiting.pop()
+    """Every file of the repository that `scripts` import, directly or not, including the scripts."""
+    reached, queue = set(), list(scripts)
+    while queue:
+        path = queue.pop()
         if path in reached:
             continue
         reached.add(path)
         for module in filter(is_dependency, imported_modules(path)):
-            waiting += files_of(module)
+            queue += files_of(module)
     return reached
 
 
 def expected_deps(stage: str) -> list[str]:
-    """What dvc.yaml must list for `stage`, sorted: its data, its code and its part of the workflow."""
+    """The sorted deps that dvc.yaml must list for `stage`: its data, its code and its files of the workflow."""
     scripts = [ROOT / "stages" / f"{stage}.py"]
     workflow: list[Path] = []
     extra: list[str] = []
@@ -106,6 +106,7 @@ def expected_deps(stage: str) -> list[str]:
 
 
 def rewrite() -> None:
+    """Replace the deps of every stage in dvc.yaml."""
     yaml = YAML()
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)

@@ -1,4 +1,4 @@
-"""Runs counted instead of timed: operations, and bytes of tensors alive, with or without numbers in them."""
+"""Counts instead of timings: floating-point operations and bytes of live tensors, real or fake."""
 
 import weakref
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ by_precision = pytest.mark.parametrize("precision", SIZES)
 
 @contextmanager
 def without_numbers() -> Iterator[None]:
-    """No numbers; tables that are made once must not be left behind, and a norm keeps its input alone, as on a GPU."""
+    """Run the block with fake tensors, empty caches of tables, and a norm that saves only its input, as on a GPU."""
     torch.set_num_threads(2)
     for cached in (rope_table, frame_mask):
         cached.cache_clear()
@@ -41,7 +41,7 @@ def without_numbers() -> Iterator[None]:
 
 
 class OneKernel(torch.autograd.Function):
-    """The memory of the GPU's norm: the CPU's is made of several operators, which keep more."""
+    """Norm that saves the tensors which the GPU's saves; the CPU's consists of several operators and saves more."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class OneKernel(torch.autograd.Function):
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of tensors made while it is on: `now` and at the `peak`."""
+    """Counts the bytes of live tensors created while it is active: `now` and at the `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,13 +79,13 @@ class Live(TorchDispatchMode):
 
 
 def counted(run: Any) -> int:
-    """Operations of a call; attention by plain products, of which the counter misses none on any device."""
+    """Operations of a call, with attention computed by plain matrix products, which the counter sees on any device."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     return counter.get_total_flops()
 
 
 def given(config: DiTConfig, batch: int, frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(latents, timesteps, text of 7 tokens) of a pass."""
+    """(latents, timesteps, token vectors of 7 tokens) for one forward pass, all zero."""
     latents = torch.zeros(batch, frames, config.in_channels, height, width)
     return latents, torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, 7, config.text_dim)

@@ -1,4 +1,4 @@
-"""Numbers of the public Self-Forcing code, and the adapters between its layouts and ours."""
+"""Golden tensors of the released Self-Forcing code, and adapters between its layouts and ours."""
 
 import json
 from functools import cache
@@ -17,16 +17,18 @@ FRAME_TOKENS = 6
 
 @cache
 def golden(name: str) -> dict[str, Tensor]:
+    """Tensors of a golden by name."""
     return load_file(FOLDER / f"{name}.safetensors")
 
 
 @cache
 def facts(name: str) -> dict:
+    """Settings of a golden."""
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
 def tiny(name: str) -> VideoDiT:
-    """The tiny network with the released code's weights under their released names."""
+    """The tiny network with weights stored from the released code, under their released names."""
     model = VideoDiT(TINY)
     model.load_state_dict(load_file(FOLDER / "models" / f"tiny_{name}.safetensors"), strict=True)
     return model
@@ -38,14 +40,14 @@ def swap(x: Tensor) -> Tensor:
 
 
 def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    """Largest difference, relative to the golden's largest magnitude."""
+    """Assert that the largest difference is at most `tolerance` times the largest magnitude of `theirs`."""
     assert ours.shape == theirs.shape
     worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()
     assert worst <= tolerance, f"relative error {worst:.2e} > {tolerance:.0e}"
 
 
 def pad_text(rows: list[Tensor], length: int) -> Tensor:
-    """Prompts of different length to [B, length, D], zeros after each."""
+    """Token vectors of prompts of different lengths, padded with zeros to [B, length, D]."""
     out = torch.zeros(len(rows), length, rows[0].shape[-1])
     for row, text in zip(out, rows, strict=True):
         row[: len(text)] = text
@@ -53,7 +55,7 @@ def pad_text(rows: list[Tensor], length: int) -> Tensor:
 
 
 def looked_up(t: Tensor, shift: int) -> Tensor:
-    """The sigma that the released code takes for t: the nearest point of its 1000-grid (defect 8)."""
+    """Sigma that the released code uses for t: the nearest entry of its table of 1000 (defect 8)."""
     grids = golden("03_scheduler")
     grid = f"grid.shift{shift}.n1000"
     return grids[f"{grid}.sigmas"][(grids[f"{grid}.timesteps"] - t.float()[:, None]).abs().argmin(dim=1)]

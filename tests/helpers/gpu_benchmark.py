@@ -1,8 +1,8 @@
-"""Wan's sizes on a GPU: `make bench-gpu` prints a table of docs/benchmarks.md.
+"""GPU benchmarks at Wan's sizes: `make bench-gpu` prints a table for docs/benchmarks.md.
 
-Random weights: their speed is that of the trained ones. Each row stands beside its floor: the operations that plan
-counts for it, at the rate that this GPU multiplies large bfloat16 matrices. `--tiny` runs the same rows in miniature on
-a CPU, to show that they run.
+Weights are random; trained weights do not change the speed. Every row is compared with its floor: the operations that
+the planner counts, at this GPU's rate for products of large bfloat16 matrices. `--tiny` runs the same rows in miniature
+on a CPU, as a test of this script.
 """
 
 import statistics
@@ -41,7 +41,10 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Bench:
-    """What is run, and where: `small` and `large` networks on latents (F, C, H, W) with `text_len` text tokens."""
+    """Sizes and device of a benchmark: networks `small` and `large`, latents (F, C, H, W), `text_len` text tokens.
+
+    Also stands for the text encoder, by `text_len`, `prepare` and `encode`.
+    """
 
     device: str
     precision: torch.dtype
@@ -49,13 +52,14 @@ class Bench:
     large: DiTConfig
     latent_shape: tuple[int, int, int, int]
     text_len: int
-    matrix: int  # side of the matrices that the rate is measured with
+    matrix: int  # rows and columns of the matrices that the rate is measured with
 
     @property
     def clip(self) -> Clip:
         return Clip.of(self.latent_shape, self.text_len)
 
     def network(self, config: DiTConfig, trained: bool = False) -> VideoDiT:
+        """A network on the device: frozen, or in training with activation checkpointing."""
         with torch.device(self.device):
             model = VideoDiT(config)
         model.precision, model.activation_checkpointing = self.precision, trained
@@ -64,19 +68,20 @@ class Bench:
         return model
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Stands for the text encoder: `prepare` has been called, so it costs nothing here."""
+        """Random encodings [B, text_len, text_dim]; a real encoder's are cached by `prepare` and cost as little."""
         return torch.randn(len(prompts), self.text_len, self.small.text_dim)
 
     def prepare(self, prompts: list[str]) -> None:
-        """Nothing to do."""
+        """Does nothing: `encode` needs no preparation."""
 
     def clock(self) -> float:
+        """Seconds, after all work on the device is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def seconds(self, action: Callable[[], object]) -> float:
-        """Median of ROUNDS, after one that is not counted."""
+        """Median seconds of ROUNDS runs, after a warm-up."""
         taken = []
         for _ in range(ROUNDS + 1):
             start = self.clock()
@@ -91,14 +96,14 @@ TINY = Bench("cpu", torch.float32, *TINY_SIZES, (6, 16, 4, 6), 8, 256)
 
 
 def matrix_rate(bench: Bench) -> float:
-    """Operations a second of a product of two large square matrices."""
+    """Floating-point operations per second of a product of two large square matrices."""
     a, b = (torch.randn(bench.matrix, bench.matrix, device=bench.device, dtype=bench.precision) for _ in range(2))
     return 2 * bench.matrix**3 / bench.seconds(lambda: a @ b)
 
 
 @torch.inference_mode()
 def forward(bench: Bench, config: DiTConfig, compiled: bool = False) -> tuple[float, float]:
-    """(seconds, operations) of one bidirectional pass, its text read."""
+    """(seconds, operations) of one bidirectional pass, without reading the text."""
     model = bench.network(config)
     if compiled:
         for block in model.layers:
@@ -110,7 +115,7 @@ def forward(bench: Bench, config: DiTConfig, compiled: bool = False) -> tuple[fl
 
 @torch.inference_mode()
 def stream(bench: Bench) -> tuple[list[float], float]:
-    """(seconds until each block of a clip is there, operations of the whole rollout)."""
+    """(seconds from the start to each finished block of a clip, operations of the whole rollout)."""
     model, plan = bench.network(bench.small), rollout_config(SCHEDULE, STEPS, ATTENTION, 0.0)
     noise = torch.randn(1, plan.noises, *bench.latent_shape, device=bench.device)
     times: list[float] = []
@@ -123,7 +128,10 @@ def stream(bench: Bench) -> tuple[list[float], float]:
 
 
 def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
-    """By name: (seconds, operations, peak bytes) of one update of micro-batch 1, checkpointing; means of four."""
+    """(seconds, operations, peak bytes) of a critic's and a generator's update, by name; means of four updates.
+
+    Micro-batches have one sample; activations are checkpointed.
+    """
     generator, critic = (bench.network(bench.small, trained=True) for _ in range(2))
     objective = Objective(bench.network(bench.small), critic, SCHEDULE, 4.0, bench.encode([""]).to(bench.device))
     params = Distill(steps=100, batch=1, critic_updates=1, lr=2e-6, critic_lr=4e-7)
@@ -154,7 +162,7 @@ def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
 
 
 def measure(bench: Bench) -> tuple[float, list[tuple[str, float, float, str]]]:
-    """(matrix rate, rows of (what, seconds, operations, remark))."""
+    """(matrix rate, rows of (name, seconds, operations, remark))."""
     rate = matrix_rate(bench)
     size = "×".join(map(str, bench.latent_shape))
     rows: list[tuple[str, float, float, str]] = []
@@ -164,12 +172,12 @@ def measure(bench: Bench) -> tuple[float, list[tuple[str, float, float, str]]]:
         ("large forward", bench.large, False),
     ):
         if compiled and bench.device == "cpu":
-            continue  # needs a C++ compiler there, and says nothing of a GPU
+            continue  # needs a C++ compiler on a CPU
         rows.append((f"{name}, latents {size}", *forward(bench, config, compiled), ""))
     times, operations = stream(bench)
     frames = 1 + 4 * (bench.latent_shape[0] - 1)
     apart = ", ".join(f"{b - a:.3f}" for a, b in zip([0.0, *times], times, strict=False))
-    remark = f"{frames / times[-1]:.1f} frames a second without VAE; seconds by block: {apart}"
+    remark = f"{frames / times[-1]:.1f} frames per second without VAE; seconds by block: {apart}"
     rows.append((f"stream of {len(times)} blocks, {STEPS} steps", times[-1], operations, remark))
     for name, (seconds, counted, peak) in updates(bench).items():
         rows.append((f"{name} update, micro-batch 1, checkpointing", seconds, counted, f"peak {peak / 2**30:.1f} GiB"))

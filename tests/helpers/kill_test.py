@@ -1,7 +1,7 @@
-"""kill -9 the process group of `dvc repro` at random moments of every stage: the artifacts must not change by a bit.
+"""Kill test: kill -9 the process group of `dvc repro` at random moments of every stage; no artifact may change.
 
-`make kill-test` runs it on the smoke profile: once undisturbed, once with KILLS kills a stage;
-`PYTHONPATH=src:tests/helpers python tests/helpers/kill_test.py wan-mini` on the miniature Wan.
+`make kill-test` runs the smoke profile twice: undisturbed, and with KILLS kills per stage. For the miniature Wan:
+`PYTHONPATH=src:tests/helpers python tests/helpers/kill_test.py wan-mini`.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from filmstill.work.folder import WORK
 from repository import ROOT, clone, dvc, environment
 
 STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
-KILLS = 3  # a stage
-TRIES = 5  # starts a kill before a stage counts as too short to hit
-# What a clock wrote differs from run to run, and with it all that is drawn from it.
+KILLS = 3  # per stage
+TRIES = 5  # starts per kill; a stage that ends before all of them is too short to hit
+# Timings differ from run to run, and so does everything computed from them.
 TIMED = ("samples/timing.parquet", "evaluate/metrics.json", "evaluate/report.html", "evaluate/plots/")
 
 
 def artifacts(folder: Path) -> dict[str, str]:
-    """SHA-256 of every published file that a clock has no part in."""
+    """SHA-256 of every published file that contains no timings."""
     files = (path for path in (folder / "data").rglob("*") if path.is_file())
     named = {str(path.relative_to(folder / "data")): path for path in files}
     return {
@@ -43,49 +43,49 @@ def artifacts(folder: Path) -> dict[str, str]:
 
 
 def kill_everywhere(folder: Path, seconds: dict[str, float], kills: int, dice: random.Random) -> int:
-    """Run `folder`'s pipeline to the end, with `kills` kills in every stage; returns how many landed.
+    """Run `folder`'s pipeline to its end with `kills` kills in every stage; returns the number of kills that hit.
 
-    `seconds` is about what each stage takes. A stage that ends before its kill starts again from nothing.
+    seconds: approximate duration of each stage. A stage that ends before its kill starts again from the beginning.
     """
-    landed = 0
+    hits = 0
     for number, stage in enumerate(STAGES):
-        left, before = kills, recorded(folder) or {}
+        remaining, before = kills, recorded(folder) or {}
         for _ in range(kills * TRIES):
             if kill_once(folder, stage, dice.uniform(0, seconds[stage])):
-                left -= 1
-                mend_rwlock(folder)
-                mend_lock(folder, before, STAGES[:number])
+                remaining -= 1
+                repair_rwlock(folder)
+                repair_lock(folder, before, STAGES[:number])
             else:
                 shutil.rmtree(folder / WORK / stage, ignore_errors=True)
-            if not left:
+            if not remaining:
                 break
-        landed += kills - left
-        dvc(folder, "repro", "--force", "--single-item", stage)  # by its work, never from DVC's cache
+        hits += kills - remaining
+        dvc(folder, "repro", "--force", "--single-item", stage)  # run from the work folder, not from DVC's cache
     dvc(folder, "repro")
-    return landed
+    return hits
 
 
 def kill_once(folder: Path, stage: str, delay: float) -> bool:
-    """Start `stage` by `dvc repro`, wait `delay` seconds, then kill -9 the group; False if it was over."""
+    """Start `stage` by `dvc repro`, wait `delay` seconds, then kill -9 its process group; False if it had ended."""
     command = (sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as null:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), stdout=nowhere, stderr=nowhere, start_new_session=True
+            command, cwd=folder, env=environment(folder), stdout=null, stderr=null, start_new_session=True
         )
     while process.poll() is None and not is_running(process, stage):
         time.sleep(0.02)
     with suppress(subprocess.TimeoutExpired):
         process.wait(delay)
-    over = process.poll() is not None
-    if not over:
+    ended = process.poll() is not None
+    if not ended:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    print(f"{stage}: {'over before' if over else 'killed after'} {delay:.2f} s", flush=True)
-    return not over
+    print(f"{stage}: {'ended before' if ended else 'killed after'} {delay:.2f} s", flush=True)
+    return not ended
 
 
 def recorded(folder: Path) -> dict[str, object] | None:
-    """The stages in dvc.lock; None where DVC would refuse the file."""
+    """The stages in dvc.lock; None if DVC could not read the file."""
     lock = folder / "dvc.lock"
     try:
         return yaml.safe_load(lock.read_bytes())["stages"] if lock.exists() else {}
@@ -93,19 +93,19 @@ def recorded(folder: Path) -> dict[str, object] | None:
         return None
 
 
-def mend_lock(folder: Path, before: dict[str, object], stages: tuple[str, ...]) -> None:
-    """What README says to do when the kill tore dvc.lock, which DVC writes in place, not by rename."""
-    left = recorded(folder)
-    if left is not None and all(left.get(stage) == before[stage] for stage in stages):
+def repair_lock(folder: Path, before: dict[str, object], stages: tuple[str, ...]) -> None:
+    """Follow README's instructions if the kill tore dvc.lock, which DVC writes in place, not by rename."""
+    found = recorded(folder)
+    if found is not None and all(found.get(stage) == before[stage] for stage in stages):
         return
-    print("dvc.lock: torn by the kill; removed, and every stage before found made", flush=True)
+    print("dvc.lock: torn by the kill; removed, finished stages are recorded again", flush=True)
     (folder / "dvc.lock").unlink()
     for stage in stages:
         dvc(folder, "repro", "--single-item", stage)
 
 
-def mend_rwlock(folder: Path) -> None:
-    """The same for .dvc/tmp/rwlock."""
+def repair_rwlock(folder: Path) -> None:
+    """Remove .dvc/tmp/rwlock if the kill tore it."""
     lock = folder / ".dvc/tmp/rwlock"
     try:
         json.loads(lock.read_text())
@@ -117,6 +117,7 @@ def mend_rwlock(folder: Path) -> None:
 
 
 def is_running(process: subprocess.Popen, stage: str) -> bool:
+    """Whether DVC has started the stage's script."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
         return any(f"stages/{stage}.py" in word for child in children for word in child.cmdline())
@@ -125,7 +126,7 @@ def is_running(process: subprocess.Popen, stage: str) -> bool:
 
 
 def timed_repro(folder: Path) -> dict[str, float]:
-    """Run the whole pipeline stage by stage; seconds of each."""
+    """Run the pipeline stage by stage; returns the seconds of each."""
     seconds = {}
     for stage in STAGES:
         start = time.perf_counter()
@@ -135,7 +136,7 @@ def timed_repro(folder: Path) -> dict[str, float]:
 
 
 def prepared(folder: Path, profile: str) -> Path:
-    """A clone at `folder` with what the profile needs of its user."""
+    """Make a clone at `folder` with the files that the profile needs from its user."""
     clone(folder, profile)
     if profile == MINI:
         from mini_wan import write_mini
@@ -148,11 +149,11 @@ def main(profile: str = "smoke") -> None:
     with tempfile.TemporaryDirectory() as place:
         calm, killed = (prepared(Path(place) / name, profile) for name in ("calm", "killed"))
         seconds = timed_repro(calm)
-        landed = kill_everywhere(killed, seconds, KILLS, random.Random(0))
+        hits = kill_everywhere(killed, seconds, KILLS, random.Random(0))
         expected, found = artifacts(calm), artifacts(killed)
     differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    print(f"{landed} kills; {len(expected)} files, {len(differing)} differ {differing[:10]}")
-    sys.exit(bool(differing) or landed < len(STAGES) * KILLS)
+    print(f"{hits} kills; {len(expected)} files, {len(differing)} differ {differing[:10]}")
+    sys.exit(bool(differing) or hits < len(STAGES) * KILLS)
 
 
 if __name__ == "__main__":

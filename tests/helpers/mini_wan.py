@@ -1,7 +1,7 @@
-"""Write a miniature Wan with random weights in the released files' formats and names: `make mini`.
+"""Write a miniature Wan with random weights in the released files' formats and names (`make mini`).
 
-mini_wan.py FOLDER [wan|diffusers|experts]: Wan-AI's layout (the default), a diffusers pipeline, or two
-experts as Wan2.2's A14B has them, all of the sizes in params/wan-mini.yaml.
+Usage: mini_wan.py FOLDER [wan|diffusers|experts]. The layout is Wan-AI's (the default), a diffusers pipeline, or two
+experts as in Wan2.2's A14B. All sizes are those of params/wan-mini.yaml.
 """
 
 import sys
@@ -42,7 +42,7 @@ WORDS = [
 
 
 def write_network(folder: Path, layout: Literal["wan", "diffusers"], seed: int, config: DiTConfig = CONFIG) -> None:
-    """A transformer's folder as released: config.json and diffusion_pytorch_model.safetensors."""
+    """Write a transformer's folder as released: config.json and diffusion_pytorch_model.safetensors."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VideoDiT(config)
@@ -54,7 +54,7 @@ def write_network(folder: Path, layout: Literal["wan", "diffusers"], seed: int, 
 
 
 def write_mini(folder: Path, layout: Literal["wan", "diffusers", "experts"] = "wan") -> None:
-    """Everything that the teacher stage reads."""
+    """Write everything that the teacher stage reads from a release."""
     if layout == "experts":
         write_network(folder / HIGH, "wan", seed=1)
         write_network(folder / LOW, "wan", seed=2)

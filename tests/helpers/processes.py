@@ -1,4 +1,4 @@
-"""Run a function on several processes of one job, as a cluster would start them."""
+"""Run a function on several ranks of one job, on this machine."""
 
 import os
 import socket
@@ -10,24 +10,26 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from filmstill.runtime import distributed
+from filmstill.runtime.logs import log_to_stderr
 
 
 def run_on(processes: int, function: Callable[..., None], *given: object, sharding: str = "full", per_node: int = 0):
-    """Call `function(*given)` on every process over gloo; raises with the traceback of a process that failed.
+    """Call `function(*given)` on every rank over gloo; raises with the traceback of a rank that failed.
 
-    per_node: processes that count as one node's, for hybrid sharding.
+    processes: world size. per_node: ranks that count as one node for hybrid sharding.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    places["LOCAL_WORLD_SIZE"] = str(per_node or processes)
-    multiprocessing.spawn(_process, (places, sharding, function, given), processes)
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    variables["LOCAL_WORLD_SIZE"] = str(per_node or processes)
+    multiprocessing.spawn(_process, (variables, sharding, function, given), processes)
 
 
-def _process(rank: int, places: dict[str, str], sharding: str, function: Callable[..., None], given: tuple) -> None:
-    os.environ.update(places, RANK=str(rank))
+def _process(rank: int, variables: dict[str, str], sharding: str, function: Callable[..., None], given: tuple) -> None:
+    os.environ.update(variables, RANK=str(rank))
     torch.set_num_threads(1)
+    log_to_stderr()  # as a stage does
     try:
         distributed.start("cpu", sharding, offload=False)
         function(*given)
@@ -39,5 +41,5 @@ def _process(rank: int, places: dict[str, str], sharding: str, function: Callabl
 
 
 def results(folder: Path, name: str) -> Path:
-    """Where a process writes what it found."""
+    """Path for the results of this rank."""
     return folder / f"{name}-{distributed.rank()}"

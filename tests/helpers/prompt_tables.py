@@ -1,4 +1,4 @@
-"""Raw prompt tables for the tests of the prompts stage, and what becomes of them."""
+"""Write raw prompt tables and run the prompts stage on them, for its tests."""
 
 import csv
 import os
@@ -32,7 +32,7 @@ def showable(count: int) -> list[str]:
 
 
 def write_csv(path: Path, prompts: list[str], scores: dict[int, dict[str, str]] | None = None) -> str:
-    """A VidProM-shaped table; row i is named `row-i`; `scores` changes single cells of single rows."""
+    """Write a table with VidProM's columns. Row i has the id `row-i`; `scores` changes cells, by row and column."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(HEADER)
@@ -43,18 +43,19 @@ def write_csv(path: Path, prompts: list[str], scores: dict[int, dict[str, str]] 
 
 
 def params(raw: str, **changes: object) -> Prompts:
+    """Parameters of the prompts stage without unsafe words, with a large eval share."""
     return Prompts(raw=raw, **{"unsafe_words": os.devnull, "eval_share": 0.3, **changes})  # type: ignore[arg-type]
 
 
 def run(raw: str, out: Path, **changes: object) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """(kept, rejected, counts)."""
+    """Filter a table; returns (kept, rejected, counts)."""
     counts = filter_prompts(params(raw, **changes), out)
     kept = pd.concat([pd.read_parquet(out / "train.parquet"), pd.read_parquet(out / "eval.parquet")])
     return kept, pd.read_parquet(out / "rejected.parquet"), counts
 
 
 def refusal(raw: str, out: Path, **changes: object) -> str:
-    """The one line with which a table is refused; nothing may have been written."""
+    """The message with which a table is refused, which must be one line; nothing may have been written."""
     with pytest.raises(FilmstillError) as caught:
         filter_prompts(params(raw, **changes), out)
     assert "\n" not in str(caught.value)

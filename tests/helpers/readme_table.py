@@ -1,24 +1,26 @@
 """README's table of results, from data/evaluate/metrics.json; `make readme` rewrites it."""
 
-import json
 import re
 from pathlib import Path
 
-from filmstill.evaluate.results_table import COLUMNS, closing_rows, drift_line, headline
+from filmstill.evaluate.metrics import read_metrics
+from filmstill.evaluate.results_table import table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def block() -> str:
-    metrics = json.loads((ROOT / "data/evaluate/metrics.json").read_text())
-    heading = ["", *COLUMNS]
-    rows = [heading, ["---"] + ["---:"] * len(COLUMNS), *closing_rows(metrics)]
+    """Table, headline and drift as Markdown."""
+    metrics = read_metrics(ROOT / "data/evaluate/metrics.json")
+    results = table_of(metrics)
+    rows = [["", *results.columns], ["---"] + ["---:"] * len(results.columns), *results.rows(metrics)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"\n{table}\n\n{headline(metrics)}\n{drift_line(metrics)}\n\n"
+    return f"\n{table}\n\n{results.headline(metrics)}\n{results.drift_line(metrics)}\n\n"
 
 
 def filled(readme: str) -> str:
+    """README with the table in its block."""
     return BLOCK.sub(lambda match: match.group(1) + block() + match.group(2), readme)
 
 

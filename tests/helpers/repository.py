@@ -1,4 +1,4 @@
-"""A temporary copy of this repository in which the pipeline runs, apart from the one under test."""
+"""Temporary copies of this repository, in which a test runs the pipeline."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def clone(folder: Path, profile: str = "smoke") -> Path:
-    """A fresh repository at `folder` with the working tree's files, one commit, and `profile` as its parameters."""
+    """A new repository at `folder` with the working tree's files, the parameters of `profile`, and one commit."""
     listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout.split("\0")
     for name in filter(None, listed):
         if (ROOT / name).is_file():
@@ -24,22 +24,24 @@ def clone(folder: Path, profile: str = "smoke") -> Path:
 
 
 def commit(folder: Path, message: str) -> None:
+    """Commit every change in the repository."""
     run("git", "add", "--all", cwd=folder)
     run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", message, cwd=folder)
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The clone's own sources before the ones under test, and this interpreter's tools."""
+    """Environment in which commands import the sources of `folder` and find this interpreter's tools on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PYTHONPATH": str(folder / "src"), "PATH": path}
 
 
 def run(*words: str, cwd: Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command there; with `check` a failure shows what it printed."""
+    """Run a command in `cwd`. check: assert that it succeeds, showing its output where it does not."""
     done = subprocess.run(words, cwd=cwd, env=environment(cwd), capture_output=True, text=True, **options)
     assert not check or done.returncode == 0, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
 def dvc(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a dvc command in `folder`."""
     return run(sys.executable, "-m", "dvc", *words, cwd=folder, check=check)

@@ -1,4 +1,4 @@
-"""Rollouts and distillation runs of small networks, as the tests need them."""
+"""Rollout configurations for tests."""
 
 from filmstill.diffusion.rollout import RolloutConfig
 from filmstill.diffusion.schedule import FlowSchedule
@@ -6,5 +6,5 @@ from filmstill.models.attention import BlockCausal
 
 
 def rollout_config(schedule: FlowSchedule, steps: int, attention: BlockCausal, context_sigma: float) -> RolloutConfig:
-    """`RolloutConfig.of` for any attention, such as one that no parameter describes."""
+    """Like `RolloutConfig.of`, but for any attention, including ones that params.yaml cannot describe."""
     return RolloutConfig(tuple(schedule.nodes(steps).tolist()), attention, context_sigma)

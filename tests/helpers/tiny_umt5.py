@@ -1,4 +1,4 @@
-"""A UMT5 encoder of a few thousand random weights and a tokenizer to match, in files under the released names."""
+"""A UMT5 encoder with a few thousand random weights and a matching tokenizer, under the released file names."""
 
 import string
 from pathlib import Path
@@ -19,19 +19,19 @@ SIZES = {
     "d_kv": 8,
     "d_ff": 48,
     "num_layers": 2,
-    "num_heads": 3,  # 3 heads of 8 are not d_model, as UMT5's sizes need not agree
+    "num_heads": 3,  # 3 heads of 8 differ from d_model, which UMT5 allows
     "relative_attention_num_buckets": 32,
 }
 
 
 def write_tokenizer(path: Path, words: list[str]) -> None:
-    """tokenizer.json as umt5's is built: Unigram, </s> appended, ids 0, 1, 2 for <pad>, </s>, <unk>.
+    """Write a tokenizer.json built like umt5's: Unigram, </s> appended, ids 0, 1, 2 for <pad>, </s>, <unk>.
 
-    The words are one token each, other text is spelt in printable ASCII; at most 256 tokens in all.
+    Each word is one token; other text is split into printable ASCII characters. At most 256 tokens in all.
     """
     specials = ["<pad>", "</s>", "<unk>"]
-    spelt = ["▁", *string.ascii_letters, *string.digits, *string.punctuation]
-    pieces = [(token, 0.0) for token in specials] + [(token, -10.0) for token in spelt]
+    characters = ["▁", *string.ascii_letters, *string.digits, *string.punctuation]
+    pieces = [(token, 0.0) for token in specials] + [(token, -10.0) for token in characters]
     pieces += [(f"▁{word}", -5.0) for word in dict.fromkeys(words)]
     assert len(pieces) <= SIZES["vocab_size"], f"{len(pieces)} tokens"
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
@@ -44,7 +44,7 @@ def write_tokenizer(path: Path, words: list[str]) -> None:
 
 
 def write_encoder(path: Path, layout: Literal["wan", "diffusers"], seed: int) -> None:
-    """The same weights either way: "wan", a .pth in bfloat16; "diffusers", a folder with config.json, in float32."""
+    """Write the same weights as "wan", a .pth in bfloat16, or "diffusers", a folder with config.json in float32."""
     names, weights = wan_names(SIZES["num_layers"]), random_weights(seed)
     if layout == "wan":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def write_encoder(path: Path, layout: Literal["wan", "diffusers"], seed: int) ->
 
 
 def random_weights(seed: int) -> dict[str, Tensor]:
-    """Hugging Face's names to float32 tensors whose values are bfloat16's, at scales that keep attention uneven."""
+    """Float32 tensors by Hugging Face's names, with values exact in bfloat16 and scales for uneven attention."""
     random = torch.Generator().manual_seed(seed)
     dim, inner, ff = SIZES["d_model"], SIZES["num_heads"] * SIZES["d_kv"], SIZES["d_ff"]
     shapes = {"shared": (SIZES["vocab_size"], dim), "layer_norm": (dim,), "SelfAttention.o": (dim, inner)}

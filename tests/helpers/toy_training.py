@@ -1,4 +1,4 @@
-"""A training of a toy that takes a moment, and what is left of it, for the tests of the loop around it."""
+"""A training of a toy network that takes a moment, and checks of its files, for the tests of the training loop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +19,11 @@ Hook = Callable[[int, dict[str, float]], None]
 
 
 class Crash(Exception):
-    """Stands for kill -9: the loop gets no chance to save."""
+    """Stands for kill -9: the loop cannot save."""
 
 
 class Toy(nn.Module):
-    """A network with parameters for both optimizers, from the same start each time."""
+    """A network with parameters for both optimizers and always the same initial weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,10 @@ def run(
     every: int = EVERY,
     draw_sheet: Callable[[Path], None] = lambda path: None,
 ) -> tuple[list[float], TrainState]:
-    """Train from wherever `folder` stands, as a new process would. `hook` may change a step's scalars or crash."""
+    """Train in `folder`, resuming as a new process would; return the losses and the final state.
+
+    hook: called after every step with its index and scalars, which it may change; it may raise.
+    """
     state = toy_state()
     model, optimizers = state.models["toy"], list(state.optimizers.values())
 
@@ -72,16 +75,18 @@ def run(
 
 
 def last(folder: Path) -> Path:
-    """The newest checkpoint's only part: one process wrote it."""
-    (part,) = max((folder / "checkpoints").glob("step-*")).glob("*.safetensors")
-    return part
+    """The newest checkpoint's file; a single process writes one shard."""
+    (shard,) = max((folder / "checkpoints").glob("step-*")).glob("*.safetensors")
+    return shard
 
 
 def curve(folder: Path, name: str) -> list[str]:
+    """Rows of a curve, without the header."""
     return (folder / "curves/plots/metrics" / f"{name}.tsv").read_text().splitlines()[1:]
 
 
 def assert_same_end(folder: Path, losses: list[float], state: TrainState, whole: tuple) -> None:
+    """Losses, last checkpoint, state and curves equal those of the uninterrupted run `whole` bit for bit."""
     assert losses == whole[1]
     assert last(folder).parent.name == last(whole[0]).parent.name
     saved, expected = load_file(last(folder)), load_file(last(whole[0]))
@@ -94,6 +99,7 @@ def assert_same_end(folder: Path, losses: list[float], state: TrainState, whole:
 
 
 def crash_at(*steps: int) -> Hook:
+    """A hook that crashes at each of these steps once, in order."""
     waiting = list(steps)
 
     def hook(index: int, scalars: dict[str, float]) -> None:
@@ -105,7 +111,7 @@ def crash_at(*steps: int) -> Hook:
 
 
 def flip(path: Path, position: float) -> None:
-    """Flip one bit at a relative position of a file."""
+    """Flip one bit of a file at `position`, a fraction of its length."""
     data = bytearray(path.read_bytes())
     data[int(position * len(data))] ^= 1
     path.write_bytes(data)

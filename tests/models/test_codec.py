@@ -1,4 +1,4 @@
-"""The embedded codec is an orthogonal projection on 16 channels, in one piece or block by block."""
+"""The embedded codec is an orthogonal projection on 16 channels, for whole clips and in blocks."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def fitted() -> DctCodec:
 
 
 def test_latents_survive_decoding_so_the_basis_is_orthonormal():
-    """encode(decode(z)) = z says the rows' products are the identity; small latents keep clear of the clamp."""
+    """encode(decode(z)) = z if the rows are orthonormal; small latents avoid the clamp."""
     z = 0.05 * torch.randn(2, 3, CHANNELS, 4, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(PLAIN.encode(PLAIN.decode(z)), z, atol=1e-6)
     energy = (2 * PLAIN.decode(z) - 1).square().sum()
@@ -29,12 +29,12 @@ def test_latents_survive_decoding_so_the_basis_is_orthonormal():
 
 
 def test_decode_of_encode_is_the_orthogonal_projection():
-    """Idempotent, and what it drops is orthogonal to what it keeps."""
+    """decode(encode(.)) is idempotent, and the residual is orthogonal to the result."""
     x = 0.5 + 0.05 * (clips() - 0.5)
     kept = PLAIN.decode(PLAIN.encode(x))
     assert torch.allclose(PLAIN.decode(PLAIN.encode(kept)), kept, atol=1e-6)
     dropped = x - kept
-    assert dropped.norm() > 0.1 * (x - 0.5).norm()  # 16 of 48 numbers a block: noise loses most of itself
+    assert dropped.norm() > 0.1 * (x - 0.5).norm()  # 16 of 48 numbers per block are kept: noise loses most
     assert (dropped * (kept - 0.5)).sum().abs() < 1e-4 * dropped.norm() * (kept - 0.5).norm()
 
 
@@ -47,7 +47,7 @@ def test_a_fitted_codec_centres_each_channel_and_scales_all_by_one_deviation():
 
 
 def test_a_fitted_codec_gives_the_same_pictures_as_the_plain_one():
-    """The normalisation is undone by decoding, so it only moves latents."""
+    """Decoding inverts the normalisation, which therefore changes latents only."""
     codec = fitted()
     assert torch.allclose(codec.decode(codec.encode(clips(1))), PLAIN.decode(PLAIN.encode(clips(1))), atol=1e-5)
 

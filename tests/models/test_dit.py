@@ -1,4 +1,4 @@
-"""VideoDiT beside diffusers' WanTransformer3DModel, and its attention plans beside one another."""
+"""VideoDiT compared with diffusers' WanTransformer3DModel, and its kinds of attention with each other."""
 
 import pytest
 import torch
@@ -19,18 +19,18 @@ SIZES = {
     "wide, odd tokens": (DiTConfig(96, 160, 6, 3, 64, 40, 16), (5, 6, 10)),
 }
 WAN_1_3B = DiTConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, freq_dim=256, text_dim=4096, in_channels=16)
-PLANS = {
+ATTENTIONS = {
     "blocks": BlockCausal(2),
     "ragged": BlockCausal(3),
     "first alone": BlockCausal(2, independent_first=True),
     "window": BlockCausal(2, window_frames=4),
     "window and sink": BlockCausal(2, window_frames=4, sink_frames=1),
 }
-by_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+by_attention = pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS.keys())
 
 
 def randomised(config: DiTConfig) -> VideoDiT:
-    """A network whose every parameter is random; matrices are cuts of one table: 1.4 billion draws take long."""
+    """A network with random parameters; matrices are slices of one table, since 1.4 billion draws take long."""
     with torch.device("meta"):
         model = VideoDiT(config)
     dice = torch.Generator().manual_seed(0)
@@ -50,7 +50,7 @@ def randomised(config: DiTConfig) -> VideoDiT:
 
 
 def theirs(model: VideoDiT) -> torch.nn.Module:
-    """diffusers' network with the very same weights, under its own names."""
+    """diffusers' network with the same weights under diffusers' names."""
     from diffusers import WanTransformer3DModel
 
     c = model.config
@@ -66,8 +66,7 @@ def theirs(model: VideoDiT) -> torch.nn.Module:
             num_layers=c.num_layers,
         )
     other.load_state_dict({to_diffusers(n): p for n, p in model.state_dict().items()}, strict=True, assign=True)
-    rope = type(other.rope)(c.dim // c.num_heads, (1, 2, 2), 1024)  # its tables are buffers, not weights
-    other.rope = rope
+    other.rope = type(other.rope)(c.dim // c.num_heads, (1, 2, 2), 1024)  # its tables are not in the state dict
     return other
 
 
@@ -107,34 +106,34 @@ def test_prompts_of_different_length_do_not_touch_one_another():
         assert_close(together[i : i + 1], alone, SAME)
 
 
-@by_plan
+@by_attention
 @pytest.mark.parametrize("context_t", [0.0, 125.0])
 @torch.no_grad()
-def test_teacher_forcing_is_a_stream_over_clean_context_at_once(plan, context_t):
-    """Chunk by chunk against the cache = one pass over both halves, whatever noise the clean half has."""
+def test_teacher_forcing_is_a_stream_over_clean_context_at_once(attention, context_t):
+    """Blocks with the KV cache equal one pass over clean and noisy frames, for any noise level of the clean frames."""
     model, frames = tiny("causal"), 8
     clean, noisy = latents(TINY, 2, frames, 4, 6, seed=1), latents(TINY, 2, frames, 4, 6, seed=2)
     t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
     clean_t = torch.full((2, frames), context_t)
-    at_once = model(noisy, t, text, attention=plan, clean=clean, clean_t=clean_t if context_t else None)
-    cache, pieces = KVCache(plan, 2), []
-    for start, end in plan.blocks(frames):
+    at_once = model(noisy, t, text, attention=attention, clean=clean, clean_t=clean_t if context_t else None)
+    cache, pieces = KVCache(attention, 2), []
+    for start, end in attention.blocks(frames):
         pieces.append(model(noisy[:, start:end], t[:, start:end], text, cache=cache))
         model.remember(clean[:, start:end], clean_t[:, start:end], text, cache)
     assert_close(torch.cat(pieces, 1), at_once, SAME)
 
 
-@by_plan
+@by_attention
 @torch.no_grad()
-def test_a_stream_of_its_own_frames_is_the_masked_sequence(plan):
+def test_a_stream_of_its_own_frames_is_the_masked_sequence(attention):
     model, frames = tiny("causal"), 9
     x = latents(TINY, 2, frames, 4, 6)
     t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
-    masked = model(x, t, text, attention=plan)
-    cache, pieces = KVCache(plan, 2), []
-    for start, end in plan.blocks(frames):
+    masked = model(x, t, text, attention=attention)
+    cache, pieces = KVCache(attention, 2), []
+    for start, end in attention.blocks(frames):
         block = (x[:, start:end], t[:, start:end], text)
         pieces.append(model(*block, cache=cache))
         model.remember(*block, cache)
@@ -142,18 +141,18 @@ def test_a_stream_of_its_own_frames_is_the_masked_sequence(plan):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
-@by_plan
-@pytest.mark.parametrize("frame_tokens", [6, 128])  # the second makes whole blocks of FlexAttention's 128 (defect 7)
+@by_attention
+@pytest.mark.parametrize("frame_tokens", [6, 128])  # 128 is FlexAttention's block size (defect 7)
 @pytest.mark.parametrize("teacher_forcing", [False, True])
-def test_flex_attention_reads_the_mask_as_sdpa_does(plan, frame_tokens, teacher_forcing):
-    """Uncompiled, on the CPU: the same table of frames, spelled out the other way."""
+def test_flex_attention_reads_the_mask_as_sdpa_does(attention, frame_tokens, teacher_forcing):
+    """The block mask and the dense mask of the same frames agree; uncompiled, on the CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    mask = frame_mask(plan, 5, frame_tokens, teacher_forcing, torch.device("cpu"))
-    length = len(mask.seen) * frame_tokens
+    mask = frame_mask(attention, 5, frame_tokens, teacher_forcing, torch.device("cpu"))
+    length = len(mask.visible) * frame_tokens
     q, k, v = torch.randn(3, 1, length, 2, 16, generator=torch.Generator().manual_seed(0)).unbind()
     dense = attend(q, k, v, mask)
-    flexed = flex_attention(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask.blocks)
+    flexed = flex_attention(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask.block_mask)
     assert_close(flexed.transpose(1, 2).flatten(2), dense, SAME)
 
 
@@ -181,18 +180,18 @@ def test_checkpointing_changes_no_gradient(teacher_forcing):
 
 
 def test_tables_made_while_sampling_serve_training():
-    """Tensors of inference mode cannot be saved for a backward pass: what is cached must not be one."""
-    model, x, plan = tiny("causal"), latents(TINY, 1, 5, 4, 10), BlockCausal(2)
+    """Cached tables must not be tensors of inference mode, which cannot be saved for a backward pass."""
+    model, x, attention = tiny("causal"), latents(TINY, 1, 5, 4, 10), BlockCausal(2)
     words = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        model(x, torch.tensor([500.0]), model.read_text(words), attention=plan)
-    model(x, torch.tensor([500.0]), model.read_text(words), attention=plan).sum().backward()
+        model(x, torch.tensor([500.0]), model.read_text(words), attention=attention)
+    model(x, torch.tensor([500.0]), model.read_text(words), attention=attention).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
 @torch.no_grad()
 def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
-    """Matrix products in bfloat16; timesteps, modulation and latents stay float32, keys and values do not."""
+    """Matrix products, keys and values are bfloat16; timesteps, modulation and latents stay float32."""
     model = tiny("causal")
     x, t = latents(TINY, 2, 4, 4, 6), torch.tensor([900.0, 500.0])
     words = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4))
@@ -210,7 +209,7 @@ def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
 
 @torch.no_grad()
 def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
-    """Its rules are others than the CPU's (norms in float32, for one); tensors without numbers show them anywhere."""
+    """CUDA's autocast rules differ from the CPU's, e.g. norms in float32; fake tensors show them without a GPU."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda *_: False)
     monkeypatch.setattr(torch.amp.autocast_mode, "amp_definitely_not_available", lambda *_: False, raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
@@ -223,5 +222,5 @@ def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.
         with torch.autocast("cuda", torch.bfloat16):
             plain = F.rms_norm(x.bfloat16(), (48,))
             keys, values = layer.read(x, rope)
-    assert plain.dtype == torch.float32  # what autocast does by itself
+    assert plain.dtype == torch.float32  # what autocast does without our RMSNorm
     assert keys.dtype == values.dtype == torch.bfloat16

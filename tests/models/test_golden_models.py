@@ -1,17 +1,17 @@
-"""Goldens 01, 02a, 02b: the network as the public code computes it."""
+"""Goldens 01, 02a, 02b: the network equals that of the released code."""
 
 import pytest
 import torch
 
 from filmstill.models.attention import BlockCausal, frame_mask
-from filmstill.models.dit import VideoDiT, sinusoid
+from filmstill.models.dit import VideoDiT
 from filmstill.models.kv_cache import KVCache
-from filmstill.models.rope import rope_table, rotate
+from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from goldens import FRAME_TOKENS, assert_close, facts, golden, pad_text, swap, tiny
 
 FORWARD, GRADIENT = 2e-5, 5e-4
 BIDIR, FULL, CACHED = golden("01_wan_bidir"), golden("02a_causal_full"), golden("02b_causal_kv_global")
-# The released code lets a short last block attend to zero padding (defect 7); ours masks it: no number to match.
+# The released code lets a short last block attend to zero padding (defect 7). filmstill masks it: no golden to match.
 RAGGED = "block3_ragged_F7"
 FULL_CASES = [case for case in facts("02a_causal_full")["cases"] if case != RAGGED]
 CACHED_CASES = facts("02b_causal_kv_global")["cases"]
@@ -61,10 +61,10 @@ def test_rope_and_timestep_embedding():
         assert_close(cosines[index][:, columns], g["rope.freqs_angle_cos"][:, columns], 1e-6)
         assert_close(sines[index][:, columns], g["rope.freqs_angle_sin"][:, columns], 1e-6)
     assert_close(rotate(g["rope.x"], rope_table(12, 0, 6, 2, 3, torch.device("cpu"))), g["rope.out"], FORWARD)
-    assert_close(sinusoid(g["A.t"], 32), g["A.inter.sinusoidal"], 1e-12)
+    assert_close(timestep_embedding(g["A.t"], 32), g["A.inter.sinusoidal"], 1e-12)
 
 
-def plan_of(case: dict) -> BlockCausal:
+def attention_of(case: dict) -> BlockCausal:
     window = case["local_attn_size"]
     return BlockCausal(
         case["num_frame_per_block"], None if window < 0 else window, independent_first=case["independent_first_frame"]
@@ -74,11 +74,11 @@ def plan_of(case: dict) -> BlockCausal:
 @pytest.mark.parametrize("case", FULL_CASES)
 def test_block_causal_full_sequence(case):
     model, g, settings = tiny("causal"), FULL, facts("02a_causal_full")["cases"][case]
-    plan = plan_of(settings)
-    mask = frame_mask(plan, settings["num_frames"], FRAME_TOKENS, False, torch.device("cpu")).dense
+    attention = attention_of(settings)
+    mask = frame_mask(attention, settings["num_frames"], FRAME_TOKENS, False, torch.device("cpu")).dense
     assert torch.equal(mask, g[f"{case}.mask"])
     x = swap(g[f"{case}.x"]).clone().requires_grad_()
-    out = model(x, g[f"{case}.t"], model.read_text(g[f"{case}.context"]), plan)
+    out = model(x, g[f"{case}.t"], model.read_text(g[f"{case}.context"]), attention)
     assert_close(swap(out), g[f"{case}.out"], FORWARD)
     if f"{case}.grad.weight" in g:
         (out * swap(g[f"{case}.grad.weight"])).sum().backward()
@@ -87,7 +87,7 @@ def test_block_causal_full_sequence(case):
 
 
 def test_ragged_last_block_attends_to_no_padding():
-    """Where we differ on purpose (defect 7): with the mask alone, the whole blocks agree and the short one does not."""
+    """A difference on purpose (defect 7): complete blocks agree with the released code, the short one does not."""
     model, g = tiny("causal"), FULL
     with torch.no_grad():
         out = model(swap(g[f"{RAGGED}.x"]), g[f"{RAGGED}.t"], model.read_text(g[f"{RAGGED}.context"]), BlockCausal(3))

@@ -1,4 +1,4 @@
-"""Wan's text encoder gives transformers' numbers from either layout, and says what is wrong with others' files."""
+"""Wan's text encoder equals transformers' from either layout, and refuses other files with a reason."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def on_one_thread() -> Iterator[None]:
 
 
 def padded_ids(released: Path, prompts: list[str]) -> tuple[Tensor, Tensor]:
-    """(ids, mask) [B, TEXT_LEN] as the released code asks them of transformers."""
+    """(ids, mask) [B, TEXT_LEN], computed with transformers as in the released code."""
     from transformers import PreTrainedTokenizerFast
 
     file = str(released / "google/umt5-xxl/tokenizer.json")
@@ -41,7 +41,7 @@ def padded_ids(released: Path, prompts: list[str]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def transformers_rows(released: Path, prompts: list[str]) -> Tensor:
-    """[B, TEXT_LEN, d_model] of transformers' own loading of its layout, padded, masked, zeroed past the length."""
+    """[B, TEXT_LEN, d_model] of transformers' own loading of its layout: padded, masked, zero after the last token."""
     from transformers import UMT5EncoderModel
 
     ids, mask = padded_ids(released, prompts)
@@ -50,7 +50,7 @@ def transformers_rows(released: Path, prompts: list[str]) -> Tensor:
 
 
 def t5_rows(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """T5's encoder as in the papers (1910.10683, 2304.09151) on ids [L], over Wan's names: [L, d_model]."""
+    """T5's encoder by the papers (arXiv:1910.10683, arXiv:2304.09151) on ids [L], from Wan's names: [L, d_model]."""
     heads, length = SIZES["num_heads"], len(ids)
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -60,7 +60,7 @@ def t5_rows(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
         return x @ weights[f"{name}.weight"].T
 
     def bucket(distance: int) -> int:
-        """Half the 32 buckets a direction; of these the first 8 exact, the others logarithmic up to 128."""
+        """16 of the 32 buckets per direction: 8 for exact distances, the others logarithmic up to 128."""
         side, near = (16 if distance > 0 else 0), abs(distance)
         far = 8 + math.floor(math.log(max(near, 1) / 8) / math.log(128 / 8) * 8)
         return side + (near if near < 8 else min(far, 15))
@@ -92,7 +92,7 @@ def test_either_layout_gives_what_transformers_gives_padded_to_the_end(released:
 
 
 def test_wans_names_are_t5s_parts(released: Path, artifact: Path, tmp_path: Path):
-    """The file's tensors by their Wan names through the papers' equations, with no code of transformers or ours."""
+    """The papers' equations on the tensors under Wan's names, without code of transformers or filmstill."""
     weights = {name: t.float() for name, t in torch.load(released / WAN_FILE, weights_only=True).items()}
     ids, mask = padded_ids(released, PROMPTS)
     theirs = torch.stack(
@@ -102,7 +102,7 @@ def test_wans_names_are_t5s_parts(released: Path, artifact: Path, tmp_path: Path
 
 
 def test_distances_beyond_the_last_bucket(released: Path, tmp_path: Path):
-    """200 tokens: the logarithmic buckets and the one that holds all from 128 on."""
+    """200 tokens use the logarithmic buckets and the last one, for distances from 128 on."""
     folder = imported(released, tmp_path / "artifact", text_len=256)
     weights = {name: t.float() for name, t in torch.load(released / WAN_FILE, weights_only=True).items()}
     encoder = opened(folder, tmp_path / "cache")
@@ -142,21 +142,33 @@ def test_cleaning(pasted: str, cleaned: str):
     assert clean_prompt(pasted) == cleaned
 
 
+def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """(level, message) of filmstill's log records."""
+    return [(record.levelname, record.getMessage()) for record in log.records if record.name.startswith("filmstill")]
+
+
 def test_long_prompts_are_cut_as_transformers_cuts_them_and_counted_once(
-    released: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    released: Path,
+    artifact: Path,
+    tmp_path: Path,
+    filmstill_log: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ):
     long = ["red " * 100, "blue " * (TEXT_LEN - 1), "down " * TEXT_LEN]
     encoder = opened(artifact, tmp_path)
     encoder.prepare([*PROMPTS, *long])
-    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert told == ["warning: 2 of 8 prompts are longer than 48 tokens and were cut; the longest has 101"]
+    message = "2 of 8 prompts are longer than 48 tokens and were cut; the longest has 101"
+    assert logged(filmstill_log) == [("WARNING", message)]
+    filmstill_log.clear()
+    capsys.readouterr()
     rows = encoder.encode(long)
-    assert capsys.readouterr().err == ""  # it was said when they were encoded
+    assert logged(filmstill_log) == []  # the warning came when they were encoded
+    assert capsys.readouterr().err == ""
     assert_close(rows, transformers_rows(released, long), FORWARD)
 
 
 def test_the_embedding_is_held_once(artifact: Path, tmp_path: Path):
-    network = opened(artifact, tmp_path)._placed()
+    network = opened(artifact, tmp_path)._loaded()
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count == sum(tensor.numel() for tensor in random_weights(0).values())
 
@@ -181,23 +193,23 @@ def broken(weights: dict[str, Tensor], how: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("misnamed", r"1 missing: blocks\.1\.attn\.q\.weight; 1 unknown: blocks\.1\.attn\.query\.weight"),
         ("misshaped", r"1 misshaped: blocks\.1\.attn\.q\.weight \[23, 32\] for \[24, 32\]"),
-        ("one block less", r"blocks\.0\.pos_embedding\.embedding\.weight is missing or no matrix"),
-        ("no bias", r"blocks\.0\.pos_embedding\.embedding\.weight is missing or no matrix"),
-        ("prefixed", r"not a UMT5 encoder under Wan's or Hugging Face's names; it holds model\.blocks\.0"),
+        ("one block less", r"blocks\.0\.pos_embedding\.embedding\.weight is missing or not a matrix"),
+        ("no bias", r"blocks\.0\.pos_embedding\.embedding\.weight is missing or not a matrix"),
+        ("prefixed", r"not a UMT5 encoder under Wan's or Hugging Face's names; it contains model\.blocks\.0"),
         (
             "of eight bits",
-            r"blocks\.1\.attn\.q\.weight is of torch\.float8_e4m3fn; one of F64, F32, BF16, F16 is needed",
+            r"blocks\.1\.attn\.q\.weight: is torch\.float8_e4m3fn, allowed: F64, F32, BF16, F16",
         ),
-        ("a VAE", r"not a UMT5 encoder under .*; it holds conv2\.bias, encoder\.conv1\.weight, …"),
+        ("a VAE", r"not a UMT5 encoder under .*; it contains conv2\.bias, encoder\.conv1\.weight, …"),
     ],
 )
-def test_weights_that_are_not_the_encoder(released: Path, tmp_path: Path, how: str, said: str):
+def test_weights_that_are_not_the_encoder(released: Path, tmp_path: Path, how: str, message: str):
     torch.save(broken(torch.load(released / WAN_FILE, weights_only=True), how), tmp_path / "wrong.pth")
-    with pytest.raises(FilmstillError, match=said) as error:
+    with pytest.raises(FilmstillError, match=message) as error:
         import_umt5(tmp_path / "wrong.pth", released / "google/umt5-xxl", tmp_path / "ours")
     assert line_of(error).startswith(str(tmp_path / "wrong.pth"))
     assert not (tmp_path / "ours").exists()
@@ -212,16 +224,16 @@ def test_sources_that_cannot_be_read(released: Path, tmp_path: Path):
     (tmp_path / "endless.json").write_text(json.dumps({**endless, "post_processor": None}))
     small = {**torch.load(good, weights_only=True), "token_embedding.weight": torch.zeros(90, 32)}
     torch.save(small, tmp_path / "small.pth")
-    for source, tokens, said in (
+    for source, tokens, message in (
         (tmp_path / "nowhere", tokenizer, "nowhere: no such file or folder"),
-        (empty, tokenizer, "empty: holds 0 files of weights"),
+        (empty, tokenizer, r"empty: expected one weights file or a \*\.index\.json, found 0"),
         (cut, tokenizer, r"cut\.pth: not a whole file of torch\.save"),
         (good, empty, r"empty/tokenizer\.json: not a fast tokenizer's file \(No such file"),
         (good, released / "text_encoder/config.json", r"config\.json: not a fast tokenizer's file"),
-        (good, tmp_path / "endless.json", r"endless\.json: ends no prompt with </s>"),
+        (good, tmp_path / "endless.json", r"endless\.json: does not end every prompt with </s>"),
         (tmp_path / "small.pth", tokenizer, r"tokenizer\.json: \d+ tokens, the encoder's embedding has 90"),
     ):
-        with pytest.raises(FilmstillError, match=said) as error:
+        with pytest.raises(FilmstillError, match=message) as error:
             import_umt5(source, tokens, tmp_path / "ours")
         line_of(error)
     assert not (tmp_path / "ours").exists()

@@ -1,4 +1,4 @@
-"""Wan's text encoder encodes a prompt once, whoever asks, finds what it kept whole, and lets go of its network."""
+"""Cache of Wan's text encoder: each prompt is encoded once, damage is detected, and the network is freed."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ def test_what_is_cached_needs_no_network(artifact: Path, tmp_path: Path):
     first.prepare(PROMPTS)
     assert first._network is None
     rows = first.encode(PROMPTS)
-    assert first._network is None  # training holds no encoder
+    assert first._network is None  # no encoder in memory during training
     (folder / WEIGHTS).unlink()
     assert torch.equal(opened(folder, cache).encode(PROMPTS), rows)
     opened(folder, cache).prepare(PROMPTS)
@@ -90,14 +90,15 @@ def test_a_file_that_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(cache.wait_for("a prompt"), rows)
     assert slept == [0, *PAUSES[:2]]
     slept[:] = [0] * 3
-    said = rf"^{tmp_path}: .* sees no whole \w{{64}}\.safetensors after 63\.5 s, .* put {tmp_path} on a file system"
-    with pytest.raises(FilmstillError, match=said):
+    seen = r"sees no complete \w{64}\.safetensors after 63\.5 s"
+    message = rf"^{tmp_path}: .* {seen}, .* put {tmp_path} on a file system"
+    with pytest.raises(FilmstillError, match=message):
         cache.wait_for("a prompt of another day")
     assert 60 < sum(slept) < 70
 
 
 def test_encoders_share_a_folder_and_no_entry(released: Path, artifact: Path, tmp_path: Path):
-    """Other weights, another length and another dtype each have their own; the same encoder imported twice has not."""
+    """Other weights, lengths and dtypes have their own entries; the same encoder imported twice shares them."""
     write_encoder(tmp_path / WAN_FILE, "wan", seed=1)
     import_umt5(tmp_path / WAN_FILE, released / "google/umt5-xxl", tmp_path / "other", TEXT_LEN)
     cache, prompt = tmp_path / "cache", ["a red three"]
@@ -148,7 +149,7 @@ def test_the_network_is_let_go_of_unless_it_is_to_stay(artifact: Path, tmp_path:
 
 
 def test_a_damaged_entry_does_not_bring_the_network_back_for_good(artifact: Path, tmp_path: Path):
-    """`prepare` sees that a file is there, `encode` that it is whole: training must not hold the encoder after that."""
+    """`prepare` only checks that a file exists; `encode` encodes a damaged one again and must then free the network."""
     encoder = opened(artifact, tmp_path)
     rows = encoder.encode(PROMPTS)
     for path in tmp_path.rglob("*.safetensors"):
@@ -158,13 +159,13 @@ def test_a_damaged_entry_does_not_bring_the_network_back_for_good(artifact: Path
 
 
 def test_an_artifact_that_was_touched(released: Path, artifact: Path, tmp_path: Path):
-    """Whole files that are not the ones the folder was written with would fill the cache with others' vectors."""
+    """Valid files that do not belong to the folder's encoder.json would fill the cache with wrong vectors."""
     folder = Path(shutil.copytree(artifact, tmp_path / "artifact"))
     save_tensors(folder / WEIGHTS, random_weights(1))
     with pytest.raises(FilmstillError, match=r"artifact: its files are not those encoder\.json was written for"):
         opened(folder, tmp_path / "cache").encode(["a"])
     (folder / "encoder.json").write_text('{"kind": "hashed_words"}')
-    with pytest.raises(FilmstillError, match=r"encoder\.json: kind 'hashed_words', not a whole 'umt5'"):
+    with pytest.raises(FilmstillError, match=r"encoder\.json: kind: is 'hashed_words', allowed: 'umt5' with"):
         opened(folder, tmp_path / "cache")
     with pytest.raises(FilmstillError, match=r"encoder\.json: no such file"):
         opened(tmp_path, tmp_path / "cache")

@@ -1,8 +1,8 @@
-"""Golden 04c: the DMD gradient and loss as the public code computes them.
+"""Golden 04c: DMD gradient and loss equal those of the released code.
 
-The released critic's weights are not stored, so its stored predictions speak for it. Two released conventions are
-adapted here and nowhere else: guidance scale s is our weight s + 1 (defect 14), and the scores read x0 off a grid
-of another shift than the loss's (defect 9).
+The released critic's weights are not stored, so its stored predictions are used. Two released conventions are adapted
+here only: guidance scale s is our weight s + 1 (defect 14), and the scores convert to x0 on a grid with another shift
+than the loss's (defect 9).
 """
 
 import pytest
@@ -17,18 +17,19 @@ FORWARD, LOSS, SCHEDULE = 2e-5, 2e-4, 1e-6
 DMD, CASES = golden("04c_dmd"), facts("04c_dmd")["cases"]
 GRADIENT_CASES = [case for case in CASES if case.startswith("kl")]
 LOSS_CASES = [case for case in CASES if case.startswith("loss")]
-LOSS_SHIFT, SCORE_SHIFT = 5, 8  # what the released loss and the released scores look sigma up on
+LOSS_SHIFT, SCORE_SHIFT = 5, 8  # shifts of the tables in which the released loss and scores look up sigma
 RELEASED_SCALE = 3.0
 
 
 def of(case: str) -> dict[str, Tensor]:
+    """The golden tensors of one case by name."""
     return {name.removeprefix(f"{case}."): value for name, value in DMD.items() if name.startswith(f"{case}.")}
 
 
 def guided_x0(g: dict[str, Tensor], score: str, scale: float) -> Tensor:
     """The released guidance cond + s*(cond - uncond), written with our weight (defect 14)."""
     cond = g[f"pred_{score}_cond"]
-    uncond = g.get(f"pred_{score}_uncond", cond)  # scale 0 asks for no unconditional prediction
+    uncond = g.get(f"pred_{score}_uncond", cond)  # none is stored for scale 0
     return uncond + (scale + 1) * (cond - uncond)
 
 
@@ -45,7 +46,7 @@ def test_gradient_between_the_stored_predictions(case):
 @pytest.mark.parametrize("case", GRADIENT_CASES)
 @torch.no_grad()
 def test_teachers_stored_predictions(case):
-    """The network's velocity is ours; its x0 is read at the released sigma (defect 9) to meet the stored one."""
+    """Our velocity, converted to x0 at the released sigma (defect 9), equals the stored x0."""
     g, model = of(case), tiny("bidir")
     t = g["timestep"][:, 0]
     for branch in ("cond", "uncond"):
@@ -76,14 +77,14 @@ def test_score_times_are_warped_and_clamped_as_released(case):
     g = of(case)
     sigma = FlowSchedule(CASES[case]["timestep_shift"]).warp(g["t_raw"][:, 0] / TIMESTEPS).clamp(*SIGMA_RANGE)
     assert_close(sigma * TIMESTEPS, g["timestep"][:, 0], SCHEDULE)
-    # The loss noises at the looked-up sigma of shift 5, whatever the warp (defect 8).
+    # The released loss adds noise at the looked-up sigma of shift 5 for any warp (defect 8).
     assert_close(
         add_noise(g["latent"], g["noise"], looked_up(g["timestep"][:, 0], LOSS_SHIFT)), g["noisy_latent"], SCHEDULE
     )
 
 
 class StoredCritic:
-    """Stands where the critic stands and answers with the velocity that leads to the stored x0."""
+    """Critic whose velocity leads to the stored x0."""
 
     def __init__(self, x0: Tensor) -> None:
         self.x0 = x0
@@ -96,7 +97,7 @@ class StoredCritic:
 
 
 class ReleasedTeacher:
-    """The tiny teacher whose x0 is read on the scores' grid (defect 9): its velocity, scaled to give that x0."""
+    """The tiny teacher with its velocity scaled so that x0 is the one on the scores' grid (defect 9)."""
 
     def __init__(self) -> None:
         self.model = tiny("bidir")
@@ -125,7 +126,7 @@ def test_generator_loss_end_to_end(case):
     sigma = g["timestep"][:, 0].double() / TIMESTEPS
     on_grid = torch.allclose(sigma, looked_up(g["timestep"][:, 0], LOSS_SHIFT).double(), atol=1e-6, rtol=0)
     assert on_grid == (case not in ("loss_clamp_low", "loss_clamp_high", "loss_shift1"))
-    # Off the grid the released code noises at another sigma (defect 8): this noise makes its latents at ours.
+    # Off the grid the released code adds noise at another sigma (defect 8): this noise gives its latents at our sigma.
     noise = g["noise"] if on_grid else x0_to_noise(g["latent"], g["noisy_latent"], sigma)
     loss = objective.generator_loss(latent, DMD["cond"][: len(u)], Draw(u, noise))
     loss.backward()
@@ -134,6 +135,7 @@ def test_generator_loss_end_to_end(case):
 
 
 def x0_to_noise(x0: Tensor, xt: Tensor, sigma: Tensor) -> Tensor:
+    """The noise for which x0 gives xt at sigma [B]."""
     s = sigma.view(-1, 1, 1, 1, 1)
     return ((xt - (1 - s) * x0) / s).float()
 

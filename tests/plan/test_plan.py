@@ -1,4 +1,4 @@
-"""Plans against counted runs: what training keeps, files written, releases, and the changes a plan advises."""
+"""Plans against counted runs: state of training, files on disk, sizes of releases, and the remedies of a plan."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ from filmstill.models.weights import config_of, save_model
 from filmstill.objectives.dmd import Objective
 from filmstill.params.profile import compose, names
 from filmstill.plan import known_models, memory
-from filmstill.plan.changes import Request, apply, cure
 from filmstill.plan.machine import Machine
+from filmstill.plan.remedies import Request, apply, find_remedy
 from filmstill.plan.report import PARTS, duration, show_plan
 from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, ode_pairs, plan
@@ -44,7 +44,7 @@ def fake():
 
 
 def one_step(activation_checkpointing: bool) -> tuple[Run, Distillation]:
-    """Self-Forcing of the smoke profile's network, two clips an update, real score of its own size."""
+    """Self-Forcing with the smoke profile's network, two clips per update and a real score of the same size."""
     overrides = [
         "distill.batch=2",
         "distill.critic_updates=1",
@@ -69,8 +69,8 @@ def test_operations_of_a_training_step_are_those_counted(activation_checkpointin
     assert training.cost().flops(0) == counted(lambda: training.step(0))
 
 
-def test_what_training_keeps_is_as_large_as_planned():
-    """The state between steps, with the optimizers' counters (4 bytes a tensor) beside it; one network's gradients."""
+def test_the_state_of_training_is_as_large_as_planned():
+    """State between steps, without the optimizers' counters (4 bytes per tensor), and gradients of one network."""
     run, training = one_step(False)
     held: list[int] = []
     networks = (training.generator, training.objective.critic)
@@ -87,7 +87,7 @@ def test_what_training_keeps_is_as_large_as_planned():
     assert set(held) == {planned.gradients}
 
 
-def test_muon_keeps_one_moment_of_a_matrix():
+def test_muon_has_one_moment_per_matrix():
     model = tiny("bidir")
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -120,19 +120,19 @@ def test_pairs_and_networks_on_disk_are_as_large_as_planned(precision, tmp_path)
     save_tensors(tmp_path / "step.safetensors", training.state().tensors())
     distilled = stages(run)["distill"]
     assert content(tmp_path / "student.safetensors") == distilled.artifacts
-    assert 3 * content(tmp_path / "step.safetensors") == pytest.approx(distilled.work, rel=0.001)
+    assert 3 * content(tmp_path / "step.safetensors") == pytest.approx(distilled.checkpoints, rel=0.001)
 
 
-def test_shards_divide_what_training_keeps():
+def test_sharding_divides_the_state_of_training():
     one = Run(compose("wan-1.3b", []), H100)
     for machine, shards in ((Machine("h100-80gb", 64, 8, "full"), 64), (Machine("h100-80gb", 64, 8, "hybrid"), 8)):
-        spread = Run(one.params, machine).trained(2, averaged=True, muon=False)
+        sharded = Run(one.params, machine).trained(2, averaged=True, muon=False)
         whole = one.trained(2, averaged=True, muon=False)
-        assert spread.optimizer == whole.optimizer / shards and spread.master == whole.master / shards
+        assert sharded.optimizer == whole.optimizer / shards and sharded.master == whole.master / shards
         assert stages(Run(one.params, machine))["samples"] == stages(one)["samples"]  # nothing is trained there
 
 
-# What is released
+# Releases
 
 
 def test_the_encoder_and_the_codec_are_as_large_as_their_networks():
@@ -147,7 +147,7 @@ def test_the_encoder_and_the_codec_are_as_large_as_their_networks():
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 16), (3, 16, 8), (2, 60, 104)])
-def test_decoding_takes_what_was_counted(frames, height, width, fake):
+def test_decoding_takes_what_is_planned(frames, height, width, fake):
     from diffusers import AutoencoderKLWan
 
     from filmstill.models.wan_vae import WanVae
@@ -166,11 +166,11 @@ def test_decoding_takes_what_was_counted(frames, height, width, fake):
     assert frames == 1 or planned <= 1.1 * live.peak  # the first frame alone takes less
 
 
-def test_a_release_on_disk_is_asked_itself_and_another_is_known_by_its_name(tmp_path):
+def test_a_release_is_read_from_disk_or_known_by_its_name(tmp_path):
     write_network(tmp_path / "Wan2.1-T2V-14B", "wan", seed=0, config=MINI)
     assert known_models.released_networks(str(tmp_path / "Wan2.1-T2V-14B"), "key")[0].dim == MINI.dim
     assert len(known_models.released_networks("data/released/Wan2.2-T2V-A14B", "key")) == 2
-    with pytest.raises(FilmstillError, match=r"^key: is 'nowhere', allowed: a folder that is there, or one named"):
+    with pytest.raises(FilmstillError, match=r"^key: is 'nowhere', allowed: a folder that exists, or one named like"):
         known_models.released_networks("nowhere", "key")
 
 
@@ -192,7 +192,7 @@ def test_distillation_takes_about_as_long_as_published():
 
 
 @pytest.mark.parametrize(
-    ("profile", "overrides", "machine", "words"),
+    ("profile", "overrides", "machine", "arguments"),
     [
         (
             "wan-1.3b",
@@ -213,21 +213,22 @@ def test_distillation_takes_about_as_long_as_published():
         ),
     ],
 )
-def test_the_change_that_is_named_makes_it_fit(profile, overrides, machine, words):
+def test_a_remedy_makes_a_stage_fit(profile, overrides, machine, arguments):
     request = Request.of(profile, overrides, machine)
     before = stages(request.run)["distill"]
-    assert before.fits(machine) == (words is None)
-    if words is not None:
-        found = cure(request, before)
-        assert found is not None and found.fits and [change.words for change in found.changes] == words
+    assert before.fits(machine) == (arguments is None)
+    if arguments is not None:
+        found = find_remedy(request, before)
+        assert found is not None and found.fits and [change.argument for change in found.changes] == arguments
         changed = apply(request, found.changes).run
         assert stages(changed)["distill"].fits(changed.machine)
 
 
-def test_stages_that_train_nothing_have_changes_of_their_own():
+def test_stages_that_train_nothing_have_other_remedies():
     request = Request.of("wan-14b-teacher", ["ode_pairs.batch=8"], Machine("rtx4090-24gb"))
-    words = {name: cure(request, stages(request.run)[name]).changes[0].words for name in ("ode_pairs", "samples")}
-    assert words == {"ode_pairs": "ode_pairs.batch=1", "samples": "--offload"}
+    remedies = {name: find_remedy(request, stages(request.run)[name]) for name in ("ode_pairs", "samples")}
+    first = {name: remedy.changes[0].argument for name, remedy in remedies.items()}
+    assert first == {"ode_pairs": "ode_pairs.batch=1", "samples": "--offload"}
 
 
 def show(capsys: pytest.CaptureFixture[str], profile: str, *overrides: str, **machine: Any) -> str:
@@ -242,24 +243,25 @@ def test_every_profile_has_a_plan(profile, capsys):
     assert "ode_pairs" in shown and "total" in shown and "Every stage fits." in shown
 
 
-def test_what_does_not_fit_is_said_with_what_is_left_of_it(capsys):
+def test_a_stage_that_does_not_fit_has_a_sentence(capsys):
     shown = show(capsys, "wan-1.3b", gpu="rtx4090-24gb")
     assert "ode_init does not fit: 34.5 GiB of 21.2 (update). With --gpus 4 --sharding full it does" in shown
-    shown = show(capsys, "wan-1.3b", "distill.batch=1", gpu="rtx4090-24gb")  # not to be shared among GPUs
-    assert "Nothing known here makes it fit." in shown and "most of it optimizer (21.1)" in shown
+    shown = show(capsys, "wan-1.3b", "distill.batch=1", gpu="rtx4090-24gb")  # cannot be divided among GPUs
+    assert "No change that plan knows makes it fit." in shown and "most of it optimizer state (21.1)" in shown
 
 
-def test_json_says_the_same_numbers(capsys):
+def test_json_has_the_same_numbers(capsys):
     data = json.loads(show(capsys, "wan-14b-teacher", gpus=64, as_json=True))
     distilled = stages(Run(compose("wan-14b-teacher", []), Machine("h100-80gb", 64, sharding="full")))["distill"]
-    said = data["stages"]["distill"]
-    assert PARTS.keys() == said["moments"][said["peak"]].keys() - {"total"}
+    shown = data["stages"]["distill"]
+    peak = shown["phases"][shown["peak"]]
+    assert PARTS.keys() == peak.keys() - {"total"}
     assert (data["machine"]["sharding"], data["makes_it_fit"]) == ("full", {})
-    assert said["flops"] == distilled.flops and said["moments"][said["peak"]]["total"] == distilled.memory.total
+    assert shown["flops"] == distilled.flops and peak["total"] == distilled.memory.total
 
 
 @pytest.mark.parametrize(
-    ("overrides", "machine", "says"),
+    ("overrides", "machine", "message"),
     [
         ([], {"gpu": "h100"}, f"--gpu: is 'h100', allowed: one of {', '.join(GPUS)}"),
         ([], {"gpus": 48}, "ode_init.batch: is 64, allowed: a multiple of --gpus × compute.micro_batch = 48 × 1 = 48"),
@@ -269,12 +271,12 @@ def test_json_says_the_same_numbers(capsys):
         (["teacher.real_score=data/released/x"], {}, "teacher.real_score: is 'data/released/x', allowed: a folder"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(overrides, machine, says, capsys):
+def test_a_refusal_is_one_line(overrides, machine, message, capsys):
     with pytest.raises(FilmstillError) as raised:
         show(capsys, "wan-1.3b", *overrides, **machine)
-    assert str(raised.value).startswith(says) and "\n" not in str(raised.value)
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
 
 
-def test_durations_are_read_at_a_glance():
-    said = [duration(seconds) for seconds in (34, 59.8, 720, 3570, 4200, 172_000, 273_600)]
-    assert said == ["34 s", "60 s", "12 min", "1 h 0 min", "1 h 10 min", "47 h 47 min", "3 d 4 h"]
+def test_durations_have_two_units_at_most():
+    shown = [duration(seconds) for seconds in (34, 59.8, 720, 3570, 4200, 172_000, 273_600)]
+    assert shown == ["34 s", "60 s", "12 min", "1 h 0 min", "1 h 10 min", "47 h 47 min", "3 d 4 h"]

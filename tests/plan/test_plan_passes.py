@@ -1,4 +1,4 @@
-"""The planner's arithmetic of a pass against counted ones: parameters, operations, cache, activations."""
+"""The planner's arithmetic of a pass against counted passes: parameters, operations, cache, activations."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def fake():
 @pytest.mark.parametrize(
     ("config", "known"), [(TINY, None), (known_models.WAN_1_3B, 1_418_996_800), (known_models.WAN_14B, 14_288_491_584)]
 )
-def test_parameters_and_their_bytes_are_the_networks(config, known):
+def test_parameters_and_their_bytes_are_those_of_the_network(config, known):
     with torch.device("meta"):
         model = VideoDiT(config)
     count = sum(p.numel() for p in model.parameters())
@@ -48,7 +48,7 @@ def test_parameters_and_their_bytes_are_the_networks(config, known):
     ("config", "batch", "size"),
     [(TINY, 2, (5, 4, 6)), (known_models.WAN_1_3B, 1, (21, 60, 104)), (known_models.WAN_14B, 2, (21, 60, 104))],
 )
-def test_operations_of_a_pass_are_those_counted(config, batch, size, fake):
+def test_operations_of_a_pass(config, batch, size, fake):
     model, (x, t, text) = VideoDiT(config), given(config, batch, *size)
     read: list = []
     assert flops.text_flops(config, batch, 7) == counted(lambda: read.append(model.read_text(text)))
@@ -58,7 +58,7 @@ def test_operations_of_a_pass_are_those_counted(config, batch, size, fake):
 
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_operations_of_a_backward_pass_are_those_counted(activation_checkpointing):
+def test_operations_of_a_backward_pass(activation_checkpointing):
     model, (x, t, text) = tiny("bidir"), given(TINY, 2, 5, 4, 6)
     model.activation_checkpointing = activation_checkpointing
     call = Clip(5, 6, 7).whole(2)
@@ -68,7 +68,7 @@ def test_operations_of_a_backward_pass_are_those_counted(activation_checkpointin
 
 
 @by_attention
-def test_operations_of_a_rollout_are_those_counted(attention):
+def test_operations_of_a_rollout(attention):
     model, frames, exit_step = tiny("causal"), 8, 1
     noise, text = torch.zeros(2, 4, frames, TINY.in_channels, 4, 6), torch.zeros(2, 7, TINY.text_dim)
     steps = rollout_config(FlowSchedule(5), 4, attention, 0.0)
@@ -82,14 +82,14 @@ def test_operations_of_a_rollout_are_those_counted(attention):
 
 @by_attention
 def test_a_causal_sequence_computes_the_pairs_of_its_mask(attention):
-    assert Clip(12, 6, 7).causal(attention).pairs == attention.seen(12).sum() * 6**2
+    assert Clip(12, 6, 7).causal(attention).pairs == attention.causal_mask(12).sum() * 6**2
 
 
 @by_precision
 @by_attention
 @torch.no_grad()
 def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
-    """Each block sees as many keys, and when the last one is made the cache holds as many bytes."""
+    """Each block attends to as many keys as planned, and before the last block the cache has as many bytes."""
     model, (x, t, text) = tiny("causal"), given(TINY, 2, 12, 4, 6)
     model.precision = DTYPES[precision]
     cache, read, clip = KVCache(attention, TINY.num_layers), model.read_text(text), Clip(12, 6, 7)
@@ -98,7 +98,7 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
         assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[1])
         if end < 12:
             model.remember(x[:, start:end], t, read, cache)
-    held = sum(tensor.nbytes for layer in cache._rooms for tensor in layer)
+    held = sum(tensor.nbytes for layer in cache._buffers for tensor in layer)
     assert held == memory.kv_cache_bytes(TINY, 2, clip.cached_tokens(attention), SIZES[precision])
     prompts = sum(tensor.nbytes for layer in read for tensor in layer)
     assert prompts == memory.kv_cache_bytes(TINY, 2, 7, SIZES[precision])
@@ -110,14 +110,17 @@ WIDE = replace(known_models.WAN_1_3B, num_layers=3)
 
 
 def assert_planned(measured: float, planned: float, precision: str) -> None:
-    """Planned within 3 % in float32; in bfloat16 up to 12 % more: copies are counted to the end of the pass, and the
-    GPU's autocast keeps updates in float32, where the CPU's does not."""
+    """Assert that `planned` is within 3 % in float32, and at most 12 % too high in bfloat16.
+
+    In bfloat16 the plan counts copies until the end of the pass, and updates in float32, as a GPU's autocast keeps
+    them; the CPU's does not.
+    """
     assert 0.97 * measured <= planned <= (1.03 if precision == "float32" else 1.12) * measured, planned / measured
 
 
 @by_precision
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_activations_of_a_pass_are_those_alive(precision, activation_checkpointing, fake):
+def test_activations_of_a_pass(precision, activation_checkpointing, fake):
     model, size, live = VideoDiT(WIDE), SIZES[precision], Live()
     model.precision, model.activation_checkpointing = DTYPES[precision], activation_checkpointing
     x, t, text = given(WIDE, 1, 6, 60, 104)
@@ -128,16 +131,16 @@ def test_activations_of_a_pass_are_those_alive(precision, activation_checkpointi
         velocity = model(x, t, read)
         held, live.peak = live.now - before, live.now
         velocity.sum().backward()
-    planned = memory.held_bytes(WIDE, call, size, activation_checkpointing)
+    planned = memory.saved_bytes(WIDE, call, size, activation_checkpointing)
     planned += 0 if activation_checkpointing else memory.cast_bytes(WIDE, size)
     assert_planned(held, planned, precision)
     working = planned + memory.backward_bytes(WIDE, call, size, activation_checkpointing)
-    assert working == pytest.approx(live.peak - before, rel=0.07)  # there are gradients in it, which are planned apart
+    assert working == pytest.approx(live.peak - before, rel=0.07)  # includes gradients, which are planned apart
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.gpu
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_activations_of_a_pass_are_those_a_gpu_allocates(activation_checkpointing):
+def test_activations_of_a_pass_on_a_gpu(activation_checkpointing):
     model = VideoDiT(WIDE).cuda()
     model.precision, model.activation_checkpointing = torch.bfloat16, activation_checkpointing
     x, t, text = (tensor.cuda() for tensor in given(WIDE, 1, 6, 60, 104))
@@ -145,7 +148,7 @@ def test_activations_of_a_pass_are_those_a_gpu_allocates(activation_checkpointin
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     model(x, t, read).sum().backward()
-    working = memory.held_bytes(WIDE, call, 2, activation_checkpointing) + memory.backward_bytes(
+    working = memory.saved_bytes(WIDE, call, 2, activation_checkpointing) + memory.backward_bytes(
         WIDE, call, 2, activation_checkpointing
     )
     working += 0 if activation_checkpointing else memory.cast_bytes(WIDE, 2)
@@ -153,7 +156,7 @@ def test_activations_of_a_pass_are_those_a_gpu_allocates(activation_checkpointin
 
 
 @by_precision
-def test_a_frozen_pass_works_in_what_is_planned(precision, fake):
+def test_working_memory_of_a_frozen_pass(precision, fake):
     model, live = VideoDiT(WIDE), Live()
     model.precision = DTYPES[precision]
     model.freeze()
@@ -169,8 +172,8 @@ def test_a_frozen_pass_works_in_what_is_planned(precision, fake):
 
 @by_precision
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_a_rollouts_graph_and_contexts_are_those_alive(precision, activation_checkpointing, fake):
-    """With checkpointing the context of every block stays alive: views of the rollout's one room."""
+def test_graph_and_contexts_of_a_rollout(precision, activation_checkpointing, fake):
+    """With checkpointing the context of every block stays alive, as a view of the rollout's one buffer."""
     model, size, live, attention = VideoDiT(WIDE), SIZES[precision], Live(), BlockCausal(3)
     model.precision, model.activation_checkpointing = DTYPES[precision], activation_checkpointing
     steps = RolloutConfig((1.0, 0.9, 0.8, 0.6), attention)
@@ -179,7 +182,7 @@ def test_a_rollouts_graph_and_contexts_are_those_alive(precision, activation_che
         before = live.now
         video = torch.cat(list(rollout(model, read, torch.zeros(1, 4, 9, 16, 60, 104), steps, 1)), 1)
     blocks = Clip(9, 1560, 7).blocks(attention)
-    graph = sum(memory.held_bytes(WIDE, block, size, activation_checkpointing) for block in blocks)
+    graph = sum(memory.saved_bytes(WIDE, block, size, activation_checkpointing) for block in blocks)
     contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention), size)
     copies = len(blocks) * memory.cast_bytes(WIDE, size)
     assert_planned(live.now - before, graph + (contexts if activation_checkpointing else copies), precision)

@@ -1,6 +1,5 @@
-"""Which raw tables and parameters the prompts stage takes, and how it refuses the others."""
+"""The raw tables and parameters that the prompts stage accepts, and its refusals of others."""
 
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +24,7 @@ def test_a_text_file_goes_in_unchanged(tmp_path: Path) -> None:
     assert kept["id"].is_unique
     (tmp_path / "more.txt").write_text("\n".join(["A new first line", *prompts, ""]))
     again, _, counts = run(str(tmp_path / "more.txt"), tmp_path / "more")
-    assert counts["raw"] == 31, "a last line end is no row"
+    assert counts["raw"] == 31, "the last line end starts no row"
     assert dict(zip(kept["prompt"], kept["id"], strict=True)) == dict(zip(again["prompt"], again["id"], strict=True))
 
 
@@ -55,12 +54,11 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
     assert 'a "red" three, sways' in set(run(raw, tmp_path / "out")[0]["prompt"])
 
 
-def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path, alone: None) -> None:
-    start = time.perf_counter()
+def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path) -> None:
     raw = write_csv(tmp_path / "raw.csv", ["word " * 2_000_000, *showable(20)])
-    kept, rejected, _ = run(raw, tmp_path / "out")
+    kept, rejected, counts = run(raw, tmp_path / "out")
     assert len(kept) == 20 and rejected["reason"].tolist() == ["more than 1500 characters"]
-    assert time.perf_counter() - start < 10
+    assert rejected["step"].tolist() == ["length"] and counts["length.kept"] == 20  # no later step sees it
     assert (tmp_path / "out" / "rejected.parquet").stat().st_size < 10_000
 
 
@@ -69,7 +67,7 @@ ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("raw.csv", b"", "is empty"),
         ("raw.csv", GOOD, "has a header and no rows"),
@@ -91,10 +89,10 @@ ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
         ("raw.parquet", b"PAR1", "is a '.parquet' file, allowed: .csv (columns) or .txt (one prompt a line)"),
     ],
 )
-def test_bad_tables_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_bad_tables_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     line = refusal(str(tmp_path / name), tmp_path / "out")
-    assert says in line and line.startswith(str(tmp_path / name))
+    assert message in line and line.startswith(str(tmp_path / name))
 
 
 def test_a_missing_table_or_word_list_is_refused(tmp_path: Path) -> None:
@@ -122,7 +120,7 @@ def test_an_empty_side_of_the_split_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ({"eval_share": 0}, "prompts.eval_share: is 0.0"),
         ({"eval_share": "some"}, "prompts.eval_share"),
@@ -135,7 +133,7 @@ def test_an_empty_side_of_the_split_is_refused(tmp_path: Path) -> None:
         ({"wrold": "digits"}, "prompts.wrold"),
     ],
 )
-def test_bad_parameters_are_refused_in_one_line(values: dict[str, object], says: str) -> None:
+def test_bad_parameters_are_refused_in_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(FilmstillError) as caught:
         checked(Prompts, values, "params.yaml", "prompts")
-    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

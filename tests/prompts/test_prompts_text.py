@@ -1,4 +1,4 @@
-"""Cleaning, scripts and near copies of prompts."""
+"""Cleaning, scripts and near duplicates of prompts."""
 
 from dataclasses import replace
 from itertools import combinations, product
@@ -67,9 +67,9 @@ def test_copies_go(copy: str) -> None:
 
 
 def test_sentences_that_say_something_else_all_stay() -> None:
-    said = [f"A {c} {d} {m}." for c, d, m in product(COLOURS, (*DIGITS, *range(10)), ("sways", "bobs up and down"))]
-    said += showable(1500)
-    distinct = list(dict.fromkeys(said))
+    prompts = [f"A {c} {d} {m}." for c, d, m in product(COLOURS, (*DIGITS, *range(10)), ("sways", "bobs up and down"))]
+    prompts += showable(1500)
+    distinct = list(dict.fromkeys(prompts))
     assert near_reasons(distinct, distinct, NEAR) == [None] * len(distinct)
 
 
@@ -110,7 +110,7 @@ def test_long_prompts_that_differ_by_a_word_are_copies_and_by_many_are_not() -> 
 
 
 def test_candidates_are_found_at_every_threshold() -> None:
-    """Pairs just above the threshold are found: the bands follow the threshold."""
+    """Pairs just above any threshold are found, since the bands are chosen for it."""
     for jaccard in (0.3, 0.5, 0.8, 0.95):
         found = 0
         for pair in range(60):

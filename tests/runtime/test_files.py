@@ -1,4 +1,4 @@
-"""Files are whole or absent, and prove that they are the ones that were written."""
+"""Atomic files, and safetensors files whose digest detects damage."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ FACTS = {"config": '{"dim": 48}', "facts": '{"shift": 5.0}', "ids": "[1, 2, 3]"}
 
 
 def refusal(path: Path) -> str:
-    """The one line with which a file is refused; it names the file."""
+    """The one-line message of the error for a file, which contains its path."""
     with pytest.raises(FilmstillError) as error:
         load_tensors(path)
     assert "\n" not in str(error.value)
@@ -43,7 +43,7 @@ def test_tensors_and_metadata_come_back(saved):
 
 
 def test_same_tensors_are_the_same_bytes(saved, tmp_path):
-    """In whatever order they come and in whatever process: safetensors shuffles several metadata keys."""
+    """The order of tensors and metadata has no effect, although safetensors shuffles multiple metadata keys."""
     first = saved.read_bytes()
     for i in range(20):
         again = tmp_path / f"{i}.safetensors"
@@ -69,12 +69,12 @@ def test_a_truncated_file_is_refused_at_every_length(saved):
 
 
 def test_every_flipped_bit_is_refused(saved):
-    """Tensors, names, shapes, metadata and the digest itself: no byte of the file may change unnoticed."""
+    """A change of any byte is detected: tensors, names, shapes, metadata and the digest itself."""
     data = saved.read_bytes()
     unnoticed = []
     for position in range(len(data)):
         flipped = bytearray(data)
-        flipped[position] ^= 1 << position % 7  # not the top bit alone: the header stays text
+        flipped[position] ^= 1 << position % 7  # never the top bit, so that the header stays ASCII
         saved.write_bytes(flipped)
         try:
             load_tensors(saved)
@@ -85,7 +85,7 @@ def test_every_flipped_bit_is_refused(saved):
 
 
 def test_a_file_without_a_digest_is_refused(tmp_path):
-    """A single flipped bit in the digest's own name would otherwise switch the check off."""
+    """Otherwise one flipped bit in the digest's key would disable the check."""
     save_file(TENSORS, tmp_path / "x.safetensors", metadata=FACTS)
     assert "sha256" in refusal(tmp_path / "x.safetensors").lower()
 
@@ -121,7 +121,7 @@ def test_the_new_file_appears_only_when_it_is_whole(tmp_path):
     path = tmp_path / "deep" / "x.txt"
     with replacing(path) as temporary:
         temporary.write_text("new")
-        assert temporary.parent == path.parent  # or the rename would not be atomic
+        assert temporary.parent == path.parent  # required for an atomic rename
         assert not path.exists()
     assert path.read_text() == "new"
 
@@ -153,7 +153,7 @@ def write_large(path: Path) -> None:
 @pytest.mark.parametrize("write", [save_large, write_large])
 @pytest.mark.parametrize("disk", ["real", "pretended"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file_whole(tmp_path, monkeypatch, disk, write):
-    """A tmpfs of 64 KiB; where mounting is not permitted the pretended one, which always runs, stands for it."""
+    """real: a tmpfs of 64 KiB, skipped if mounting is not permitted; pretended: raised errors, which always run."""
     folder = tmp_path / "disk"
     folder.mkdir()
     path = folder / "x"
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file_whole(tmp_path, monkeyp
             write(path)
         assert "\n" not in str(error.value)
         assert path.read_bytes() == old
-        assert os.listdir(folder) == ["x"]  # what was written of the new one no longer takes room
+        assert os.listdir(folder) == ["x"]  # the partly written new file was removed
     finally:
         if disk == "real":
             subprocess.run(["umount", folder], check=True)

@@ -1,4 +1,4 @@
-"""Clips as files: the same frames are the same bytes, and nearly the same picture."""
+"""Clips as files: equal frames give equal bytes, and a decoded file is close to its frames."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from filmstill.runtime.video import save_video
 
-FRAMES, HEIGHT, WIDTH = 21, 128, 192  # a size at which x264's macroblock tree, left on, writes other bytes each time
+FRAMES, HEIGHT, WIDTH = 21, 128, 192  # at this size x264 with its macroblock tree writes different bytes each time
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_the_same_frames_are_the_same_bytes(video: torch.Tensor, tmp_path: Path,
 
 
 def test_an_mp4_shows_the_frames(tmp_path: Path):
-    """Grey ramps, which a codec of half the colour's resolution can keep."""
+    """Grey ramps, since yuv420p halves the resolution of colours."""
     ramp = (
         torch.linspace(0, 1, WIDTH).expand(FRAMES, 3, HEIGHT, WIDTH)
         * torch.linspace(0.2, 1, FRAMES)[:, None, None, None]

@@ -1,11 +1,9 @@
-"""A real SLURM cluster on this machine, thrown away after use: munge, slurmctld, a few slurmd, accounting if asked for.
+"""A temporary SLURM cluster on this machine: munge, slurmctld, a few slurmd, and accounting if requested.
 
-`python tests/slurm/lab.py up`, `status`, `down`; `make slurm-up`, `make slurm-down`. Root only: slurmd starts jobs as
-their users.
-
-Notable: jobs really run, on this machine; what belongs to the cluster or to one of its nodes is found by looking
-(lab_processes.py); a node that loses power is frozen before it is killed, since the sockets of a killed process tell
-its peers so, and those of a dead node don't.
+`python tests/slurm/lab.py up`, `status`, `down`; `make slurm-up`, `make slurm-down`. Root only, because slurmd starts
+jobs as their users. Jobs run on this machine. The processes of the cluster, or of one node, are found by searching
+(lab_processes.py). A node that loses power is frozen before it is killed: the kernel closes the sockets of a killed
+process, and its peers notice; a dead node's sockets stay silent.
 """
 
 import argparse
@@ -35,7 +33,7 @@ from filmstill.runtime.exit import exit_code
 from lab_processes import destroy, freeze
 
 T = TypeVar("T")
-UP = {"idle", "mix", "alloc", "comp"}  # a node's states without a fault, as sinfo abbreviates them
+UP = {"idle", "mix", "alloc", "comp"}  # states of a node without a fault, in sinfo's abbreviations
 FIELDS = ("JobID", "Name", "Partition", "StateCompact", "Reason", "NodeList", "RestartCnt")
 
 
@@ -46,7 +44,7 @@ class Job:
     id: int
     name: str
     partition: str
-    state: str  # as squeue abbreviates it: PD, R, CG, CD, F, NF, TO, CA
+    state: str  # in squeue's abbreviations: PD, R, CG, CD, F, NF, TO, CA
     reason: str
     nodes: str
     restarts: int
@@ -58,11 +56,11 @@ class Lab:
 
     folder: Path
     nodes: int = 2
-    cpus: int = 8  # pretended, a node, as memory and GPUs are
+    cpus: int = 8  # per node; fake, as memory and GPUs are
     memory_mb: int = 65536
     gpus: int = 8
     accounting: bool = False
-    system: bool = False  # /etc/slurm/slurm.conf points at it: Snakemake's jobstep drops SLURM_CONF before its srun
+    system: bool = False  # link /etc/slurm/slurm.conf to it: Snakemake's jobstep unsets SLURM_CONF before its srun
 
     @property
     def conf(self) -> Path:
@@ -73,24 +71,25 @@ class Lab:
         return [f"node{number + 1}" for number in range(self.nodes)]
 
     def environment(self) -> dict[str, str]:
-        """What a process needs besides its own environment to talk to this cluster."""
+        """Variables that a process needs in addition to its environment to use this cluster."""
         return {"SLURM_CONF": str(self.conf)}
 
     # Up and down
 
     def up(self) -> None:
-        """Start it and wait until every node is idle; nothing to do where it is up. Raises FilmstillError."""
+        """Start the cluster and wait until every node is idle; does nothing where it is up. Raises FilmstillError."""
         if self.is_up():
             if self.accounting != self.conf.with_name("slurmdbd.conf").exists():
-                raise FilmstillError(f"{self.folder}: a cluster with other options is up; first `make slurm-down`")
+                raise FilmstillError(f"{self.folder}: a cluster with other options is up; run `make slurm-down` first")
             return
         lab_host.refuse_missing(self.accounting)
         self.down()
         if self.folder.exists() and os.listdir(self.folder) and not self.conf.exists():
             raise FilmstillError(f"{self.folder}: is neither empty nor a cluster's; give another folder")
         lab_files.refuse_long(self.folder, self.names)
-        shutil.rmtree(self.folder, ignore_errors=True)  # a fresh state
-        with FileLock(Path(tempfile.gettempdir()) / "filmstill-slurm.lock"):  # ports are free until somebody listens
+        shutil.rmtree(self.folder, ignore_errors=True)  # start without old state
+        # Locked until the daemons listen: before that another cluster would take the same ports for free ones.
+        with FileLock(Path(tempfile.gettempdir()) / "filmstill-slurm.lock"):
             port = lab_host.free_ports(self.nodes + 3)
             try:
                 self._write(port)
@@ -103,72 +102,72 @@ class Lab:
                 raise
 
     def down(self) -> None:
-        """Kill every daemon and every job, and put /etc/slurm/slurm.conf back. The logs stay until the next `up`."""
+        """Kill every daemon and every job, and restore /etc/slurm/slurm.conf. The logs are kept until the next `up`."""
         destroy(self.processes)
         lab_host.unpoint(self.conf)
 
     def is_up(self) -> bool:
-        """Whether every node is there and free of faults."""
+        """Whether the controller runs and every node is without a fault."""
         if not self.controller():
-            return False  # without a slurm.conf sinfo looks for one in the DNS, for a minute
-        said = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).split()
-        return said[::2] == self.names and set(said[1::2]) <= UP
+            return False  # without a slurm.conf sinfo searches the DNS for one for a minute
+        words = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", check=False).split()
+        return words[::2] == self.names and set(words[1::2]) <= UP
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
-        """What lives of this cluster, or of one of its nodes: daemons, step daemons, and all that jobs started."""
+        """Processes of this cluster, or of one node: daemons, step daemons, and everything that jobs started."""
         found = lab_processes.daemons(self._log_of(node))
         return lab_processes.with_children(found + lab_processes.of_jobs(self.conf, node))
 
     def controller(self) -> list[psutil.Process]:
-        """slurmctld, if it runs."""
+        """The slurmctld process; [] if it does not run."""
         return lab_processes.daemons(self.folder / "log", ("slurmctld",))
 
     # Faults
 
     def stop_node(self, name: str) -> None:
-        """The node loses power: silence at once, then nothing of it lives. Returns when the controller has noticed."""
+        """Simulate a power loss: freeze the node, wait until the controller has noticed, then kill its processes."""
         self.stop_slurmd(name)
         freeze(lambda: self.processes(name))
         self.wait_until(lambda: self.node_state(name).startswith("down"), 60)
         destroy(lambda: self.processes(name))
 
     def stop_slurmd(self, name: str) -> None:
-        """Kill the node's daemon alone: its jobs run on."""
+        """Kill only the node's daemon; its jobs go on."""
         destroy(lambda: lab_processes.daemons(self._log_of(name), ("slurmd",)))
 
     def start_node(self, name: str) -> None:
-        """Start the node's daemon and wait until the controller has it back."""
+        """Start the node's daemon and wait until the controller sees it again."""
         self._run("slurmd", "-N", name)
         self.wait_until(lambda: self.node_state(name) in UP, 60)
 
     def stop_controller(self) -> None:
-        """Stop slurmctld in order: jobs run on, and every question fails."""
+        """Stop slurmctld by SIGTERM; jobs go on, and every command fails."""
         for process in self.controller():
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
         self.wait_until(lambda: not self.controller(), 30)
 
     def start_controller(self) -> None:
-        """Start slurmctld with the state that it saved, and wait until every node is back."""
+        """Start slurmctld with its saved state, and wait until every node is up."""
         self._run("slurmctld")
         self.wait_until(self.is_up, 60)
 
-    # What SLURM says
+    # Commands
 
     def submit(self, script: str, **flags: object) -> int:
-        """sbatch `script` (bash) with --flag=value for each flag, --flag for a True one; returns the job's id."""
+        """Submit `script` (bash) by sbatch, with --flag=value per flag, --flag for True; returns the job's id."""
         given = [f"--{name.replace('_', '-')}" + ("" if flag is True else f"={flag}") for name, flag in flags.items()]
         words = ("sbatch", "--parsable", "--output=/dev/null", *given)
         return int(self.ask(*words, text=f"#!/bin/bash\n{script}\n"))
 
     def squeue(self, *flags: str) -> list[Job]:
-        """The jobs that SLURM remembers: those that ended in the last hour too, unless the flags say less."""
-        asked = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
-        lines = self.ask("squeue", "--noheader", "--states=all", f"--Format={asked}", *flags).splitlines()
+        """The jobs that SLURM remembers, including those that ended in the last hour. flags: select fewer."""
+        fields = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
+        lines = self.ask("squeue", "--noheader", "--states=all", f"--Format={fields}", *flags).splitlines()
         return [_job(*line.split(SEPARATOR)[: len(FIELDS)]) for line in lines]
 
     def newest(self) -> int:
-        """The id of the job submitted last; 0: none was."""
+        """The id of the latest job; 0 if none was submitted."""
         return max((job.id for job in self.squeue()), default=0)
 
     def job(self, number: int) -> Job:
@@ -176,30 +175,30 @@ class Lab:
         return job
 
     def node_state(self, name: str) -> str:
-        """A node's state as sinfo abbreviates it: idle, mix, alloc, comp, down; with a * while it does not answer."""
+        """A node's state in sinfo's abbreviations: idle, mix, alloc, comp, down; with a * while it does not answer."""
         return self.ask("sinfo", "-h", "-n", name, "-p", "main", "-o", "%t").strip()
 
     def ask(self, *words: str, check: bool = True, text: str | None = None) -> str:
-        """What a command of SLURM's prints. Raises RuntimeError with its reason, unless told not to check."""
+        """The output of a SLURM command. check: raise RuntimeError with its error where it fails. text: its stdin."""
         done = self._called(words, text)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
     def wait_until(self, condition: Callable[[], T], seconds: float) -> T:
-        """Ask until `condition` holds and return what it said. Raises TimeoutError with what SLURM shows."""
+        """Poll `condition` until its value is true, and return the value. Raises TimeoutError with SLURM's state."""
         end = time.monotonic() + seconds
-        while not (said := condition()):
+        while not (value := condition()):
             if time.monotonic() > end:
                 shown = self.ask("squeue", "--states=all", check=False) + self.ask("sinfo", "-N", "-l", check=False)
-                raise TimeoutError(f"not so after {seconds} s; logs in {self.folder}/log\n{shown}")
+                raise TimeoutError(f"condition is false after {seconds} s; logs in {self.folder}/log\n{shown}")
             time.sleep(0.1)
-        return said
+        return value
 
-    # Inside
+    # Internals
 
     def _log_of(self, node: str | None) -> Path:
-        """A node's log, or the folder of all logs."""
+        """The log of a node's daemon; None: the folder of all logs."""
         return self.folder / "log" / (f"slurmd.{node}.log" if node else "")
 
     def _write(self, port: int) -> None:
@@ -243,18 +242,18 @@ class Lab:
         self.wait_until(lambda: self._works("sacctmgr", "--immediate", "add", "cluster", "lab"), 30)
 
     def _run(self, *words: str) -> None:
-        """Start a daemon; it detaches itself. What it says before it has its own log is in start.log."""
-        around = {"PATH": os.environ["PATH"], **self.environment()}
+        """Start a daemon, which detaches itself. What it prints before it opens its own log goes to start.log."""
+        variables = {"PATH": os.environ["PATH"], **self.environment()}
         with (self.folder / "log" / "start.log").open("a") as log:
-            said: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            subprocess.run(words, env=around, cwd=self.folder, check=True, timeout=60, **said)
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            subprocess.run(words, env=variables, cwd=self.folder, check=True, timeout=60, **streams)
 
     def _works(self, *words: str) -> bool:
         return self._called(words).returncode == 0
 
     def _called(self, words: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-        around = {**os.environ, **self.environment()}
-        return subprocess.run(words, env=around, input=text, capture_output=True, text=True, timeout=60)
+        variables = {**os.environ, **self.environment()}
+        return subprocess.run(words, env=variables, input=text, capture_output=True, text=True, timeout=60)
 
 
 def _job(number: str, name: str, partition: str, state: str, reason: str, nodes: str, restarts: str) -> Job:
@@ -265,15 +264,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("install", "up", "status", "down"))
     parser.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB, so that sacct works")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     folder = Path(tempfile.gettempdir()).resolve() / f"filmstill-slurm-{getpass.getuser()}"
-    lab = Lab(folder, accounting=asked.accounting, system=True)
-    if asked.action == "install":
+    lab = Lab(folder, accounting=arguments.accounting, system=True)
+    if arguments.action == "install":
         lab_host.install()
-    elif asked.action == "down":
+    elif arguments.action == "down":
         lab.down()
     else:
-        if asked.action == "up":
+        if arguments.action == "up":
             lab.up()
         if not lab.is_up():
             raise FilmstillError(f"{folder}: no cluster is up there; start one with `make slurm-up`")

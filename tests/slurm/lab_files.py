@@ -1,7 +1,7 @@
-"""What a throw-away SLURM cluster reads: slurm.conf, gres.conf and slurmdbd.conf, as text.
+"""The configuration files of a temporary SLURM cluster: slurm.conf, gres.conf and slurmdbd.conf, as text.
 
-Notable: several slurmd on one host, a port each; pretended H100s are character devices; a partition for each thing that
-can go wrong (`low` is preempted by `high`, `short` has a small time limit, the only node of `far` is another host).
+Several slurmd run on one host, each on its own port. Fake H100s are character devices. There is a partition for every
+kind of trouble: `low` is preempted by `high`, `short` has a small time limit, the only node of `far` is another host.
 """
 
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from filmstill.errors import FilmstillError
 
-DATABASE_PASSWORD = "slurm"  # of a database that listens on 127.0.0.1 alone and lives as long as the cluster
-SOCKET = 107  # letters of a Unix socket's path
-GRACE_SECONDS = 20  # from a preemption's signal to its kill
-KILL_SECONDS = 2  # from TERM to KILL where a job is cancelled
+DATABASE_PASSWORD = "slurm"  # of a database that listens on 127.0.0.1 only and is deleted with the cluster
+SOCKET = 107  # maximum length of a Unix socket's path, in bytes
+GRACE_SECONDS = 20  # from the signal before a preemption to the kill
+KILL_SECONDS = 2  # from SIGTERM to SIGKILL when a job is cancelled
 
 
 def refuse_long(folder: Path, nodes: list[str]) -> None:
-    """Raises FilmstillError where SLURM could not name its sockets, and would only say `launch failed`."""
-    longest = max(len(f"{folder}/spool/{name}/{name}_{10**9}.{10**9}") for name in nodes)  # of a job's step
+    """Raise FilmstillError where paths of SLURM's sockets would be too long: SLURM reports only `launch failed`."""
+    longest = max(len(f"{folder}/spool/{name}/{name}_{10**9}.{10**9}") for name in nodes)  # the socket of a job's step
     if longest > SOCKET:
         raise FilmstillError(
             f"{folder}: is {len(str(folder))} letters long, allowed: {len(str(folder)) - longest + SOCKET}; set TMPDIR"
@@ -25,13 +25,15 @@ def refuse_long(folder: Path, nodes: list[str]) -> None:
 
 
 def slurm_conf(folder: Path, nodes: list[str], each: str, port: int, accounting: bool) -> str:
-    """slurm.conf of a cluster in `folder` whose nodes each have `each` (CPUs=… RealMemory=… Gres=…).
+    """slurm.conf of a cluster in `folder`; every node has the resources `each` (CPUs=… RealMemory=… Gres=…).
 
-    Ports: slurmctld's is `port`, the nodes' follow, then slurmdbd's. FirstJobId: of several clusters on this machine no
-    two have a job of one number, which gives the port where a job's processes meet; MinJobAge: what tests count is not
-    forgotten meanwhile; cred_expire: so long does a requeued job wait, and less than 5 s is silently refused;
-    DefMemPerCPU: or a job takes all of a node's memory; preempt_send_user_signal: a preempted job gets the signal that
-    it asked for; SlurmdTimeout, MessageTimeout: a silent node is down after 13 s.
+    port: slurmctld's; the nodes' ports follow, then slurmdbd's. Settings that need a reason:
+    FirstJobId: job ids of several clusters on this machine differ, because the id gives the port of the rendezvous;
+    MinJobAge: SLURM does not forget a job while a test runs;
+    cred_expire: a requeued job waits this long; SLURM silently refuses less than 5 s;
+    DefMemPerCPU: without it a job takes all memory of a node;
+    preempt_send_user_signal: a preempted job gets the signal that it requested;
+    SlurmdTimeout, MessageTimeout: a silent node is down after 13 s.
     """
     storage = "AccountingStorageType=accounting_storage/none"
     if accounting:
@@ -95,12 +97,12 @@ PartitionName=far Nodes=far1 MaxTime=INFINITE PriorityTier=5 PreemptMode=OFF
 
 
 def gres_conf(folder: Path, nodes: list[str], gpus: int) -> str:
-    """gres.conf: SLURM hands out CUDA_VISIBLE_DEVICES for character devices only."""
+    """gres.conf with character devices as GPUs: SLURM sets CUDA_VISIBLE_DEVICES only for such files."""
     return f"NodeName={','.join(nodes)} Name=gpu Type=h100 File={folder}/dev/gpu[0-{gpus - 1}]\n"
 
 
 def slurmdbd_conf(folder: Path, port: int, database_port: int) -> str:
-    """slurmdbd.conf for the accounting daemon at `port`; it must not be readable by others."""
+    """slurmdbd.conf for the accounting daemon at `port`; the file must not be readable by others."""
     return f"""AuthType=auth/munge
 AuthInfo=socket={munge_socket(folder)}
 DbdHost=localhost

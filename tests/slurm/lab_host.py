@@ -1,6 +1,6 @@
-"""What a throw-away SLURM cluster needs of the machine: Debian's packages, ports, names, and the system's slurm.conf.
+"""What a temporary SLURM cluster needs from the machine: Debian packages, ports, host names, the system's slurm.conf.
 
-Notable: nothing here knows a cluster; /etc/slurm/slurm.conf is only ever replaced where it is a link, and put back.
+/etc/slurm/slurm.conf is replaced only where it is a link or missing, and is restored afterwards.
 """
 
 import os
@@ -12,7 +12,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from filmstill.cluster.meeting import PORTS
+from filmstill.cluster.rendezvous import PORTS
 from filmstill.errors import FilmstillError
 
 BASE = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge"}  # Debian's packages by program
@@ -23,7 +23,7 @@ HOSTS = Path("/etc/hosts")
 
 
 def refuse_missing(accounting: bool) -> None:
-    """Raises FilmstillError for one who is not root and, with what to type, for packages that are not there."""
+    """Raise FilmstillError where packages are missing, with the command that installs them, or the user is not root."""
     packages = missing(BASE | ACCOUNTING if accounting else BASE)
     if packages:
         raise FilmstillError(f"slurm: not installed; as root: apt-get update && {INSTALL} {packages}")
@@ -32,27 +32,27 @@ def refuse_missing(accounting: bool) -> None:
 
 
 def install() -> None:
-    """Install what is missing, accounting too, by apt-get. Raises FilmstillError where that can't be done."""
+    """Install the missing packages, including accounting, by apt-get. Raises FilmstillError where that fails."""
     packages = missing(BASE | ACCOUNTING)
     if not packages:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         refuse_missing(accounting=True)
-    around = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (["apt-get", "update"], [*INSTALL.split(), *packages.split()]):
-        if subprocess.run(words, env=around, stdout=subprocess.DEVNULL).returncode:
+        if subprocess.run(words, env=variables, stdout=subprocess.DEVNULL).returncode:
             raise FilmstillError(f"slurm: `{' '.join(words)}` failed, see above; install {packages} and run again")
 
 
 def missing(packages: dict[str, str]) -> str:
-    """The packages whose programs are not on the path."""
+    """The packages whose programs are not on PATH, separated by spaces. packages: package by program."""
     return " ".join(package for program, package in packages.items() if not shutil.which(program))
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on, below those that jobs meet on.
+    """The first of `count` consecutive free ports below the ports of jobs' rendezvous.
 
-    Those of several clusters are so far apart that their jobs' ids are, too (lab_files.py).
+    Ports of several clusters are at least 40 apart, so that their job ids are far apart too (lab_files.py).
     """
     bases = range(20000, PORTS.start, 40)
     for base in random.sample(bases, len(bases)):
@@ -65,14 +65,14 @@ def free_ports(count: int) -> int:
 
 
 def resolve(names: list[str]) -> None:
-    """Make the names resolve to this machine. They stay in /etc/hosts: another cluster may use them by now."""
+    """Make the names resolve to this machine. They are kept in /etc/hosts, because another cluster may use them."""
     known = HOSTS.read_text()
     with HOSTS.open("a") as file:
         file.writelines(f"127.0.0.1 {name}\n" for name in names if not re.search(rf"\s{name}(\s|$)", known))
 
 
 def point(conf: Path) -> None:
-    """Let /etc/slurm/slurm.conf be a link to `conf`. Raises FilmstillError where it is a file: a real cluster's."""
+    """Make /etc/slurm/slurm.conf a link to `conf`. Raises FilmstillError where it is a real cluster's file."""
     if SYSTEM_CONF.exists() and not SYSTEM_CONF.is_symlink():
         raise FilmstillError(f"{SYSTEM_CONF}: belongs to a real cluster; use a machine that is in none")
     if SYSTEM_CONF.is_symlink():
@@ -83,7 +83,7 @@ def point(conf: Path) -> None:
 
 
 def unpoint(conf: Path) -> None:
-    """Put back what `point` replaced; nothing to do where /etc/slurm/slurm.conf is no longer a link to `conf`."""
+    """Restore what `point` replaced; does nothing where /etc/slurm/slurm.conf is no longer a link to `conf`."""
     if SYSTEM_CONF.is_symlink() and os.readlink(SYSTEM_CONF) == str(conf):
         SYSTEM_CONF.unlink()
         if before(conf).is_symlink():
@@ -91,11 +91,11 @@ def unpoint(conf: Path) -> None:
 
 
 def before(conf: Path) -> Path:
-    """Where the link that was there before waits."""
+    """Path under which the earlier link is kept."""
     return conf.with_name("slurm.conf.before")
 
 
 def secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read."""
+    """Create a file that only its owner may read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)

@@ -1,8 +1,8 @@
-"""Which processes belong to a throw-away SLURM cluster, found by looking at every process; and their end.
+"""Find the processes of a temporary SLURM cluster by searching all processes, and kill them.
 
-Notable: no pid files, whose number another process may have by now; a daemon is known by its log, which it keeps open,
-since SLURM writes its title over a step daemon's environment; what a job started is below its step daemon or, where it
-has left its parents, still has the job's environment.
+Pid files are not used: another process may have the number by now. A daemon is recognised by its log, which it keeps
+open, because SLURM overwrites a step daemon's environment with its title. A process that a job started is a descendant
+of its step daemon or, where it has detached itself, still has the job's environment.
 """
 
 import time
@@ -16,7 +16,7 @@ DAEMONS = ("munged", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd", "slurm
 
 
 def daemons(log: Path, names: tuple[str, ...] = DAEMONS) -> list[psutil.Process]:
-    """The daemons of these names that have `log`, or a log in the folder `log`, open."""
+    """The daemons with these names that have `log`, or a file in the folder `log`, open."""
     return every(
         lambda process: (
             process.name() in names and any(Path(file.path).is_relative_to(log) for file in process.open_files())
@@ -25,18 +25,18 @@ def daemons(log: Path, names: tuple[str, ...] = DAEMONS) -> list[psutil.Process]
 
 
 def of_jobs(conf: Path, node: str | None) -> list[psutil.Process]:
-    """The processes of jobs of the cluster with this slurm.conf, on one node or on any, by their environment."""
+    """Processes of the jobs of the cluster with this slurm.conf, by their environment. node: None for all nodes."""
 
     def belongs(process: psutil.Process) -> bool:
-        around = process.environ()
-        here = around.get("SLURMD_NODENAME")
-        return around.get("SLURM_CONF") == str(conf) and here is not None and node in (None, here)
+        variables = process.environ()
+        here = variables.get("SLURMD_NODENAME")
+        return variables.get("SLURM_CONF") == str(conf) and here is not None and node in (None, here)
 
     return every(belongs)
 
 
 def with_children(parents: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """These processes and all below them, each once."""
+    """These processes and all their descendants, each once."""
     found: dict[int, psutil.Process] = {}
     for parent in parents:
         with suppress(psutil.NoSuchProcess):
@@ -45,7 +45,7 @@ def with_children(parents: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def every(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The living processes of which it holds."""
+    """The living processes for which `holds` is true."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -55,9 +55,9 @@ def every(holds: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 
 
 def lives(process: psutil.Process, but: str = "") -> bool:
-    """Whether a process is there, in another state than this one.
+    """Whether a process exists and is not in the state `but`.
 
-    A zombie is not there: in containers process 1 may take its time to bury it.
+    A zombie does not count as living: in a container, process 1 may reap it late.
     """
     try:
         return process.status() not in (psutil.STATUS_ZOMBIE, but)
@@ -66,7 +66,7 @@ def lives(process: psutil.Process, but: str = "") -> bool:
 
 
 def freeze(find: Callable[[], list[psutil.Process]]) -> None:
-    """Stop (SIGSTOP) until nothing that is found moves."""
+    """Send SIGSTOP until every process that `find` returns is stopped."""
     while moving := [process for process in find() if lives(process, but=psutil.STATUS_STOPPED)]:
         for process in moving:
             with suppress(psutil.NoSuchProcess):
@@ -74,7 +74,7 @@ def freeze(find: Callable[[], list[psutil.Process]]) -> None:
 
 
 def destroy(find: Callable[[], list[psutil.Process]]) -> None:
-    """kill -9 until nothing is found any more."""
+    """Send SIGKILL until `find` returns no process."""
     while processes := find():
         for process in processes:
             with suppress(psutil.NoSuchProcess):

@@ -1,7 +1,7 @@
-"""`dvc repro` with SLURM from one end to the other, and whatever clusters do while it trains.
+"""`dvc repro` on SLURM from end to end, and the disturbances of a cluster while it trains.
 
-One repository, one training of Self-Forcing on two nodes; every test makes it again from its beginning, strikes, and
-compares the bytes of the student with those of the undisturbed run.
+One repository with one training of Self-Forcing on two nodes. Every test repeats the training from the beginning,
+disturbs it, and compares the bytes of the student with those of the undisturbed run.
 """
 
 import re
@@ -16,15 +16,15 @@ from runs import INIT, ONLY, STUDENT, TEACHER, Repository
 
 def test_shards_and_trainings_were_jobs(made: Repository):
     names = (made.folder / "accounted.txt").read_text().splitlines()
-    said = (made.folder / "made.log").read_text()
+    output = (made.folder / "made.log").read_text()
     for stage, nodes in (("teacher", "node[12]"), ("ode_init", r"node\[1-2\]"), ("distill", r"node\[1-2\]")):
         key = made.work(stage).name
         assert any(name.startswith(f"{stage}-{key}.") for name in names)
-        assert re.search(rf"^{stage}: job \d+ running on {nodes}$", said, re.M)
+        assert re.search(rf"^{stage}: job \d+ running on {nodes}$", output, re.M)
     assert sum(name.startswith("ode_pairs-") for name in names) >= 1
     assert sum(name.startswith("samples-") for name in names) >= 1
     figures = (made.work("distill") / "telemetry.json").read_text()
-    assert '"processes": 2' in figures and "communication" in figures
+    assert '"world_size": 2' in figures and "communication" in figures
 
 
 @pytest.mark.parametrize(("stage", "weights"), [("teacher", TEACHER), ("ode_init", INIT)])
@@ -37,35 +37,34 @@ def test_a_training_made_again_is_the_same_bytes(made: Repository, stage: str, w
 
 
 def test_strikes_that_need_nobody(again: Repository):
-    """A preemption, a process killed, a requeue from outside, a slurmd away, the controller away: one `dvc repro` sees
-    them all."""
+    """One `dvc repro` survives a preemption, a killed rank, a requeue by the user, a lost slurmd, a lost controller."""
     again.configure(partition="low")
     repro = again.repro(*ONLY)
     repro.until_step("distill", 1)
     again.lab.submit("sleep 1", partition="high", nodes=2, exclusive=True)
-    repro.until(lambda: "requeued 1 times" in repro.said)
-    assert (again.work("distill") / "jobs/0001/left-0").exists()  # in order: saved, then back to the queue
+    repro.until(lambda: "requeued 1 times" in repro.output)
+    assert (again.work("distill") / "jobs/0001/clean-exit-0").exists()  # it checkpointed and requeued
     again.trains_on(repro)
     again.process("1").kill()
-    repro.until(lambda: "once more" in repro.said)
+    repro.until(lambda: "submitting it again" in repro.output)
     again.trains_on(repro)
     again.lab.ask("scontrol", "requeue", again.jobs()[0])
     again.starts_again(repro, 1)
-    with again.frozen():  # SLURM gives up the node, whose process lives
+    with again.frozen():  # SLURM gives up the node, whose rank still exists
         again.lab.stop_slurmd("node2")
         again.lab.wait_until(lambda: again.lab.node_state("node2").startswith("down"), 60)
     again.lab.start_node("node2")
     again.starts_again(repro, 2)
     again.lab.stop_controller()
-    repro.until(lambda: "controller does not answer" in repro.said)
+    repro.until(lambda: "controller does not answer" in repro.output)
     again.lab.start_controller()
     assert repro.ends() == 0
     assert again.starts("distill") == 2
 
 
 def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
-    """Killed and its record lost; told to stop; then the job cancelled and its last checkpoint damaged, whereupon the
-    next run goes on from the one before."""
+    """The waiting process is killed and its record lost; the next one is stopped by SIGTERM; then the job is cancelled
+    and its last checkpoint damaged, and the last run resumes from the checkpoint before it."""
     repro = again.repro(*ONLY)
     repro.until_step("distill", 1)
     with again.frozen():
@@ -73,32 +72,32 @@ def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
         (again.work("distill") / "job.json").unlink()
         (job,) = again.jobs()
         repro = again.repro(*ONLY)
-        repro.until(lambda: f"attached to job {job}" in repro.said)
+        repro.until(lambda: f"attached to job {job}" in repro.output)
     again.trains_on(repro)
     with again.frozen():
         repro.stage_process().send_signal(signal.SIGTERM)
         assert repro.process.wait(30) != 0
-        assert f"job {job} goes on without this process; `dvc repro` attaches to it" in repro.said
+        assert f"job {job} goes on without this process; `dvc repro` attaches to it" in repro.output
         assert again.jobs() == [job] and again.starts("distill") == 1
         repro = again.repro(*ONLY)
-        repro.until(lambda: f"attached to job {job}" in repro.said)
+        repro.until(lambda: f"attached to job {job}" in repro.output)
     again.trains_on(repro)
     cancelled = again.filmstill("cancel", "distill").stdout
-    assert f"cancelled job {job} of distill" in cancelled and "goes on from the last checkpoint" in cancelled
+    assert f"cancelled job {job} of distill" in cancelled and "resumes from the last checkpoint" in cancelled
     assert repro.ends() != 0
-    assert f"job {job} was cancelled; `dvc repro` goes on from the last checkpoint" in repro.said
+    assert f"job {job} was cancelled; `dvc repro` resumes from the last checkpoint" in repro.output
     assert re.search(rf"{job} +cancelled ", again.filmstill("jobs").stdout)
     newest = max((again.work("distill") / "checkpoints").glob("step-*"))
     part = max(newest.glob("*.safetensors"))
     part.write_bytes(part.read_bytes()[:-1])
     repro = again.repro(*ONLY)
     assert repro.ends() == 0
-    assert f"{newest.name}/{part.name}: damaged" in repro.said and "the checkpoint before it" in repro.said
+    assert f"{newest.name}/{part.name}: damaged" in repro.output and "the checkpoint before it" in repro.output
     assert again.starts("distill") == 2
 
 
 def test_a_full_scratch_then_a_source_edited_meanwhile(again: Repository):
-    """Neither result is published; the work is kept, and what was made goes out once the sources are back."""
+    """Neither run publishes its result. The work is kept, and published once the sources are restored."""
     work, source = again.folder / ".work" / "distill", again.folder / "src/filmstill/objectives/dmd.py"
     before = source.read_text()
     work.mkdir()
@@ -106,13 +105,13 @@ def test_a_full_scratch_then_a_source_edited_meanwhile(again: Repository):
     try:
         repro = again.repro(*ONLY)
         assert repro.ends() != 0
-        assert "disk full while writing" in repro.said and "Traceback" not in repro.said
+        assert "disk full while writing" in repro.output and "Traceback" not in repro.output
         subprocess.run(["mount", "-o", "remount,size=200m", str(work)], check=True)
         repro = again.repro(*ONLY)
         repro.until_step("distill", 2)
         source.write_text(before + "\n# another\n")
         assert repro.ends() != 0
-        assert "changed" in repro.said and not (again.folder / STUDENT).exists()
+        assert "changed" in repro.output and not (again.folder / STUDENT).exists()
         source.write_text(before)
         assert again.repro(*ONLY).ends() == 0
     finally:

@@ -1,4 +1,4 @@
-"""The cluster that the tests run on is a real one: it starts jobs, loses nodes, preempts, restarts, and goes."""
+"""The cluster of the tests is a real SLURM: it starts jobs, loses nodes, preempts, restarts, and leaves nothing."""
 
 import os
 import signal
@@ -33,13 +33,13 @@ def test(lab):
 
 
 def ends(lab: Lab, job: int, seconds: float = 30) -> str:
-    """The state that a job ends in."""
+    """The final state of a job."""
     lab.wait_until(lambda: lab.job(job).state not in ("PD", "R", "CG"), seconds)
     return lab.job(job).state
 
 
 def at_work(lab: Lab, folder: Path, script: str, **flags: object) -> int:
-    """Submit a job and wait until it has begun: to the controller it runs before its nodes have been told."""
+    """Submit a job and wait until its script runs: the controller lists it as running before its nodes start it."""
     job = lab.submit(f"touch {folder}/began; {script}", **flags)
     lab.wait_until((folder / "began").exists, 20)
     return job
@@ -58,7 +58,7 @@ def test_a_job_has_its_nodes_and_pretended_gpus(lab: Lab, tmp_path: Path):
 
 
 def test_a_job_on_a_node_that_loses_power_is_requeued_and_ends(lab: Lab, tmp_path: Path):
-    """Its node, not its command, is what failed: the survivors are not told by a closed socket."""
+    """The node fails, not the command: the other rank sees no closed socket."""
     log = tmp_path / "log"
     work = f"echo $SLURM_RESTART_COUNT/$SLURM_PROCID >> {log}; [ $SLURM_RESTART_COUNT ] || sleep 600"
     job = lab.submit(f"srun --kill-on-bad-exit=1 bash -c '{work}'", nodes=2, ntasks_per_node=1)
@@ -113,9 +113,9 @@ def test_partitions_on_which_a_job_would_wait_for_ever(lab: Lab, flags: dict[str
 
 def test_accounting_knows_an_ended_job(lab_with_accounting: Lab):
     job = lab_with_accounting.submit("true")
-    asked = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
-    # Accounting is told late: it may still say PENDING.
-    assert lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*asked).strip() == "COMPLETED", 30)
+    command = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
+    # Accounting lags behind the controller: it may still list the job as PENDING.
+    assert lab_with_accounting.wait_until(lambda: lab_with_accounting.ask(*command).strip() == "COMPLETED", 30)
 
 
 def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path_factory: pytest.TempPathFactory):
@@ -124,7 +124,7 @@ def test_a_second_cluster_beside_the_first_leaves_nothing(lab: Lab, tmp_path_fac
     try:
         other.up()
         pids = {process.pid for process in other.processes()}
-        other.up()  # found up, and left alone
+        other.up()  # it is up already: nothing is started
         assert {process.pid for process in other.processes()} == pids
         job = other.submit(f"setsid sleep 600 & touch {folder}/began; sleep 600")
         other.wait_until((folder / "began").exists, 20)
@@ -148,20 +148,22 @@ def test_a_folder_whose_sockets_would_have_too_long_names_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("lanes", ["-n0", "-n1"])
 def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path_factory: pytest.TempPathFactory, lanes: str):
-    """The fixtures of this folder in a pytest of their own, which is told to stop in the middle of a test."""
+    """Run the fixtures of this folder in another pytest, and send it SIGTERM in the middle of a test."""
     folder = tmp_path_factory.mktemp("told")
     (folder / "conftest.py").symlink_to(HERE / "conftest.py")
     (folder / "test_it.py").write_text(WAITING.format(folder=folder))
     system = folder / "slurm.conf"
     system.symlink_to("before")
     words = (sys.executable, "-m", "pytest", lanes, f"--rootdir={folder}", f"--basetemp={folder}/t", str(folder))
-    around = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent / 'helpers'}:{HERE.parents[1] / 'src'}"}
-    session = subprocess.Popen(words, cwd=folder, env=around, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    variables = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent / 'helpers'}:{HERE.parents[1] / 'src'}"}
+    session = subprocess.Popen(
+        words, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     lab.wait_until((folder / "up").exists, 30)
     assert os.readlink(system) != "before"
     session.send_signal(signal.SIGTERM)
-    said, _ = session.communicate(timeout=30)
-    assert "KeyboardInterrupt" in said
+    output, _ = session.communicate(timeout=30)
+    assert "KeyboardInterrupt" in output
     assert traces(folder / "t") == []
     assert os.readlink(system) == "before"
 
@@ -172,15 +174,15 @@ def traces(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             links = [os.readlink(link) for link in (process / "cwd", *(process / "fd").iterdir())]
-            said = (process / "cmdline").read_text(errors="replace") + (process / "environ").read_text(errors="replace")
-            if any(str(folder) in text for text in (said, *links)):
+            texts = [(process / name).read_text(errors="replace") for name in ("cmdline", "environ")]
+            if any(str(folder) in text for text in (*texts, *links)):
                 found.append((process / "comm").read_text().strip())
     return found
 
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What takes the place of /etc/slurm/slurm.conf."""
+    """The path that is used instead of /etc/slurm/slurm.conf."""
     monkeypatch.setattr(lab_host, "SYSTEM_CONF", tmp_path / "slurm" / "slurm.conf")
     (tmp_path / "lab").mkdir()
     return lab_host.SYSTEM_CONF

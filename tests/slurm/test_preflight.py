@@ -1,4 +1,4 @@
-"""A cluster.yaml that this cluster could never run is refused in one line, and nothing is submitted."""
+"""A cluster.yaml that this cluster can never run is refused in one line, and nothing is submitted."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def asking(**own: Any) -> Cluster:
-    """A cluster.yaml whose distill asks for this."""
+    """A cluster.yaml in which distill requests this."""
     return Cluster(executor="slurm", stages={"distill": own})
 
 
@@ -54,23 +54,26 @@ def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
             "stages.distill.gpus_per_node: is 9, allowed: at most 8, which a node of partition main",
         ),
         ({"nodes": 3}, "stages.distill.nodes: is 3, allowed: at most 2, which partition main gives to a job"),
-        ({"cpus_per_task": 9}, "stages.distill.cpus_per_task: is 9, allowed: at most 8 a process, 1 of them a node"),
+        (
+            {"cpus_per_task": 9},
+            "stages.distill.cpus_per_task: is 9, allowed: at most 8 per process with 1 per node",
+        ),
         (
             {"cpus_per_task": 3, "tasks_per_node": 3},
-            "stages.distill.cpus_per_task: is 3, allowed: at most 2 a process, 3 of them",
+            "stages.distill.cpus_per_task: is 3, allowed: at most 2 per process with 3 per node",
         ),
         ({"memory_gb": 65}, "stages.distill.memory_gb: is 65, allowed: at most 64, which a node of partition main has"),
         (
             {"partition": "short", "time": "0:03:00"},
-            "stages.distill.time: is '0:03:00', allowed: at most 2 minutes, the MaxTime of partition short; SLURM",
+            "stages.distill.time: is '0:03:00', allowed: at most 2 minutes, the MaxTime of partition short; else",
         ),
         (
             {"constraint": "a100"},
-            "stages.distill: SLURM refuses the job: sbatch: Invalid feature specification (asked: constraint a100)",
+            "stages.distill: SLURM refuses the job: sbatch: Invalid feature specification (requested: constraint a100)",
         ),
         (
             {"sbatch": {"reservation": "x"}},
-            "SLURM refuses the job: sbatch: Requested reservation is invalid (asked: reservation x)",
+            "SLURM refuses the job: sbatch: Requested reservation is invalid (requested: reservation x)",
         ),
         ({"sbatch": {"licenses": "x"}}, "SLURM refuses the job: sbatch: Invalid license specification"),
         ({"sbatch": {"nodelist": "x"}}, "SLURM refuses the job: sbatch: Invalid node name specified"),
@@ -92,7 +95,7 @@ def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):
 
 def test_a_shard_is_tested_as_one_process(lab: Lab):
     cluster = Cluster(executor="slurm", defaults=Resources(nodes=3, gpus_per_node=8))
-    assert "at most 1 a process, 8 of them a node" in refusal(cluster)  # of a training
+    assert "at most 1 per process with 8 per node" in refusal(cluster)  # of a training
     assert preflight("samples", cluster, ROOT) is None
 
 
@@ -116,7 +119,7 @@ def test_a_folder_of_this_machine_is_not_shared_with_another_host(lab: Lab, tmp_
     cluster.scratch = None
     assert refusal(cluster).startswith(f"the repository: is '{ROOT}', on ")
     cluster.stages = {}
-    cluster.scratch = str(tmp_path)  # main's nodes are this host by other names
+    cluster.scratch = str(tmp_path)  # main's nodes are this host under other names
     preflight("distill", cluster, ROOT)
     cluster.scratch = str(tmp_path / "missing")
     assert "scratch: is" in refusal(cluster) and "No such file" in refusal(cluster)
@@ -137,10 +140,10 @@ def test_a_silent_controller_is_no_refusal_of_the_file(lab: Lab, monkeypatch, tm
 
 
 def test_a_job_of_one_name_waits_for_the_other_and_gets_what_was_asked(lab: Lab, tmp_path: Path):
-    """The flags do what they are there for, as SLURM has understood them."""
-    asked = Resources(nodes=2, tasks_per_node=2, gpus_per_node=2, cpus_per_task=1, memory_gb=3, time="0:10:00")
+    """SLURM applies the flags: singleton jobs, requeue, nodes, tasks, memory, time limit, GPUs."""
+    resources = Resources(nodes=2, tasks_per_node=2, gpus_per_node=2, cpus_per_task=1, memory_gb=3, time="0:10:00")
     name = slurm.job_name("distill", "0123456789abcdef", tmp_path)
-    script = sbatch_script(sbatch_flags(asked, name) | {"output": "/dev/null"}, ["sleep 60"])
+    script = sbatch_script(sbatch_flags(resources, name) | {"output": "/dev/null"}, ["sleep 60"])
     jobs = [slurm.run("sbatch", "--parsable", text=script).strip() for _ in range(2)]
     try:
         lab.wait_until(lambda: [job.state for job in slurm.queued(name)] == ["RUNNING", "PENDING"], 20)

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, asked of a real one."""
+"""Queries about jobs, on a real SLURM."""
 
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_job_is_found_by_name_and_id_until_it_is_over(lab: Lab, tmp_path: Path
     slurm.cancel(found.id)
     lab.wait_until(lambda: state(job) == "CANCELLED", 20)
     assert not slurm.queued(name)[0].alive
-    slurm.cancel(found.id)  # nothing happens
+    slurm.cancel(found.id)  # no effect on a job that is over
 
 
 def test_another_name_is_another_job(lab: Lab, tmp_path: Path):
@@ -58,7 +58,7 @@ def test_a_user_s_own_options_hide_no_job(lab: Lab, monkeypatch):
 
 
 def test_silence_is_not_gone(lab: Lab, tmp_path: Path, monkeypatch):
-    """Where nobody listens on the controller's port."""
+    """No process listens on the controller's port."""
     conf = tmp_path / "slurm.conf"
     lines = [line for line in lab.conf.read_text().splitlines() if not line.startswith("SlurmctldPort=")]
     conf.write_text("\n".join([*lines, "SlurmctldPort=1", "MessageTimeout=2", ""]))
@@ -78,12 +78,12 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab_with_accounting:
     monkeypatch.setenv("SLURM_CONF", str(lab_with_accounting.conf))
     monkeypatch.setattr(slurm, "_squeue", forgotten)
 
-    def told() -> slurm.Job | None:
-        """It is told late, at first of an end without a beginning, whose name it does not know."""
+    def job_in_accounting() -> slurm.Job | None:
+        """Accounting lags behind: at first it has the job's end without its start and its name."""
         job_there = slurm.find(str(job))
         return job_there if job_there and job_there.name != "allocation" else None
 
-    found = lab_with_accounting.wait_until(told, 30)
+    found = lab_with_accounting.wait_until(job_in_accounting, 30)
     assert (found.id, found.name, found.state, found.alive) == (str(job), "a|b c", "CANCELLED", False)
     assert slurm.find("999999") is None
 

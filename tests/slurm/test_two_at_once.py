@@ -1,4 +1,4 @@
-"""Two experiments at once from two worktrees, and the same one once more without SLURM."""
+"""Two experiments at the same time from two worktrees, and one of them again without SLURM."""
 
 import shutil
 import subprocess
@@ -15,21 +15,21 @@ from runs import INIT, ONLY, PATIENCE, STUDENT, TEACHER, Repository, kill
 
 @pytest.fixture(scope="module")
 def local(made: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
-    """What SLURM has made being made here, while a test mostly waits."""
+    """The stages that ran on SLURM run here without it, in the background of a test that mostly waits."""
     folder = tmp_path_factory.mktemp("local") / "repository"
     shutil.copytree(made.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(".work", "cluster.yaml"))
     repro = f"{sys.executable} -m dvc repro --force --single-item"
-    # The teacher last: what follows from it is to follow from SLURM's.
+    # The teacher last: the other stages use the one that was made on SLURM.
     script = " && ".join(f"{repro} {stage}" for stage in ("ode_pairs", "ode_init", "distill", "samples", "teacher"))
     with (folder / "repro.log").open("w") as log:
-        around = {"env": environment(folder), "stdout": log, "stderr": log, "start_new_session": True}
-        process = subprocess.Popen(script, shell=True, cwd=folder, **around)
+        options = {"env": environment(folder), "stdout": log, "stderr": log, "start_new_session": True}
+        process = subprocess.Popen(script, shell=True, cwd=folder, **options)
     yield folder, process
     kill(process)
 
 
 def test_time_limits_while_another_experiment_trains(again: Repository, local: object, tmp_path: Path):
-    """Two worktrees at once; the job of one meets its limit twice, and leaves in order, however fast it trains."""
+    """Two worktrees train at the same time; the job of one reaches its time limit twice, checkpoints and requeues."""
     other = worktree(again, tmp_path / "other")
     again.configure(time="0:01:00", signal_seconds=20)
     other.configure(nodes=1)
@@ -39,16 +39,16 @@ def test_time_limits_while_another_experiment_trains(again: Repository, local: o
         both[0].until_step("distill", 1)
         assert len(again.jobs()) == len(other.jobs()) == 1
         assert "distill" in other.filmstill("jobs").stdout
-    for leaves in (1, 2):
-        again.meets_its_limit(both[0], leaves)
-        again.trains_on(both[0])  # only another start can
+    for times in (1, 2):
+        again.meets_its_limit(both[0], times)
+        again.trains_on(both[0])  # which only the next start can do
     assert [repro.ends() for repro in both] == [0, 0]
-    assert again.starts("distill") == 1 and len(list(again.work("distill").glob("jobs/*/left-*"))) >= 2
+    assert again.starts("distill") == 1 and len(list(again.work("distill").glob("jobs/*/clean-exit-*"))) >= 2
     beside = other.digest(STUDENT)
     assert beside != again.digest(STUDENT) and again.work("distill").name != other.work("distill").name
     shutil.rmtree(other.folder / ".work" / "distill")
     assert other.repro(*ONLY).ends() == 0
-    assert other.digest(STUDENT) == beside  # made alone
+    assert other.digest(STUDENT) == beside  # made without the other
 
 
 def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tuple[Path, subprocess.Popen]):
@@ -64,7 +64,7 @@ def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tupl
 
 
 def worktree(made: Repository, folder: Path) -> Repository:
-    """Another branch of a repository in a folder of its own, with other parameters."""
+    """A worktree of the repository on another branch, with other parameters."""
     other = Repository(folder, made.lab)
     run("git", "worktree", "add", "--quiet", "-b", "other", str(folder), cwd=made.folder)
     run(sys.executable, "-m", "dvc", "cache", "dir", "--local", f"{made.folder}/.dvc/cache", cwd=folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kill_test import STAGES, artifacts, kill_everywhere, mend_lock, mend_rwlock, recorded
+from kill_test import STAGES, artifacts, kill_everywhere, recorded, repair_lock, repair_rwlock
 from repository import clone, dvc
 
 SECONDS = dict.fromkeys(STAGES, 5.0) | {"prompts": 1.2, "samples": 15.0}  # about
@@ -24,7 +24,7 @@ def test_a_torn_lock_is_mended_as_the_readme_says(smoke: Path, copied: Path, lef
     for made in copied.glob("data/*/*.safetensors"):
         made.unlink()
     assert before is not None and recorded(copied) != before
-    mend_lock(copied, before, STAGES)
+    repair_lock(copied, before, STAGES)
     assert recorded(copied) == before
     assert artifacts(copied) == artifacts(smoke)
 
@@ -33,5 +33,5 @@ def test_a_torn_rwlock_is_mended_as_the_readme_says(copied: Path):
     (copied / ".dvc/tmp/rwlock").write_text("")
     refused = dvc(copied, "repro", check=False)
     assert refused.returncode != 0 and "Unable to read RWLock-file" in refused.stderr
-    mend_rwlock(copied)
+    repair_rwlock(copied)
     assert "up to date" in dvc(copied, "repro").stdout

@@ -50,7 +50,7 @@ def test_it_is_whole_and_done(mini: Path):
     assert len(metrics["student"]["drift_of"]["motion"]) == 2  # 12 latent frames, windows of 6
     assert 0 < metrics["student"]["network_seconds_per_clip"] < metrics["student"]["seconds_per_clip"]
     said = run("python", "-m", "filmstill", "results", cwd=mini).stdout
-    assert "pixel statistics, 6 clips an arm" in said and "frames" in said and "real" not in said
+    assert "pixel statistics, 6 clips per arm" in said and "frames" in said and "real" not in said
     page = (mini / "data/evaluate/report.html").read_text()
     assert "Drift" in page and page.count("data:image/") == 3
 

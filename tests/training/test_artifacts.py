@@ -1,4 +1,4 @@
-"""Networks and ODE pairs on disk: what comes back, and what is refused by name."""
+"""Networks and ODE pairs on disk: loading what was saved, and refusing files that do not fit."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ NODES = [*FlowSchedule(5).nodes(4).tolist(), 0.0]
 
 @pytest.fixture
 def pairs(tmp_path) -> Path:
-    """Two shards of two pairs with 4 nodes of shift 5, as the ode_pairs stage writes them."""
+    """A folder with two shards of two pairs at the 4 nodes of shift 5, as the ode_pairs stage writes it."""
     rows = []
     for shard in ("pairs-0000.safetensors", "pairs-0001.safetensors"):
         write_shard(tmp_path / shard, NODES)
@@ -101,7 +101,7 @@ def test_student_steps_are_found_among_the_pairs_nodes(pairs, steps, indices):
 
 @pytest.mark.parametrize(("shift", "steps", "wanted"), [(8, 4, "1000, 960, 888.889, 727.273"), (5, 3, "1000, ")])
 def test_student_steps_of_another_schedule_are_refused_with_both_sets(pairs, shift, steps, wanted):
-    """Defect 10: pairs on shift 8, a student on shift 5, and nobody says a word."""
+    """Upstream defect 10: a student trains on pairs of another shift without an error."""
     with pytest.raises(FilmstillError, match=r"student\.denoising_steps") as error:
         Pairs.load(pairs).node_indices(FlowSchedule(shift), steps)
     assert "1000, 937.5, 833.333, 625" in str(error.value)
@@ -127,13 +127,13 @@ def test_damaged_missing_and_miscounted_shards_are_refused(pairs):
         Pairs.load(pairs)
     facts = {"sigmas": json.dumps(NODES), "ids": ids_of(shard)}
     save_tensors(shard, {"latents": torch.zeros(1, 5, 1, 1, 2, 2)}, facts)
-    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest says"):
+    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest lists"):
         Pairs.load(pairs)
     save_tensors(shard, {"latents": torch.zeros(2, 5, 1, 1, 2, 2)})
     with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: is not a shard of pairs"):
         Pairs.load(pairs)
     shutil.copy(pairs / "pairs-0000.safetensors", shard)
-    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest says"):
+    with pytest.raises(FilmstillError, match=r"pairs-0001\.safetensors: holds other pairs than the manifest lists"):
         Pairs.load(pairs)
 
 

@@ -1,12 +1,10 @@
-"""Training on several processes: the same numbers on 1, 2 and 4, spread every way, begun on some and ended on others.
+"""Training on 1, 2 and 4 ranks gives the same numbers, for every sharding, also when resumed on another world size.
 
-Every process group is real (gloo); a spawn costs seconds, so each scenario does all that its processes can show.
+Process groups are real (gloo). Spawning takes seconds, so each group of ranks runs all that several tests check.
 """
 
-import json
 import shutil
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -15,130 +13,20 @@ import test_steps as steps
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+from trainings import BATCH, Cut, assert_close, both, distil
 
-from filmstill.diffusion.rollout import rollout
-from filmstill.models.dit import VideoDiT
 from filmstill.models.experts import Experts
-from filmstill.models.sharding import gathered, may_be_whole, shard
-from filmstill.models.weights import load_model, save_model
+from filmstill.models.sharding import gathered, may_be_replicated, shard
 from filmstill.params.compute import micro_batches
-from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import distributed, randomness
 from filmstill.training.checkpoint import Checkpoints
-from filmstill.training.distillation import train_distillation
-from filmstill.training.ode_init import train_ode_init
-from filmstill.training.pairs import Pairs
-from goldens import TINY, tiny
+from goldens import tiny
 from processes import run_on
-
-CLOSE = 1e-5
-MOVED_ALIKE = 1e-3
-BATCH = 4
-
-
-class Stopped(Exception):
-    """Where a training is cut off."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A training in `folder`, in passes of `micro_batch`, that ends before step `before`, or at its end."""
-
-    folder: Path
-    micro_batch: int | None = None
-    before: int | None = None
-
-
-def own_micro_batches(cut: Cut) -> list[range]:
-    return micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.world_size())
-
-
-def distil(cut: Cut) -> None:
-    """Self-Forcing of tiny networks; writes the losses and the averaged generator."""
-    generator, critic, _ = models = steps.networks()
-    for model in (generator, critic):
-        model.requires_grad_(True)
-    for model in models:
-        shard(model, "cpu")
-    run = steps.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3)
-    run.micro_batches, step = own_micro_batches(cut), run.step
-
-    def until(index: int) -> dict[str, float]:
-        if index == cut.before:
-            raise Stopped
-        return step(index)
-
-    run.step = until
-    try:
-        losses = train_distillation(cut.folder, run, lambda path: None)
-    except Stopped:
-        return
-    save_model(cut.folder / "student.safetensors", run.ema.tensors(), TINY, {})
-    if distributed.is_rank0():
-        (cut.folder / "losses.json").write_text(json.dumps(losses))
-
-
-def regress(cut: Cut) -> None:
-    """ODE initialisation with Muon and AdamW; writes the losses and the weights."""
-    trajectories = randomness.normal((3, *steps.SHAPE), 0, "pairs", 0, range(5))
-    sigmas = torch.cat([steps.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
-    pairs = Pairs(sigmas, steps.PROMPTS, steps.SHAPE, [(trajectories, row) for row in range(5)])
-    model = shard(tiny("causal").requires_grad_(True), "cpu")
-    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
-    given = (params, pairs, steps.ROLLOUT.attention, 2, steps.SCHEDULE, model, steps.ENCODER, 0, own_micro_batches(cut))
-    losses = train_ode_init(cut.folder, *given, lambda path: None)
-    save_model(cut.folder / "student.safetensors", model.state_dict(), TINY, {})
-    if distributed.is_rank0():
-        (cut.folder / "losses.json").write_text(json.dumps(losses))
-
-
-def both(folder: Path, micro_batch: int | None = None) -> None:
-    distil(Cut(folder / "distil", micro_batch))
-    regress(Cut(folder / "regress", micro_batch))
-
-
-def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses, and all that the last checkpoint holds: networks, average, optimizers."""
-    checkpoint = HuggingFaceStorageReader(str(folder / "checkpoints/step-0000004"))
-    held = checkpoint.read_metadata().state_dict_metadata
-    state = {name: torch.zeros(entry.size, dtype=entry.properties.dtype) for name, entry in held.items()}
-    load(state, storage_reader=checkpoint, no_dist=True)
-    return json.loads((folder / "losses.json").read_text()), state
-
-
-def assert_close(folder: Path, expected: Path) -> None:
-    """Losses, the student and its clips to 1e-5; of the last checkpoint every tensor to 1e-5 of its largest number, but
-    weights in training by how far they have moved, since AdamW makes a whole step of a gradient near nothing, whatever
-    its last bits are."""
-    (losses, state), (wanted, theirs) = ended(folder), ended(expected)
-    assert losses == pytest.approx(wanted, rel=CLOSE)
-    students = [load_model(each / "student.safetensors")[0] for each in (folder, expected)]
-    for name, weight in students[1].state_dict().items():
-        assert (students[0].get_parameter(name) - weight).abs().max() <= CLOSE
-    ours, others = map(clips, students)
-    assert (ours - others).abs().max() <= CLOSE * others.abs().max()
-    assert state.keys() == theirs.keys() and {"model", "optimizer"} <= {name.split("/")[0] for name in state}
-    start = {"student": tiny("causal"), "generator": tiny("causal"), "critic": tiny("bidir")}
-    for name, tensor in state.items():
-        kind, network, parameter = name.split("/", 2)
-        if kind == "model":
-            moved = theirs[name] - start[network].get_parameter(parameter)
-            assert (tensor - theirs[name]).norm() <= MOVED_ALIKE * moved.norm(), name
-        else:
-            assert (tensor - theirs[name]).abs().max() <= CLOSE * theirs[name].abs().max(), name
-
-
-def clips(student: VideoDiT) -> Tensor:
-    """Two clips that a student rolls out, [2, F, C, H, W]."""
-    noise = randomness.normal((steps.ROLLOUT.noises, *steps.SHAPE), 0, "clips", 0, range(2))
-    text = student.read_text(steps.ENCODER.encode(steps.PROMPTS[:2]))
-    return torch.cat(list(rollout(student, text, noise, steps.ROLLOUT)), dim=1)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """Both trainings in one process, the whole batch a pass."""
+    """Results of both trainings in one process, with the whole batch per forward pass."""
     folder = tmp_path_factory.mktemp("alone")
     both(folder)
     return folder
@@ -146,7 +34,7 @@ def alone(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    """All that two processes can show, networks spread over both; a third training ends there before its third step."""
+    """Results of two ranks with networks sharded over both, among them a training stopped before its third step."""
     folder = tmp_path_factory.mktemp("two")
     run_on(2, by_two, folder)
     return folder
@@ -154,7 +42,7 @@ def two(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory, two: Path) -> Path:
-    """On two nodes of two processes, networks whole on each node; the third training goes on for a step."""
+    """Results of two nodes of two ranks with hybrid sharding; the stopped training of `two` continues for one step."""
     folder = tmp_path_factory.mktemp("four")
     shutil.copytree(two / "cut", folder / "cut")
     run_on(4, by_four, folder, sharding="hybrid", per_node=2)
@@ -179,7 +67,7 @@ def by_four(folder: Path) -> None:
     save_update(folder)
 
 
-def by_two_with_whole_networks(folder: Path) -> None:
+def by_two_with_replicated_networks(folder: Path) -> None:
     both(folder, 1)
     save_update(folder)
 
@@ -211,16 +99,16 @@ def four_spread(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_whole(tmp_path_factory) -> Path:
-    """On two processes with whole networks on each, in two passes."""
+def two_replicated(tmp_path_factory) -> Path:
+    """Results of two ranks with replicated networks and two micro-batches each."""
     folder = tmp_path_factory.mktemp("two-whole")
-    run_on(2, by_two_with_whole_networks, folder, sharding="none")
+    run_on(2, by_two_with_replicated_networks, folder, sharding="none")
     return folder
 
 
 @pytest.mark.parametrize("training", ["distil", "regress"])
-def test_whole_networks_on_each_of_two_processes_in_two_passes_train_as_one(alone, two_whole, training):
-    assert_close(two_whole / training, alone / training)
+def test_whole_networks_on_each_of_two_processes_in_two_passes_train_as_one(alone, two_replicated, training):
+    assert_close(two_replicated / training, alone / training)
 
 
 def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
@@ -230,7 +118,7 @@ def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
 
 
 def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four):
-    """Two processes, then four, then one: every checkpoint is read by as many as are there."""
+    """A training runs on two ranks, resumes on four, then on one."""
     assert len(list((two / "cut/checkpoints/step-0000002").glob("*.safetensors"))) == 2
     shutil.copytree(four / "cut", tmp_path / "cut")
     assert max(path.name for path in (tmp_path / "cut/checkpoints").glob("step-*")) == "step-0000003"
@@ -239,7 +127,7 @@ def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four)
 
 
 def same_answers(folder: Path) -> None:
-    """Networks spread over processes answer as they do alone, to the bit."""
+    """Write the outputs of networks in one process and sharded over ranks, which must be equal bit for bit."""
     x = randomness.normal(steps.SHAPE, 0, "x", distributed.rank(), range(2))
     t = torch.tensor([900.0, 300.0] if distributed.is_rank0() else [200.0, 100.0])
     text = steps.ENCODER.encode(steps.PROMPTS[:2])
@@ -252,8 +140,8 @@ def same_answers(folder: Path) -> None:
                 model.freeze()
                 if spread:
                     shard(model, "cpu")
-                    held = sum(distributed.local_tensor(p).numel() for p in model.parameters())
-                    assert held <= 0.6 * sum(p.numel() for p in model.parameters())
+                    local = sum(distributed.local_tensor(p).numel() for p in model.parameters())
+                    assert local <= 0.6 * sum(p.numel() for p in model.parameters())
             experts = Experts(high, low, 500.0, torch.device("cpu"))
             with gathered(high):
                 answers.append(torch.cat([high(x, t, high.read_text(text)), experts(x, t, experts.read_text(text))]))
@@ -262,24 +150,24 @@ def same_answers(folder: Path) -> None:
 
 
 def damage_is_everybodys(folder: Path) -> None:
-    """A part that one process finds damaged sends all of them to the checkpoint before, and is told once."""
+    """A shard that one rank finds damaged makes all ranks load the previous checkpoint; rank 0 alone warns, once."""
     tensors = {"x": torch.zeros(3, 2)}
     checkpoints = Checkpoints(folder)
     for step in (1, 2):
         checkpoints.save(step, {"x": tensors["x"] + step})
         checkpoints.wait()
     if distributed.is_rank0():
-        part = max((folder / "step-0000002").glob("*.safetensors"))
-        part.write_bytes(part.read_bytes()[:-1] + b"\xff")
+        damaged = max((folder / "step-0000002").glob("*.safetensors"))
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")
     distributed.barrier()
-    with redirect_stderr(StringIO()) as said:
+    with redirect_stderr(StringIO()) as stderr:
         assert checkpoints.load_latest(lambda: tensors) == 1
-    assert said.getvalue().count("going on from the checkpoint before it") == distributed.is_rank0()
+    assert stderr.getvalue().count("resuming from the checkpoint before it") == distributed.is_rank0()
     assert tensors["x"].eq(1).all()
 
 
 def first_update() -> dict[str, Tensor]:
-    """A bfloat16 step with activation checkpointing, as on GPUs: losses, norm, the generator's weights after it."""
+    """Scalars and generator weights of one bfloat16 step with activation checkpointing, as on GPUs."""
     models = steps.networks(torch.bfloat16, activation_checkpointing=True)
     for model in models:
         model.requires_grad_(model is not models[2])
@@ -291,7 +179,7 @@ def first_update() -> dict[str, Tensor]:
     for layer in (feed_forward, norm):
         layer.register_forward_pre_hook(lambda module, _x: computed_with.add((module, module.weight.dtype)))
     scalars = run.step(0)
-    gathered_in = torch.bfloat16 if distributed.sharding_config() else torch.float32  # which autocast casts
+    gathered_in = torch.bfloat16 if distributed.sharding_config() else torch.float32  # autocast casts float32 weights
     assert computed_with == {(feed_forward, gathered_in), (norm, torch.float32)}
     weights = {name: distributed.full_tensor(p.detach()) for name, p in models[0].named_parameters()}
     return {"scalars": torch.tensor([scalars[key] for key in ("loss", "critic_loss", "gradient_norm")]), **weights}
@@ -305,14 +193,14 @@ def test_spread_networks_answer_as_they_do_alone_to_the_bit(two):
         assert torch.equal(answers["alone"], answers["spread"])
 
 
-@pytest.mark.parametrize("layout", ["two", "four", "two_whole"])
+@pytest.mark.parametrize("layout", ["two", "four", "two_replicated"])
 def test_an_update_in_bfloat16_is_that_of_one_process(layout, request):
     folder = request.getfixturevalue(layout)
     alone, (first, *others) = first_update(), [load_file(path) for path in sorted(folder.glob("update-?"))]
     torch.testing.assert_close(first["scalars"], alone["scalars"], rtol=1e-3, atol=0)
     assert others and all(torch.equal(first[name], other[name]) for name in alone for other in others)
     before = dict(steps.networks()[0].named_parameters())
-    for kept_whole in (True, False):
-        names = [name for name in before if may_be_whole(name) is kept_whole]
+    for replicated in (True, False):
+        names = [name for name in before if may_be_replicated(name) is replicated]
         ours, theirs = (torch.cat([(w[name] - before[name]).flatten() for name in names]) for w in (alone, first))
-        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99, kept_whole
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99, replicated

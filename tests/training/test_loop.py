@@ -1,6 +1,7 @@
-"""The training loop: what a crash, a damaged checkpoint and a bad loss leave behind."""
+"""The training loop after a crash, with damaged checkpoints, and with bad losses."""
 
 import errno
+import logging
 import random
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from filmstill.errors import FilmstillError
 from filmstill.training.checkpoint import Checkpoints
-from filmstill.training.loop import EXPLODES, WINDOW, Intervals, train
+from filmstill.training.loop import EXPLOSION_FACTOR, WINDOW, Intervals, train
 from toy_training import COST, STEPS, Crash, assert_same_end, crash_at, curve, flip, last, run, toy_state
+
+
+def warnings_in(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
 
 
 def test_the_toy_learns_and_state_is_more_than_weights(whole):
@@ -45,18 +50,18 @@ def test_two_checkpoints_are_kept(whole):
 def test_torn_and_late_curve_rows_are_dropped(tmp_path, whole):
     with pytest.raises(Crash):
         run(tmp_path, crash_at(13))
-    assert len(curve(tmp_path, "loss")) == 13  # three more than the checkpoint at 10 knows
+    assert len(curve(tmp_path, "loss")) == 13  # three more than at the checkpoint of step 10
     metrics = tmp_path / "curves/plots/metrics"
     with (metrics / "loss.tsv").open("a") as file:
         file.write("13\t0.0")
     with (metrics / "other.tsv").open("a") as file:
-        file.write("1")  # half of "13": a step of the past, but not a row
+        file.write("1")  # half of "13": looks like an earlier step, but is not a complete row
     losses, state = run(tmp_path)
     assert_same_end(tmp_path, losses, state, whole)
 
 
 @pytest.mark.parametrize("position", [0.001, 0.3, 0.9])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, whole, capsys, position):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, whole, filmstill_log, position):
     with pytest.raises(Crash):
         run(tmp_path, crash_at(13))
     newest = last(tmp_path)
@@ -65,12 +70,11 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, whol
     began = []
     losses, state = run(tmp_path, lambda index, scalars: began.append(index))
     assert began[0] == 5
-    warning = next(line for line in capsys.readouterr().err.splitlines() if "warning" in line)
-    assert newest.parent.name in warning
+    assert newest.parent.name in warnings_in(filmstill_log)[0]
     assert_same_end(tmp_path, losses, state, whole)
 
 
-def test_with_every_checkpoint_damaged_training_starts_over(tmp_path, whole, capsys):
+def test_with_every_checkpoint_damaged_training_starts_over(tmp_path, whole, filmstill_log):
     with pytest.raises(Crash):
         run(tmp_path, crash_at(13))
     for path in (tmp_path / "checkpoints").glob("*/*.safetensors"):
@@ -78,7 +82,7 @@ def test_with_every_checkpoint_damaged_training_starts_over(tmp_path, whole, cap
     began = []
     losses, state = run(tmp_path, lambda index, scalars: began.append(index))
     assert began[0] == 0
-    assert capsys.readouterr().err.count("warning") == 2
+    assert len(warnings_in(filmstill_log)) == 2
     assert_same_end(tmp_path, losses, state, whole)
 
 
@@ -88,7 +92,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, whole):
         checkpoints = Checkpoints(tmp_path / "checkpoints")
         checkpoints.save(5, wrong)
         checkpoints.wait()
-        with pytest.raises(FilmstillError, match="step-0000005: no checkpoint of this training") as error:
+        with pytest.raises(FilmstillError, match="step-0000005: is not a checkpoint of this training") as error:
             run(tmp_path)
         assert "\n" not in str(error.value)
 
@@ -99,7 +103,7 @@ def test_a_number_that_is_not_finite_stops_at_the_last_good_checkpoint(tmp_path,
         if index == 12:
             scalars[name] = value
 
-    for _ in range(2):  # running it again meets the same end
+    for _ in range(2):  # running it again stops in the same way
         with pytest.raises(FilmstillError, match=rf"toy: {name} is {value} at step 12.*checkpoint is step 10") as error:
             run(tmp_path, hook)
         assert "\n" not in str(error.value)
@@ -109,7 +113,7 @@ def test_a_number_that_is_not_finite_stops_at_the_last_good_checkpoint(tmp_path,
 def test_an_exploding_loss_stops_even_right_after_a_resume(tmp_path):
     def explode(index: int, scalars: dict[str, float]) -> None:
         if index == WINDOW + 4:
-            scalars["loss"] = 2 * EXPLODES * first[0]
+            scalars["loss"] = 2 * EXPLOSION_FACTOR * first[0]
 
     first = run(tmp_path, steps=WINDOW + 10)[0]
     for folder, crashes in ((tmp_path / "at once", ()), (tmp_path / "resumed", (WINDOW + 3,))):
@@ -123,7 +127,7 @@ def test_an_exploding_loss_stops_even_right_after_a_resume(tmp_path):
 
 
 def test_a_checkpoint_of_weights_that_are_not_finite_is_not_written(tmp_path):
-    """The loss of step 12 is still good, its update is not: 12 must not become the last good checkpoint."""
+    """Step 12 has a finite loss and an infinite update: its weights must not become the last good checkpoint."""
     state = toy_state()
 
     def step(index: int) -> dict[str, float]:
@@ -145,7 +149,7 @@ def test_sheets_come_at_their_rhythm_and_at_the_end(tmp_path):
 
 
 def test_a_save_without_room_is_one_line_and_leaves_nothing(tmp_path, whole, monkeypatch):
-    """The library's own exception for it is no Exception, and would pass by every handler."""
+    """The library raises CheckpointException, a BaseException, which no handler of Exception would catch."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, whole[2])
     checkpoints.wait()
@@ -158,7 +162,7 @@ def test_a_save_without_room_is_one_line_and_leaves_nothing(tmp_path, whole, mon
     with pytest.raises(FilmstillError, match="step-0000002: disk full while writing"):
         checkpoints.wait()
     checkpoints.save(3, whole[2])
-    checkpoints.close()  # for another reason: says nothing of its own
+    checkpoints.close()  # does not raise the error of the save
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["step-0000001"]
     assert checkpoints.load_latest(lambda: {name: tensor.clone() for name, tensor in whole[2].items()}) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]

@@ -1,4 +1,4 @@
-"""The average of the weights, the learning rate's curve, and Muon."""
+"""The average of the weights, the learning-rate schedule, and Muon."""
 
 import pytest
 import torch
@@ -52,8 +52,8 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
 def test_what_may_lie_whole_beside_what_is_spread_has_a_group_of_its_own():
     model = tiny("causal")
     named = dict(model.named_parameters())
-    spread, whole = (group["params"] for group in adamw(named.items(), 1e-3, (0.9, 0.999), 0.1).param_groups)
-    assert sorted(map(id, [*spread, *whole])) == sorted(map(id, named.values()))
+    sharded, replicated = (group["params"] for group in adamw(named.items(), 1e-3, (0.9, 0.999), 0.1).param_groups)
+    assert sorted(map(id, [*sharded, *replicated])) == sorted(map(id, named.values()))
     of_a_layer = (
         "modulation",
         "norm3.weight",
@@ -61,7 +61,7 @@ def test_what_may_lie_whole_beside_what_is_spread_has_a_group_of_its_own():
         *(f"{a}_attn.norm_{b}.weight" for a in ("self", "cross") for b in "qk"),
     )
     layers = range(len(model.blocks))
-    assert set(map(id, whole)) == {id(named[f"blocks.{layer}.{name}"]) for layer in layers for name in of_a_layer}
+    assert set(map(id, replicated)) == {id(named[f"blocks.{layer}.{name}"]) for layer in layers for name in of_a_layer}
 
 
 def test_muon_brings_singular_values_near_one_whatever_the_shape():
@@ -92,7 +92,7 @@ def test_muon_is_the_librarys_but_for_the_librarys_bfloat16():
 
 
 def test_muon_does_not_magnify_the_last_bit_of_a_gradient():
-    """In bfloat16 it does, a thousandfold: then a run depends on the number of its processes."""
+    """In bfloat16 it does, a thousandfold, which would make a run depend on the world size."""
     gradient = torch.randn(2, 24, 16, generator=torch.Generator().manual_seed(0))
     nudged = gradient + 2**-23 * torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1))
     change = (orthogonal(gradient) - orthogonal(nudged)).norm() / orthogonal(gradient).norm()

@@ -1,4 +1,4 @@
-"""One training step other ways: in micro-batches, with activation checkpointing, in bfloat16; and the average."""
+"""Training steps in micro-batches, with activation checkpointing and in bfloat16; EMA; frozen weights."""
 
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ def networks(precision: torch.dtype = torch.float32, activation_checkpointing: b
 
 
 def alone(batch: int, micro_batch: int | None) -> list[range]:
+    """Micro-batches of a job with one rank."""
     return micro_batches(batch, micro_batch, "batch", 0, 1)
 
 
@@ -79,7 +80,7 @@ def test_micro_batches_add_up_to_the_batch(micro_batch: int):
 
 
 def test_checkpointing_changes_no_gradient_of_an_update():
-    """Defect 1: the released rollout trains only with it, and otherwise than without."""
+    """Upstream defect 1: the released rollout trains only with checkpointing, and differently than without."""
     assert torch.equal(gradients(None), gradients(None, activation_checkpointing=True))
 
 
@@ -91,11 +92,11 @@ def test_an_update_in_bfloat16_points_where_float32_does():
 
 @pytest.mark.parametrize("micro_batch", [1, 2])
 def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_batch: int):
-    """Samples have unlike numbers of noisy frames: a mean of means would be another loss."""
+    """Samples differ in their number of noisy frames, so a mean of means would be another loss."""
     trajectories = randomness.normal((3, *SHAPE), 0, "pairs", 0, range(5))
-    places = [(trajectories, row) for row in range(5)]
+    locations = [(trajectories, row) for row in range(5)]
     sigmas = torch.cat([SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
-    pairs, params = Pairs(sigmas, PROMPTS, SHAPE, places), OdeInit(steps=3, batch=4, muon_lr=None, adamw_lr=1e-3)
+    pairs, params = Pairs(sigmas, PROMPTS, SHAPE, locations), OdeInit(steps=3, batch=4, muon_lr=None, adamw_lr=1e-3)
     losses = {
         size: train_ode_init(
             tmp_path / str(size), params, pairs, ROLLOUT.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0,
@@ -112,21 +113,21 @@ def test_parts_cover_the_batch_once():
         assert [i for part in alone(batch, size) for i in part] == list(range(batch))
 
 
-@pytest.mark.parametrize(("processes", "size", "parts"), [(2, None, 1), (4, 1, 2), (2, 2, 2)])
-def test_processes_share_the_batch_in_equal_parts(processes: int, size: int | None, parts: int):
-    shares = [micro_batches(8, size, "batch", rank, processes) for rank in range(processes)]
+@pytest.mark.parametrize(("world_size", "size", "parts"), [(2, None, 1), (4, 1, 2), (2, 2, 2)])
+def test_processes_share_the_batch_in_equal_parts(world_size: int, size: int | None, parts: int):
+    shares = [micro_batches(8, size, "batch", rank, world_size) for rank in range(world_size)]
     assert all(len(share) == parts for share in shares)
     assert sorted(i for share in shares for part in share for i in part) == list(range(8))
 
 
-@pytest.mark.parametrize(("batch", "size", "processes"), [(6, None, 4), (6, 2, 2), (2, None, 4), (5, 2, 1)])
-def test_a_batch_that_does_not_divide_is_refused_by_its_key(batch: int, size: int | None, processes: int):
-    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {processes} process"):
-        micro_batches(batch, size, "distill.batch", 0, processes)
+@pytest.mark.parametrize(("batch", "size", "world_size"), [(6, None, 4), (6, 2, 2), (2, None, 4), (5, 2, 1)])
+def test_a_batch_that_does_not_divide_is_refused_by_its_key(batch: int, size: int | None, world_size: int):
+    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {world_size} process"):
+        micro_batches(batch, size, "distill.batch", 0, world_size)
 
 
 def test_the_average_begins_at_its_start():
-    """Upstream makes its average at step 200; until then it is the generator itself."""
+    """Upstream starts its average at step 200; until then it equals the generator."""
     model = torch.nn.Linear(2, 2)
     ema, seen = Ema(model, 0.5, start=2), []
     for index in range(4):

@@ -1,4 +1,4 @@
-"""The training loop told to stop: by whom, what is saved, and who goes on."""
+"""Signals to the training loop: what is saved, and whether training stops or continues."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 
 from filmstill.errors import Interrupted
 from filmstill.runtime.job_folder import JOB, START, is_superseded
-from filmstill.training.stopping import stop_requested
+from filmstill.training.stopping import deferred_signals
 from toy_training import STEPS, assert_same_end, last, run
 
 
@@ -32,7 +32,7 @@ def test_a_signal_saves_the_step_in_hand_and_stops(tmp_path, whole, number):
 
 
 def test_a_signal_while_the_sheet_is_drawn_loses_nothing(tmp_path):
-    """The sheet is drawn after the loop has decided whether to save: what it says it kept must be in a checkpoint."""
+    """The sheet is drawn after the loop polled for signals; the step that the message names must be in a checkpoint."""
     sent = []
 
     def draw_sheet(path: Path) -> None:
@@ -57,13 +57,13 @@ def test_a_signal_in_the_last_step_is_no_reason_to_fail(tmp_path, whole):
 
 
 def test_a_signal_after_the_last_step_is_answered_by_whoever_comes_next():
-    with pytest.raises(KeyboardInterrupt), stop_requested() as stopping:
-        stopping()
+    with pytest.raises(KeyboardInterrupt), deferred_signals() as poll_signals:
+        poll_signals()
         signal.raise_signal(signal.SIGINT)
 
 
 def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeypatch):
-    """SLURM starts a job again when it loses sight of a node, whose processes may go on: two trainers in one folder."""
+    """SLURM restarts a job when it loses contact with a node; processes that still run there must not write too."""
     job = tmp_path / "jobs" / "0001"
     job.mkdir(parents=True)
     (job / START).write_text("1")
@@ -79,13 +79,13 @@ def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeyp
     (tmp_path / "jobs" / "0002").mkdir()
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
-    with stop_requested() as stopping:
-        stopping()
+    with deferred_signals() as poll_signals:
+        poll_signals()
     assert left == [1]
 
 
 def test_a_jobs_sigterm_saves_and_goes_on(tmp_path, whole, monkeypatch):
-    """Whoever sent it kills the job soon, or not: the step it came in must be on disk by then."""
+    """A kill may follow it: the step during which it arrived is saved first."""
     job = tmp_path / "jobs" / "0001"
     job.mkdir(parents=True)
     (job / START).write_text("0")
@@ -99,5 +99,5 @@ def test_a_jobs_sigterm_saves_and_goes_on(tmp_path, whole, monkeypatch):
 
     losses, state = run(tmp_path, hook)
     assert "step-0000008" in seen[8]
-    assert (job / "left-0").exists()  # the kill that follows is no loss
+    assert (job / "clean-exit-0").exists()  # the kill that follows is no loss
     assert_same_end(tmp_path, losses, state, whole)

@@ -1,4 +1,4 @@
-"""What a run says of its cost."""
+"""The stopwatch and the telemetry of a run."""
 
 import json
 import time
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from filmstill.models.sharding import shard
 from filmstill.runtime import distributed
 from filmstill.runtime.stopwatch import COLLECTIVES, COMMUNICATION, OTHER, Stopwatch, part, watching
-from filmstill.training.telemetry import FILE, StepCost, Telemetry, in_words
+from filmstill.training.telemetry import FILE, StepCost, Telemetry, summary
 from goldens import tiny
 from processes import results, run_on
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A perf_counter that moves when it is told to: a busy machine has no part in what is measured."""
+    """A perf_counter that the test advances, so that the machine's load does not affect measurements."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -50,7 +50,7 @@ def test_parts_inside_parts_add_up_to_the_whole(clock: Clock):
     clock.passes(4)
     assert watch.lap() == (10, {"rollout": 3, "data": 3, OTHER: 4})
     clock.passes(5)
-    assert watch.lap() == (5, {OTHER: 5})  # a lap begins anew
+    assert watch.lap() == (5, {OTHER: 5})  # every lap starts from zero
 
 
 def test_a_part_that_fails_is_over():
@@ -79,8 +79,7 @@ def test_what_fsdp2_gathers_and_sums_with_is_timed(tmp_path):
 
 
 def train_spread(folder) -> None:
-    """A step of a network spread over both processes; writes which collectives it called while a watch was kept, and
-    the watch's seconds by part."""
+    """Run a step of a network sharded over both ranks; write the collectives that it called and the seconds by part."""
     called: Counter[str] = Counter()
     for name in COLLECTIVES:
         setattr(dist, name, counted(called, name, getattr(dist, name)))
@@ -116,24 +115,24 @@ def reduce_all(folder) -> None:
 def test_collectives_are_communication_and_one_process_reports(tmp_path):
     run_on(2, reduce_all, tmp_path)
     figures = json.loads((tmp_path / FILE).read_text())
-    assert figures["processes"] == 2
+    assert figures["world_size"] == 2
 
 
-def test_figures_of_a_run(tmp_path, capsys, clock: Clock):
+def test_figures_of_a_run(tmp_path, capsys, filmstill_log: pytest.LogCaptureFixture, clock: Clock):
     with Telemetry.of(StepCost(300, lambda index: 7.0, CPU), tmp_path) as statistics:
         for index in range(2):
             with part("critic"):
                 clock.passes(0.02)
             statistics.add(index)
         statistics.report("distill", 100)
-        assert capsys.readouterr().err == ""  # a local run has its bar
+        assert capsys.readouterr().err == "" and not filmstill_log.messages  # a local run has its progress bar
         statistics.report("distill", 0)
     figures = json.loads((tmp_path / FILE).read_text())
-    assert figures["seconds_a_step"] == pytest.approx(0.02)
-    assert figures["tokens_a_second"] == pytest.approx(300 / figures["seconds_a_step"])
+    assert figures["seconds_per_step"] == pytest.approx(0.02)
+    assert figures["tokens_per_second"] == pytest.approx(300 / figures["seconds_per_step"])
     assert figures["model_flop_utilisation"] is None  # a CPU's speed is not in the table
     assert 0.05 < figures["peak_gib"] < 64
-    said = capsys.readouterr().err
-    assert said.startswith("distill: ") and "(critic " in said and "tokens/s" in said
-    assert "MFU 41.0%" in in_words({**figures, "model_flop_utilisation": 0.41})
-    assert figures["ends"] is None and "ends 2031" in in_words({**figures, "ends": "2031-01-01 12:00"})
+    (line,) = filmstill_log.messages
+    assert line.startswith("distill: ") and "(critic " in line and "tokens/s" in line
+    assert "MFU 41.0%" in summary({**figures, "model_flop_utilisation": 0.41})
+    assert figures["ends"] is None and "ends 2031" in summary({**figures, "ends": "2031-01-01 12:00"})

@@ -1,4 +1,4 @@
-"""dvc.yaml lists exactly what each stage's scripts reach."""
+"""dvc.yaml lists exactly the files that each stage's scripts import."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -36,7 +36,7 @@ def test_closure_sees_imports_inside_functions_and_packages(tmp_path):
 
 
 def test_command_line_is_no_stage_dependency():
-    """An edit to what people call by hand never retrains anything."""
+    """An edit of a file that only commands use never retrains anything."""
     for stage in GRAPH:
         deps = " ".join(GRAPH[stage]["deps"])
         assert "serve/" not in deps and "__main__" not in deps and "params/schema.py" not in deps

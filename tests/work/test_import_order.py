@@ -1,4 +1,4 @@
-"""The order of the folders stands in docs/extending.md alone; imports keep to it, and none runs in a circle."""
+"""Imports follow the order of the folders in docs/extending.md, and there are no import cycles."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ PACKAGE = SOURCE / "filmstill"
 
 
 def rooms() -> list[str]:
-    """The first fenced block of docs/extending.md: folders and files of src/filmstill, from the ground up."""
+    """Folders and files of src/filmstill in the first fenced block of docs/extending.md, from the ground up."""
     block = (ROOT / "docs/extending.md").read_text().split("```")[1]
     return [line.split()[0].removesuffix(".py").rstrip("/") for line in block.strip().splitlines()]
 
@@ -18,7 +18,7 @@ def name_of(path: Path) -> str:
 
 
 def imports() -> dict[str, set[str]]:
-    """Dotted names under filmstill, each with those that its file imports, at the top or in a function."""
+    """By module, the filmstill modules that it imports, at the top or in a function."""
     files = {name_of(path) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
     found = {}
     for name in files:

@@ -72,14 +72,14 @@ def test_shards_start_side_by_side_and_are_timed_one_at_a_time() -> None:
         timed = threading.Thread(target=second.enter_context(shared_machine(TURN)))
         timed.start()
         timed.join(0.3)
-        assert timed.is_alive()  # the first is still starting
+        assert timed.is_alive()  # the first still holds the shared lock
         first.close()
         timed.join(5)
         assert not timed.is_alive()
         third = threading.Thread(target=lambda: ExitStack().enter_context(shared_machine(TURN)))
         third.start()
         third.join(0.3)
-        assert third.is_alive()  # the second one's clock runs
+        assert third.is_alive()  # the second holds the exclusive lock
         second.close()
         third.join(5)
         assert not third.is_alive()

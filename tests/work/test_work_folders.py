@@ -1,4 +1,4 @@
-"""The graph: what names a run, how it is locked and how it is published."""
+"""Keys of work folders, their locks, and how results are published."""
 
 import copy
 import errno
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.logs import log_to_stderr
 from filmstill.work import graph
 from filmstill.work.folder import locked, publish
 from filmstill.work.graph import Inputs, inputs
@@ -64,7 +65,7 @@ def test_the_key_is_a_function_of_its_inputs():
     assert re.fullmatch("[0-9a-f]{16}", key)
     assert inputs("distill").key == key
     assert inputs("teacher").key != key
-    write(params=dict(reversed(PARAMS.items())))  # the order in params.yaml says nothing
+    write(params=dict(reversed(PARAMS.items())))  # the order in params.yaml does not matter
     assert inputs("distill").key == key
 
 
@@ -100,7 +101,7 @@ def test_a_gate_judges_the_work_and_does_not_name_it():
 
 def test_an_artifact_is_taken_by_its_recorded_hash_and_never_read():
     Path("data").mkdir()
-    Path("data/teacher.bin").write_text("whatever stands here")
+    Path("data/teacher.bin").write_text("anything")
     assert inputs("distill").deps["data/teacher.bin"] == "aaa"
 
 
@@ -114,7 +115,7 @@ def test_numbers_that_plain_yaml_reads_as_text_are_numbers():
 
 
 def test_inputs_read_from_the_lock_are_those_computed():
-    """So that `prune` knows the folders that dvc.lock still names."""
+    """`prune` relies on it to find the folders whose keys are in dvc.lock."""
     now = inputs("distill")
     entry = {
         "deps": [{"path": path, "md5": md5, "size": 1} for path, md5 in now.deps.items()],
@@ -128,7 +129,7 @@ def test_inputs_read_from_the_lock_are_those_computed():
     [
         (lambda: Path("dvc.lock").unlink(), "data/teacher.bin: not in dvc.lock"),
         (lambda: Path("dvc.yaml").write_text("stages: {teacher"), "dvc.yaml: not readable as YAML: while parsing"),
-        (lambda: Path("dvc.yaml").write_text("[teacher]"), "dvc.yaml: holds no stages"),
+        (lambda: Path("dvc.yaml").write_text("[teacher]"), "dvc.yaml: contains no stages"),
         (lambda: Path("dvc.lock").write_text("stages: {teacher"), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("dvc.lock").write_text("stages: [teacher]"), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("distill.py").unlink(), "distill.py: dvc.yaml depends on it"),
@@ -151,11 +152,11 @@ def test_inputs_that_cannot_be_known_are_one_line(spoil, message):
 def test_a_source_edited_while_it_was_imported_is_refused():
     made_from, source = inputs("teacher"), Path("teacher.py")
     edited = source.stat().st_mtime
-    graph.refuse_sources_younger(made_from, edited + 1)
+    graph.refuse_edited_sources(made_from, edited + 1)
     with pytest.raises(FilmstillError, match=r"teacher\.py: changed while the stage was starting"):
-        graph.refuse_sources_younger(made_from, edited - 1)
+        graph.refuse_edited_sources(made_from, edited - 1)
     os.utime(source, (edited + 1000, edited + 1000))
-    graph.refuse_sources_younger(made_from, edited - 1)
+    graph.refuse_edited_sources(made_from, edited - 1)
 
 
 def test_outputs_are_outs_metrics_and_plots():
@@ -171,12 +172,12 @@ def test_a_published_file_is_a_link_and_replaces_what_stood_there():
     target.write_text("old")
     publish(made, target)
     assert target.read_text() == "new"
-    assert target.stat().st_ino == made.stat().st_ino  # 300 GB of pairs are not copied
+    assert target.stat().st_ino == made.stat().st_ino  # large files are not copied
     assert os.listdir("data") == ["x.bin"]
 
 
 def test_publishing_over_a_link_to_the_cache_leaves_the_cache_alone():
-    """DVC may link data/ into its cache: what is published replaces the link and does not write through it."""
+    """DVC may link files of data/ to its cache: publishing replaces the link and does not write through it."""
     Path("cache").write_text("cached")
     Path("data").mkdir()
     os.link("cache", "data/x.bin")
@@ -217,7 +218,8 @@ def test_publishing_what_was_not_made_is_one_line():
 
 
 def hold(path: Path, pipe: Any, seconds: float) -> None:
-    """In another process, once told to: take the lock, say when, keep it."""
+    """In another process: on a message, take the lock, send the time, hold it for some seconds."""
+    log_to_stderr()
     pipe.recv()
     with locked(path, "second: waiting"):
         pipe.send(time.monotonic())
@@ -226,9 +228,9 @@ def hold(path: Path, pipe: Any, seconds: float) -> None:
 
 @pytest.fixture
 def holder(tmp_path) -> Iterator[Callable[[float], tuple[Any, Any]]]:
-    """Start processes that will hold tmp_path/deep/lock for some seconds; none outlives the test.
+    """A function that starts a process which will hold tmp_path/deep/lock for some seconds; killed after the test.
 
-    They are forked before this process locks anything: a child inherits the locks that are held.
+    The process is forked before this one locks anything, because a child inherits the locks that are held.
     """
     started = []
 
@@ -247,7 +249,7 @@ def holder(tmp_path) -> Iterator[Callable[[float], tuple[Any, Any]]]:
         process.join()
 
 
-def test_a_second_process_says_that_it_waits_and_then_goes_on(tmp_path, holder, capfd):
+def test_a_second_process_says_that_it_waits_and_then_goes_on(tmp_path, holder, capfd, filmstill_log):
     process, pipe = holder(0)
     with locked(tmp_path / "deep/lock", "first: waiting"):
         pipe.send("go")
@@ -257,12 +259,12 @@ def test_a_second_process_says_that_it_waits_and_then_goes_on(tmp_path, holder, 
     assert pipe.recv() >= released
     process.join(10)
     assert process.exitcode == 0
-    said = capfd.readouterr().err
-    assert said.count("second: waiting") == 1
-    assert "first: waiting" not in said
+    stderr = capfd.readouterr().err
+    assert stderr.count("second: waiting") == 1
+    assert "first: waiting" not in stderr and filmstill_log.messages == []
 
 
-def test_a_killed_process_leaves_no_lock(tmp_path, holder, capfd):
+def test_a_killed_process_leaves_no_lock(tmp_path, holder, capfd, filmstill_log):
     process, pipe = holder(60)
     pipe.send("go")
     assert pipe.poll(10)
@@ -270,7 +272,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path, holder, capfd):
     process.join(10)
     with locked(tmp_path / "deep/lock", "waiting"):
         pass
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "" and filmstill_log.messages == []
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(tmp_path):
@@ -284,6 +286,6 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    says = r"lock: its file system keeps no locks \(flock: Function not implemented\)"
-    with pytest.raises(FilmstillError, match=says), locked(tmp_path / "lock", "waiting"):
+    message = r"lock: its file system has no locks \(flock: Function not implemented\)"
+    with pytest.raises(FilmstillError, match=message), locked(tmp_path / "lock", "waiting"):
         pass

@@ -1,4 +1,4 @@
-"""The digits world's English: every sentence says its attributes, by its set of words alone."""
+"""The digits world's English: the set of a sentence's words determines its attributes."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""The judge: right about real clips it has never seen, unimpressed by everything else, and fast."""
+"""The judge recognises real clips of handwriting it has not learned, rejects everything else, and is fast."""
 
 import time
 
@@ -10,15 +10,15 @@ from filmstill.models.codec import DctCodec
 from filmstill.params.world import World
 from filmstill.worlds import digits
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
-from filmstill.worlds.judge import Seen, all_right, judge, measure
+from filmstill.worlds.judge import Answer, all_right, judge, measure
 
 WORLD = World()
 CODEC = DctCodec(torch.zeros(16), torch.ones(()))
-NOTHING = Seen(None, None, None)
+NOTHING = Answer(None, None, None)
 
 
-def asked(count: int) -> list[Attributes]:
-    """Every combination of colour and motion, all digits."""
+def varied(count: int) -> list[Attributes]:
+    """`count` attributes that cycle through all digits, colours and motions."""
     return [Attributes(i % 10, COLOURS[i % 6], MOTIONS[i // 6 % 4]) for i in range(count)]
 
 
@@ -27,17 +27,17 @@ def decoded(video: Tensor) -> Tensor:
 
 
 def clips(count: int, frames: int = 12, world: World = WORLD) -> tuple[Tensor, list[Attributes]]:
-    shown = asked(count)
+    shown = varied(count)
     return decoded(digits.real_clips(shown, world, frames, 0, list(range(count)))), shown
 
 
 def test_reads_the_models_handwriting() -> None:
-    """Each of the 1,438 samples that models learn from, once; 359 others are all that the judge has seen.
+    """The judge, which learned 359 samples, recognises the other 1,438, from which models learn.
 
-    A reader of raw pixels gets 0.967 of them right.
+    A support vector machine on raw pixels recognises 0.967 of them.
     """
     images, names = digits.handwriting(for_judge=False)
-    shown = [Attributes(int(d), a.colour, a.motion) for d, a in zip(names, asked(len(names)), strict=True)]
+    shown = [Attributes(int(d), a.colour, a.motion) for d, a in zip(names, varied(len(names)), strict=True)]
     video = decoded(digits.render(images, shown, torch.zeros(len(shown), dtype=torch.long), 12, WORLD))
     right = all_right(video, shown, WORLD)
     assert right[:, 0].float().mean() >= 0.98

@@ -5,7 +5,7 @@ rule ode_pairs_shard:
         "logs/pairs-{shard}.log",
     conda:
         "../envs/filmstill.yaml"
-    # A GPU has memory for one; a job has its own.
+    # A GPU has memory for one shard at a time; every SLURM job has its own GPU.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,

@@ -5,8 +5,8 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # Arms are timed, and see to it among themselves that one at a time is (filmstill.work.shard); jobs have cores.
-    # A GPU has memory for one; a job has its own.
+    # Arms are timed one at a time, by the lock file `turn` (filmstill.work.shard); SLURM jobs have their own cores.
+    # A GPU has memory for one arm at a time; every SLURM job has its own GPU.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,

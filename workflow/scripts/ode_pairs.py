@@ -1,7 +1,7 @@
-"""One shard of ODE pairs: `python workflow/scripts/ode_pairs.py SHARD OUT` from the repository's root.
+"""Make one shard of ODE pairs: `python workflow/scripts/ode_pairs.py SHARD OUT` from the repository's root.
 
-A shard is a function of its number: every pair's noise is addressed by its prompt. Its header holds the schedule's
-nodes, which a training stage compares with its own.
+A shard depends only on its number, since every pair's noise is addressed by its prompt. Its header records the
+schedule's nodes, which ODE initialisation compares with the student's.
 """
 
 import json
@@ -13,8 +13,8 @@ from filmstill.work.shard import inputs_unchanged, report_done
 
 
 def make_shard(number: int, out: Path) -> None:
-    """Write shard `number`: latents [N, nodes + 1, F, C, H, W] of its prompts, from noisy to clean."""
-    import torch  # here, not above: it takes seconds, and a failure before it is one line
+    """Write shard `number`: latents [N, nodes + 1, F, C, H, W] of its N prompts, from noisy to clean."""
+    import torch  # here: takes seconds, and an error found before should not wait for it
 
     from filmstill.artifacts import TEACHER
     from filmstill.diffusion.noise import clip_noise
@@ -27,14 +27,14 @@ def make_shard(number: int, out: Path) -> None:
     from filmstill.training.setup import Setup
 
     params, setup = section(OdePairs, "ode_pairs"), Setup.prepared()
-    torch.set_num_threads(1)  # shards run side by side
-    mine = prompts_of(params).iloc[number :: params.shards]
-    setup.encoder.prepare([*mine["text"].tolist(), setup.text.negative])
+    torch.set_num_threads(1)  # shards run in parallel
+    prompts = prompts_of(params).iloc[number :: params.shards]
+    setup.encoder.prepare([*prompts["text"].tolist(), setup.text.negative])
     model, no_text = setup.frozen(TEACHER), setup.no_text()
     keep = [params.sampling_steps // params.nodes * node for node in range(params.nodes)]
     batches = []
-    for start in range(0, len(mine), params.batch):
-        rows = mine.iloc[start : start + params.batch]
+    for start in range(0, len(prompts), params.batch):
+        rows = prompts.iloc[start : start + params.batch]
         noise = clip_noise(rows["prompt"].tolist(), [setup.seed] * len(rows), 1, setup.latent_shape)[:, 0]
         text = setup.encoder.encode(rows["text"].tolist()).to(setup.device)
         velocity = guided(model, text, no_text, params.guidance_scale)
@@ -42,7 +42,7 @@ def make_shard(number: int, out: Path) -> None:
         batches.append(latents.to("cpu", DTYPES[setup.compute.precision]))
         report_done(out, start + len(rows))
     sigmas = [*setup.schedule.nodes(params.nodes).tolist(), 0.0]
-    facts = {"ids": json.dumps(mine["id"].tolist()), "sigmas": json.dumps(sigmas)}
+    facts = {"ids": json.dumps(prompts["id"].tolist()), "sigmas": json.dumps(sigmas)}
     save_tensors(out, {"latents": torch.cat(batches)}, facts)
 
 

@@ -1,6 +1,6 @@
-"""One arm of the samples: `python workflow/scripts/samples.py ARM OUT TURN` from the repository's root.
+"""Make one arm of the samples: `python workflow/scripts/samples.py ARM OUT TURN` from the repository's root.
 
-TURN is the lock file by which arms are timed one at a time; - in a SLURM job, which has cores of its own.
+TURN is the lock file that lets one arm at a time be timed; "-" in a SLURM job, whose cores no other arm uses.
 """
 
 import json
@@ -12,10 +12,10 @@ from filmstill.work.shard import inputs_unchanged, report_done, shared_machine
 
 
 def make_arm(arm: str, out: Path) -> None:
-    """Write one arm's latents [N, F, C, H, W], and beside them its clips and its timing.
+    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips and timing beside it.
 
-    Seconds per clip: its batch's seconds divided by the batch's clips. Decoding counts, loading the network does not,
-    nor does the first of several batches (None), which faults the process's memory in.
+    A clip's seconds are its batch's divided by the number of clips in the batch. They include decoding and exclude
+    loading the network. The first of several batches is not timed (None): it also pays for page faults.
     """
     import torch
 
@@ -33,14 +33,14 @@ def make_arm(arm: str, out: Path) -> None:
     table = requests(params, arm)
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
-    made_by, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
+    source, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
     columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
 
     def run(rows: slice) -> Timed:
-        return timed(lambda: made_by.stream(*(column[rows] for column in columns)), codec)
+        return timed(lambda: source.stream(*(column[rows] for column in columns)), codec)
 
     run(slice(0, 1))  # warm up
-    first_block = min(run(slice(0, 1)).first_block for _ in range(2))  # one clip alone: what a viewer waits for
+    first_block = min(run(slice(0, 1)).first_block for _ in range(2))  # of a single clip: a viewer's waiting time
     batches: list[torch.Tensor] = []
     seconds: dict[str, list[float | None]] = {"seconds": [], "network_seconds": []}
     for begin in range(0, len(table), params.batch):
@@ -53,7 +53,7 @@ def make_arm(arm: str, out: Path) -> None:
             seconds[name] += [of_batch / clips if warm else None] * clips
         report_done(out, begin + clips)
     latents = torch.cat(batches)
-    facts = {"first_block_seconds": first_block, "evaluations_per_clip": made_by.evaluations}
+    facts = {"first_block_seconds": first_block, "evaluations_per_clip": source.evaluations}
     write_json(out.with_suffix(".json"), {**seconds, **facts})
     finite = latents.isfinite().flatten(1).all(dim=1).tolist()
     save_tensors(out, {"latents": latents}, {FINITE: json.dumps(finite)})
@@ -62,7 +62,7 @@ def make_arm(arm: str, out: Path) -> None:
 def main() -> None:
     arm, out, turn = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     with shared_machine(None if turn == "-" else Path(turn)) as alone:
-        import filmstill.evaluate.arms  # noqa: F401 (torch takes seconds, which no other arm's clock may count)
+        import filmstill.evaluate.arms  # noqa: F401 (imports torch, which must not slow an arm that is being timed)
 
         with inputs_unchanged("samples", out):
             alone()

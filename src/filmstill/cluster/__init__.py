@@ -1,1 +1,1 @@
-"""Where work runs: this machine, or a SLURM cluster. The site's business, never part of an experiment's key."""
+"""Where work runs: on this machine or as SLURM jobs. Nothing here is part of a stage's key."""

@@ -1,11 +1,12 @@
-"""`python -m filmstill cluster check`: would a job find on the nodes what it needs? Ask one, and say what to fix.
+"""`python -m filmstill cluster check`: run a short job on the nodes and print what has to be fixed.
 
-Notable: the job is submitted with the training's own flags; what its processes see is told by files in the very folder
-that the work would be in, so a scratch that a node does not see shows as silence, and the node is named.
+The job is submitted with the flags of the training. Its ranks report through files in the folder where the work would
+be: a node that does not see the scratch leaves no file there, and is named.
 """
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -19,11 +20,11 @@ from pathlib import Path
 from rich.console import Console
 
 import filmstill
-from filmstill.cluster import findings, slurm
-from filmstill.cluster.check_node import LOGIN, Report, Software
+from filmstill.cluster import slurm
+from filmstill.cluster.check_node import LOGIN_CLOCK, RankReport, Software
+from filmstill.cluster.check_results import CheckResults, ShellReport, problems, speed, table
 from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Cluster, Resources, read_cluster
-from filmstill.cluster.findings import Findings, Greeting
-from filmstill.cluster.follow import state
+from filmstill.cluster.follow import describe
 from filmstill.cluster.preflight import refuse_impossible, sbatch_flags, sbatch_script
 from filmstill.cluster.scratch import use_scratch
 from filmstill.errors import FilmstillError, writing_failed
@@ -31,17 +32,19 @@ from filmstill.runtime.files import write_text
 from filmstill.work import graph
 from filmstill.work.folder import WORK
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.5
-LIMIT = 180  # s, of a job that needs few: on a cold file system importing torch alone may take a minute
-LATE = 60.0  # s over its limit, then SLURM has failed to end it
-SECONDS_TO_SHOW = 5.0  # of files, here, after the job has ended
+LIMIT = 180  # s, the job's time limit: it needs few, but importing torch from a cold file system may take a minute
+LATE_SECONDS = 60.0  # after the time limit: SLURM has failed to end the job
+VISIBLE_SECONDS = 5.0  # for the reports to become visible here after the job has ended
 WAITING = ("PENDING", "CONFIGURING")
 
 
 def cluster_check(pending_minutes: float) -> None:
-    """Print what the jobs of cluster.yaml would find. pending_minutes: how long to wait for the job to start.
+    """Print what the jobs of cluster.yaml would find on the nodes. pending_minutes: maximum wait for a job to start.
 
-    Raises FilmstillError when something is to be fixed; what, is printed before, a line each.
+    Raises FilmstillError where something has to be fixed, after printing one line per problem.
     """
     cluster, root = read_cluster(), graph.repository()
     if cluster.executor == LOCAL:
@@ -51,31 +54,32 @@ def cluster_check(pending_minutes: float) -> None:
         )
         return
     try:
-        _stop_at(_refusals(cluster, root))
-    except slurm.Unreachable as silent:
-        raise _no_answer(silent) from None
+        _stop_if_any(_refusals(cluster, root))
+    except slurm.Unreachable as error:
+        raise _no_answer(error) from None
     use_scratch(cluster, root)
-    here, console, wrong = Software.here(), Console(highlight=False), []
-    for asked, stages in _layouts(cluster):
-        found = _ask_nodes(asked, root, pending_minutes)
-        console.print(findings.table(f"{', '.join(stages)}: {asked.layout}", found))
-        console.print(findings.speed(found), soft_wrap=True)
-        problems = findings.problems(found, asked, None if asked.python else here)
-        if not problems:
-            shutil.rmtree(found.folder)
-        wrong += problems
-    _stop_at(wrong)
+    here, console, to_fix = Software.here(), Console(highlight=False), []
+    for resources, stages in _layouts(cluster):
+        results = _run_job(resources, root, pending_minutes)
+        console.print(table(f"{', '.join(stages)}: {resources.layout}", results))
+        console.print(speed(results), soft_wrap=True)
+        lines = problems(results, resources, None if resources.python else here)
+        if not lines:
+            shutil.rmtree(results.folder)
+        to_fix += lines
+    _stop_if_any(to_fix)
     print("all well: with this cluster.yaml `dvc repro` submits its jobs to SLURM")
 
 
-def _stop_at(wrong: list[str]) -> None:
-    for line in wrong:
+def _stop_if_any(to_fix: list[str]) -> None:
+    for line in to_fix:
         print(f"to fix: {line}")
-    if wrong:
-        raise FilmstillError(f"{CLUSTER}: {len(wrong)} to fix before jobs can run, see above")
+    if to_fix:
+        raise FilmstillError(f"{CLUSTER}: {len(to_fix)} to fix before jobs can run, see above")
 
 
 def _refusals(cluster: Cluster, root: Path) -> list[str]:
+    """The distinct errors of `refuse_impossible` over all stages. Raises slurm.Unreachable."""
     lines = []
     for stage in STAGES:
         try:
@@ -86,66 +90,69 @@ def _refusals(cluster: Cluster, root: Path) -> list[str]:
 
 
 def _layouts(cluster: Cluster) -> list[tuple[Resources, list[str]]]:
-    """What stages ask for apart from time and sharding, each with the stages that ask it.
+    """The distinct resources of all stages, apart from time and sharding, each with the stages that request them.
 
-    A shard's job is left out where a training's, beside it, shows all that it would.
+    The job of a shard is left out where a training job gets the same nodes and software, and so shows the same.
     """
     layouts: list[tuple[Resources, list[str]]] = []
     for stage in (*TRAINING, *sorted(set(STAGES) - set(TRAINING))):
-        asked = cluster.asked(stage)
-        minutes, seconds = divmod(min(LIMIT, asked.seconds), 60)
-        asked = replace(
-            asked, time=f"0:{minutes:02d}:{seconds:02d}", signal_seconds=1, sharding="full", offload=False
-        )  # fmt: skip
-        same = next((stages for layout, stages in layouts if layout == asked), None)
+        resources = cluster.resources(stage)
+        minutes, seconds = divmod(min(LIMIT, resources.seconds), 60)
+        time_limit = f"0:{minutes:02d}:{seconds:02d}"
+        resources = replace(resources, time=time_limit, signal_seconds=1, sharding="full", offload=False)
+        same = next((stages for layout, stages in layouts if layout == resources), None)
         if same is not None:
             same.append(stage)
-        elif stage in TRAINING or all(_place(layout) != _place(asked) for layout, _ in layouts):
-            layouts.append((asked, [stage]))
+        elif stage in TRAINING or all(_place(layout) != _place(resources) for layout, _ in layouts):
+            layouts.append((resources, [stage]))
     return layouts
 
 
-def _place(asked: Resources) -> tuple[object, ...]:
-    """Which nodes a job may get, and what its python finds there."""
-    nodes = (asked.partition, asked.account, asked.qos, asked.constraint, asked.sbatch)
-    return (*nodes, asked.gpus_per_node > 0, asked.setup, asked.python)
+def _place(resources: Resources) -> tuple[object, ...]:
+    """The values that decide which nodes a job may get and what its python finds there."""
+    nodes = (resources.partition, resources.account, resources.qos, resources.constraint, resources.sbatch)
+    return (*nodes, resources.gpus_per_node > 0, resources.setup, resources.python)
 
 
-def _ask_nodes(asked: Resources, root: Path, pending_minutes: float) -> Findings:
-    """Submit the job, wait for its end and read what it left. The job is cancelled if it does not start in time."""
+def _run_job(resources: Resources, root: Path, pending_minutes: float) -> CheckResults:
+    """Submit the job, wait for its end and read its reports.
+
+    The job is cancelled where it does not start in time. Raises FilmstillError.
+    """
     key = uuid.uuid4().hex[:16]
     folder = (root / WORK).resolve() / "check" / key
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise writing_failed(folder, error) from error
-    write_text(folder / LOGIN, f"{time.time()}")
-    found = Findings(folder, [])
+    write_text(folder / LOGIN_CLOCK, f"{time.time()}")
+    results = CheckResults(folder, [])
     try:
-        with _submitted(_script(asked, slurm.job_name("check", key, root), folder)) as job_id:
-            _wait(job_id, found, pending_minutes)
+        with _submitted(_script(resources, slurm.job_name("check", key, root), folder)) as job_id:
+            _wait(job_id, results, pending_minutes)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _read_reports(found, asked.nodes * asked.tasks)
-    return found
+    _read_reports(results, resources.nodes * resources.tasks)
+    return results
 
 
-def _script(asked: Resources, name: str, folder: Path) -> str:
-    flags = {flag: value for flag, value in sbatch_flags(asked, name).items() if flag not in ("requeue", "dependency")}
-    flags |= {"no_requeue": True, "output": folder / "log.txt"}
+def _script(resources: Resources, name: str, folder: Path) -> str:
+    """The job's batch script."""
+    flags = sbatch_flags(resources, name) | {"no_requeue": True, "output": folder / "log.txt"}
+    del flags["requeue"], flags["dependency"]
     there = shlex.quote(str(folder))
-    # The shell greets before python starts: who, the login's time as it shows there, the time there.
-    greet = f'printf "%s %s %s\\n" "$SLURMD_NODENAME" "$(cat {there}/{LOGIN} || echo none)" "$(date +%s.%N)"'
-    python = asked.python or shlex.quote(sys.executable)
-    task = f"{greet} > {there}/hello-$SLURM_PROCID; exec {python} -m filmstill.cluster.probe {there}"
+    # Before Python starts, the shell reports its node, the login node's time as it sees it, and its own time.
+    report = f'printf "%s %s %s\\n" "$SLURMD_NODENAME" "$(cat {there}/{LOGIN_CLOCK} || echo none)" "$(date +%s.%N)"'
+    python = resources.python or shlex.quote(sys.executable)
+    task = f"{report} > {there}/shell-$SLURM_PROCID; exec {python} -m filmstill.cluster.check_node {there}"
     source = shlex.quote(str(Path(filmstill.__file__).resolve().parents[1]))
-    srun = f"srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task={asked.cpus_per_task}"
+    srun = f"srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task={resources.cpus_per_task}"
     return sbatch_script(
         flags,
         [
             f"export PYTHONPATH={source} SUBMITIT_EXECUTOR=slurm",
-            *asked.setup,
+            *resources.setup,
             f"{srun} --output={there}/%t.out --error={there}/%t.err bash -c {shlex.quote(task)}",
         ],
     )
@@ -153,69 +160,73 @@ def _script(asked: Resources, name: str, folder: Path) -> str:
 
 @contextlib.contextmanager
 def _submitted(script: str) -> Iterator[str]:
-    """The id of a job that does not outlive the block."""
+    """Submit a job; yields its id, and cancels the job when the block ends. Raises FilmstillError."""
     try:
         job_id = slurm.run("sbatch", "--parsable", text=script).strip().split(";")[0]
         try:
             yield job_id
         finally:
             slurm.cancel(job_id)
-    except slurm.Unreachable as silent:
-        raise _no_answer(silent) from None
+    except slurm.Unreachable as error:
+        raise _no_answer(error) from None
 
 
-def _no_answer(silent: slurm.Unreachable) -> FilmstillError:
-    return FilmstillError(f"cluster check: SLURM does not answer ({silent}); run it again")
+def _no_answer(error: slurm.Unreachable) -> FilmstillError:
+    return FilmstillError(f"cluster check: SLURM does not answer ({error}); run it again")
 
 
-def _wait(job_id: str, found: Findings, pending_minutes: float) -> None:
-    """Until the job has ended; meanwhile the clocks are compared."""
-    submitted, started, said = time.monotonic(), None, ""
+def _wait(job_id: str, results: CheckResults, pending_minutes: float) -> None:
+    """Wait until the job has ended; meanwhile exchanges times with the nodes to compare the clocks.
+
+    Raises FilmstillError where the job does not start within pending_minutes, or does not end. Raises Unreachable.
+    """
+    submitted, started, logged = time.monotonic(), None, ""
     while (job := slurm.find(job_id)) is not None and job.alive:
         now = time.monotonic()
-        shown, _estimate = state(job)
-        if shown != said:
-            print(f"job {job_id}: {shown}", file=sys.stderr, flush=True)
-            said = shown
+        state, _estimate = describe(job)
+        if state != logged:
+            log.info("job %s: %s", job_id, state)
+            logged = state
         if job.state in WAITING and now - submitted > 60 * pending_minutes:
             raise FilmstillError(
                 f"cluster check: its job has waited {pending_minutes:g} minutes ({job.reason}) and is cancelled; "
-                "look at `sinfo` and `squeue`, run it again with a longer --wait, or ask for less"
+                "look at `sinfo` and `squeue`, run it again with a longer --wait, or request less"
             )
         started = started or (None if job.state in WAITING else now)
-        if started and now - started > LIMIT + LATE:
-            raise FilmstillError(f"cluster check: job {job_id} does not end ({shown}); look at `scontrol show node`")
-        if job.nodes and not found.nodes:
-            found.nodes = slurm.run("scontrol", "show", "hostnames", job.nodes).split()
-        _exchange_times(found)
+        if started and now - started > LIMIT + LATE_SECONDS:
+            raise FilmstillError(f"cluster check: job {job_id} does not end ({state}); look at `scontrol show node`")
+        if job.nodes and not results.nodes:
+            results.nodes = slurm.run("scontrol", "show", "hostnames", job.nodes).split()
+        _exchange_times(results)
         time.sleep(POLL_SECONDS)
-    if job is not None and job.nodes and not found.nodes:  # over between two questions
-        found.nodes = slurm.run("scontrol", "show", "hostnames", job.nodes).split()
+    if job is not None and job.nodes and not results.nodes:  # the job started and ended between two queries
+        results.nodes = slurm.run("scontrol", "show", "hostnames", job.nodes).split()
 
 
-def _exchange_times(found: Findings) -> None:
-    """Show the login's time, note when greetings show up."""
-    write_text(found.folder / LOGIN, f"{time.time()}")
-    for name in os.listdir(found.folder):
-        rank = name.removeprefix("hello-")
-        if rank == name or int(rank) in found.greetings:
+def _exchange_times(results: CheckResults) -> None:
+    """Write the login node's time, and read the shells' reports that have become visible."""
+    write_text(results.folder / LOGIN_CLOCK, f"{time.time()}")
+    for name in os.listdir(results.folder):
+        rank = name.removeprefix("shell-")
+        if rank == name or int(rank) in results.shells:
             continue
-        words = (found.folder / name).read_text().split()
-        if len(words) == 3:  # else it is just being written
+        words = (results.folder / name).read_text().split()
+        if len(words) == 3:  # else the file is just being written
             node, login, there = words
-            known = None if login == "none" else float(login)
-            found.greetings[int(rank)] = Greeting(node, known, float(there), time.time())
+            login_time = None if login == "none" else float(login)
+            results.shells[int(rank)] = ShellReport(node, login_time, float(there), time.time())
 
 
-def _read_reports(found: Findings, processes: int) -> None:
-    end = time.monotonic() + SECONDS_TO_SHOW
-    while len(list(found.folder.glob("report-*.json"))) < processes and time.monotonic() < end:
+def _read_reports(results: CheckResults, world_size: int) -> None:
+    """Read every rank's report, or the last line of its stderr where it wrote none."""
+    end = time.monotonic() + VISIBLE_SECONDS
+    while len(list(results.folder.glob("report-*.json"))) < world_size and time.monotonic() < end:
         time.sleep(POLL_SECONDS)
-    _exchange_times(found)
-    for rank in range(processes):
-        report, errors = found.folder / f"report-{rank}.json", found.folder / f"{rank}.err"
+    _exchange_times(results)
+    for rank in range(world_size):
+        report, stderr = results.folder / f"report-{rank}.json", results.folder / f"{rank}.err"
         if report.exists():
             facts = json.loads(report.read_text())
-            found.reports[rank] = Report(**facts | {"software": Software(**facts["software"])})
-        elif errors.exists() and (said := errors.read_text(errors="replace").strip()):
-            found.said[rank] = said.splitlines()[-1]
+            results.reports[rank] = RankReport(**facts | {"software": Software(**facts["software"])})
+        elif stderr.exists() and (text := stderr.read_text(errors="replace").strip()):
+            results.errors[rank] = text.splitlines()[-1]

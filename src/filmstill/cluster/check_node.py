@@ -1,7 +1,7 @@
-"""What every process of `cluster check`'s job does: look around, all-reduce with the others, report in a file.
+"""What every rank of `cluster check`'s job runs: look at the node, all-reduce with the other ranks, write a report.
 
-Run by check.py as `python -m filmstill.cluster.probe FOLDER`; a process that cannot even start python has left
-`hello-<rank>`, which the shell wrote, and what python said.
+check.py starts it as `python -m filmstill.cluster.check_node FOLDER`. Where Python itself cannot start, only
+`shell-<rank>`, written by the shell, and the rank's stderr exist.
 """
 
 import os
@@ -16,57 +16,58 @@ import torch
 import torch.distributed as dist
 
 import filmstill
-from filmstill.cluster.meeting import meet
+from filmstill.cluster.rendezvous import rendezvous
 from filmstill.runtime.files import write_json
 
-LOGIN = "login"  # the file that the login keeps writing its time to
-NUMBERS = 2**24  # fp32, 64 MiB
-TIMES = 3
-SECONDS_TO_SEE = 30.0  # the others' files: as long as they may take to start, and NFS to show them
-SECONDS_TO_MEET = timedelta(seconds=60)
+LOGIN_CLOCK = "login-clock"  # file to which the login node keeps writing its time
+NUMBERS = 2**24  # fp32 values of the all-reduce: 64 MiB
+TIMES = 3  # all-reduces that are timed
+VISIBLE_SECONDS = 30.0  # for the other ranks to start and their files to become visible over NFS
+GROUP_TIMEOUT = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
 class Software:
-    """What runs, and where it comes from."""
+    """Versions of the software on a machine, and the folder that filmstill was imported from."""
 
     python: str
     torch: str
-    cuda: str | None  # that torch was built for
+    cuda: str | None  # version that torch was built for
     filmstill: str
 
     @classmethod
     def here(cls) -> "Software":
+        """The software of this process."""
         folder = str(Path(filmstill.__file__).resolve().parent)
         return cls(platform.python_version(), torch.__version__, torch.version.cuda, folder)
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one process found."""
+class RankReport:
+    """What one rank found on its node."""
 
     node: str
     host: str
     software: Software
     gpus: list[str]
-    sees_login: bool
-    unseen: list[int]  # processes whose report does not show up here
-    backend: str | None = None  # of the all-reduce; None: it failed, or not every process came so far
-    right: bool = False
-    seconds: float = 0.0  # one all-reduce of 64 MiB
-    bandwidth: float = 0.0  # bytes/s through each process's link, as nccl-tests count (bus bandwidth)
+    sees_login: bool  # whether it sees the login node's file
+    unseen: list[int]  # ranks whose report it does not see
+    backend: str | None = None  # of the all-reduce; None: it failed, or did not start because a rank was missing
+    right: bool = False  # whether the sum was right
+    seconds: float = 0.0  # of one all-reduce of 64 MiB
+    bandwidth: float = 0.0  # bytes/s over each rank's link: the bus bandwidth of nccl-tests
     error: str | None = None
 
 
 def main(folder: Path) -> None:
-    """Write report-<rank>.json, and again with what came next: a process that is killed meanwhile has reported."""
-    world = meet()
-    report = Report(
+    """Write report-<rank>.json at the start and again at the end, so that a rank that is killed has reported too."""
+    world = rendezvous()
+    report = RankReport(
         node=os.environ["SLURMD_NODENAME"],
         host=platform.node(),
         software=Software.here(),
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],
-        sees_login=(folder / LOGIN).exists(),
+        sees_login=(folder / LOGIN_CLOCK).exists(),
         unseen=[],
         error="it did not end",
     )
@@ -77,47 +78,48 @@ def main(folder: Path) -> None:
         return
     try:
         write_json(path, asdict(report) | _all_reduce(world.local_rank) | {"error": None})
-    except Exception as error:  # whatever torch, NCCL or gloo raise: it is what was asked for
+    except Exception as error:  # any error of torch, NCCL or gloo is a finding to report
         write_json(path, asdict(report) | {"error": " ".join(str(error).split())[:300]})
-        os._exit(1)  # threads of torch may wait for ever
+        os._exit(1)  # torch's threads may never end
 
 
 def _gpu(index: int) -> str:
-    about = torch.cuda.get_device_properties(index)
-    return f"{about.name} {about.total_memory / 2**30:.0f} GiB"
+    """Name and memory of a GPU."""
+    properties = torch.cuda.get_device_properties(index)
+    return f"{properties.name} {properties.total_memory / 2**30:.0f} GiB"
 
 
-def _unseen(folder: Path, processes: int) -> list[int]:
-    """The processes whose report has not shown up within SECONDS_TO_SEE."""
-    end = time.monotonic() + SECONDS_TO_SEE
+def _unseen(folder: Path, world_size: int) -> list[int]:
+    """Ranks whose report has not become visible within VISIBLE_SECONDS."""
+    end = time.monotonic() + VISIBLE_SECONDS
     while True:
         there = set(os.listdir(folder))
-        unseen = [rank for rank in range(processes) if f"report-{rank}.json" not in there]
+        unseen = [rank for rank in range(world_size) if f"report-{rank}.json" not in there]
         if not unseen or time.monotonic() > end:
             return unseen
         time.sleep(0.2)
 
 
 def _all_reduce(local_rank: int) -> dict[str, object]:
-    """Over NCCL where every process has a GPU, over gloo otherwise."""
-    dist.init_process_group("gloo", timeout=SECONDS_TO_MEET)
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    has_gpu: list[bool] = [False] * processes
+    """Test and time an all-reduce: over NCCL where every rank has a GPU, else over gloo. Collective."""
+    dist.init_process_group("gloo", timeout=GROUP_TIMEOUT)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    has_gpu: list[bool] = [False] * world_size
     dist.all_gather_object(has_gpu, local_rank < torch.cuda.device_count())
     backend, group, device = "gloo", None, torch.device("cpu")
     if all(has_gpu):
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        backend, group = "nccl", dist.new_group(backend="nccl", timeout=SECONDS_TO_MEET)
+        backend, group = "nccl", dist.new_group(backend="nccl", timeout=GROUP_TIMEOUT)
     numbers = torch.full((NUMBERS,), rank + 1.0, device=device)
     dist.all_reduce(numbers, group=group)
-    right = bool((numbers == processes * (processes + 1) / 2).all())  # waits for the GPU
+    right = bool((numbers == world_size * (world_size + 1) / 2).all())  # waits for the GPU
     start = time.perf_counter()
     for _ in range(TIMES):
         dist.all_reduce(numbers, group=group)
     numbers[0].item()
     seconds = (time.perf_counter() - start) / TIMES
-    moved = 2 * (processes - 1) / processes * numbers.nbytes
+    moved = 2 * (world_size - 1) / world_size * numbers.nbytes
     dist.destroy_process_group()
     return {"backend": backend, "right": right, "seconds": seconds, "bandwidth": moved / seconds}
 

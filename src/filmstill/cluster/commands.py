@@ -6,10 +6,10 @@ from pathlib import Path
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import STAGES
-from filmstill.cluster.follow import state
-from filmstill.cluster.job import ended
-from filmstill.cluster.shard_logs import by_job, logs
-from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest, next_run, note_cancelled, recorded
+from filmstill.cluster.follow import describe
+from filmstill.cluster.job import end_record
+from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest_folder, mark_cancelled, next_run, recorded
+from filmstill.cluster.submit_shards import job_logs, logs_by_job
 from filmstill.errors import FilmstillError
 from filmstill.runtime.job_folder import REPORT
 from filmstill.work import graph
@@ -18,55 +18,58 @@ from filmstill.work.folder import WORK
 
 @dataclass(frozen=True)
 class Row:
-    """A job as its queue or its record in the work folder shows it."""
+    """A row of the table: a job in SLURM's queue or on record, or all finished jobs of a work folder's shards."""
 
     stage: str
-    id: str  # or how many
+    id: str  # or the number of jobs
     state: str
     requeues: str
-    progress: str  # 12/30 step
-    log: str  # in the work folder, which names stage and key
+    progress: str  # such as 12/30 step
+    log: str  # path of its log
 
 
 def show_jobs() -> None:
-    """Print the table of live jobs, and of all that were ever submitted from the work folders."""
+    """Print a table of live jobs and of all jobs that were submitted from the work folders."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     root = graph.repository()
     try:
-        live, note = slurm.alive_of(root), ""
+        live, note = slurm.live_jobs(root), ""
     except slurm.Unreachable as error:
         live, note = [], f"SLURM's controller does not answer ({error}); jobs on record:"
     except FilmstillError as error:
         live, note = [], f"{error}; jobs on record:"
     ids = {job.id for job in live}
-    shards = {work: by_job(work) for work in sorted(WORK.glob("*/*")) if logs(work).exists()}
-    known = [_live(job, shards) for job in live] + _past(ids) + _past_shards(ids, shards)
+    shard_logs = {work: logs_by_job(work) for work in sorted(WORK.glob("*/*")) if job_logs(work).exists()}
+    rows = [_live(job, shard_logs) for job in live] + _past(ids) + _past_shards(ids, shard_logs)
     console = Console()
     if note:
         console.print(note)
-    if not known:
-        console.print("no job of this repository: cluster.yaml says whether `dvc repro` submits any")
+    if not rows:
+        console.print("no job of this repository; `dvc repro` submits jobs where cluster.yaml has executor: slurm")
         return
     table = Table("stage", "job", "state", "requeued", "progress", box=SIMPLE_HEAD)
-    for column in table.columns:  # on a narrow terminal a long state goes on below
+    for column in table.columns:  # on a narrow terminal only the state is wrapped
         column.no_wrap = column.header != "state"
-    for job in known:
-        table.add_row(job.stage, job.id, job.state, job.requeues, job.progress)
+    for row in rows:
+        table.add_row(row.stage, row.id, row.state, row.requeues, row.progress)
     console.print(table)
-    for job in filter(lambda job: job.log, known):
-        console.print(f"log of {job.id}: {job.log}", soft_wrap=True)
+    for row in filter(lambda row: row.log, rows):
+        console.print(f"log of {row.id}: {row.log}", soft_wrap=True)
 
 
 def cancel_jobs(stage: str | None) -> None:
-    """Cancel this repository's live jobs, of one stage or of all. Raises FilmstillError when SLURM refuses."""
+    """Cancel this repository's live jobs of one stage, or of all (None).
+
+    Raises FilmstillError where SLURM refuses or does not answer, or `stage` does not run as a job.
+    """
     if stage is not None and stage not in STAGES:
-        raise FilmstillError(f"cancel: {stage!r} is no stage that runs as a job; allowed: {', '.join(STAGES)}")
+        raise FilmstillError(f"cancel: stage: is {stage!r}, allowed: {', '.join(STAGES)} (the stages that run as jobs)")
     root = graph.repository()
     try:
-        jobs = [job for job in slurm.alive_of(root) if stage in (None, _stage_and_key(job)[0])]
+        jobs = [job for job in slurm.live_jobs(root) if stage in (None, _stage_and_key(job)[0])]
         if jobs:
             slurm.cancel(*(job.id for job in jobs))
     except slurm.Unreachable as error:
@@ -75,20 +78,23 @@ def cancel_jobs(stage: str | None) -> None:
     for job in jobs:
         works.setdefault(WORK.joinpath(*_stage_and_key(job)), []).append(job.id)
     for work, ids in works.items():
-        if folder := latest(work):
-            note_cancelled(folder)
-        then = f"; `dvc repro` {next_run(work)}" if work.parent.name in STAGES else ""  # not of `cluster check`
+        if folder := latest_folder(work):
+            mark_cancelled(folder)
+        then = f"; `dvc repro` {next_run(work)}" if work.parent.name in STAGES else ""  # not for `cluster check`
         print(f"cancelled {_counted(ids)} of {work.parent.name} in {work}{then}")
     if not jobs:
-        print(f"no job of {stage or 'this repository'} waits or runs")
+        print(f"no job of {stage or 'this repository'} is pending or running")
 
 
 def live_keys() -> set[tuple[str, str]]:
-    """(stage, key) of this repository's live jobs, which no process here need wait for."""
+    """(stage, key) of this repository's live jobs, whose folders no process on this machine may have locked.
+
+    Raises FilmstillError where SLURM's controller does not answer.
+    """
     if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
-        return set()  # there never was one
+        return set()  # no job was ever submitted
     try:
-        names = [slurm.parse_name(job.name) for job in slurm.alive_of(Path.cwd())]
+        names = [slurm.parse_name(job.name) for job in slurm.live_jobs(Path.cwd())]
     except slurm.Unreachable as error:
         raise FilmstillError(
             f"SLURM's controller does not answer ({error}): jobs may be at work; nothing is pruned"
@@ -104,46 +110,44 @@ def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
     return slurm.parse_name(job.name)[:2]  # type: ignore[index]
 
 
-def _live(job: slurm.Job, shards: dict[Path, dict[str, Path]]) -> Row:
+def _live(job: slurm.Job, shard_logs: dict[Path, dict[str, Path]]) -> Row:
+    """Row of a live job. shard_logs: by work folder, the logs of its shards' jobs by id."""
     stage, key = _stage_and_key(job)
     work = WORK / stage / key
-    folder = latest(work)
-    log = Submission(job.name, job.id, str(folder)).log("err") if folder else shards.get(work, {}).get(job.id, "")
-    return Row(stage, job.id, "".join(state(job)), str(job.restarts), _progress(folder), str(log))
+    folder = latest_folder(work)
+    log = Submission(job.name, job.id, str(folder)).log("err") if folder else shard_logs.get(work, {}).get(job.id, "")
+    return Row(stage, job.id, "".join(describe(job)), str(job.restarts), _progress(folder), str(log))
 
 
 def _past(live: set[str]) -> list[Row]:
-    """Every submission on record but those that are alive, by work folder, the one submitted to last at the end."""
+    """Rows of every recorded submission that is not live, by work folder, the latest record last."""
     records = sorted(WORK.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime)
     submissions = [submission for path in records for submission in recorded(path.parent)]
     return [_ended(submission) for submission in submissions if submission.id not in live]
 
 
-def _past_shards(live: set[str], shards: dict[Path, dict[str, Path]]) -> list[Row]:
-    """The jobs of every work folder's shards that are over, in one line: what they made and where their logs are.
-
-    shards: by work folder, the logs of its jobs.
-    """
-    known = []
-    for work, log_of in shards.items():
+def _past_shards(live: set[str], shard_logs: dict[Path, dict[str, Path]]) -> list[Row]:
+    """One row per work folder for the finished jobs of its shards: number of jobs and shards, folder of their logs."""
+    rows = []
+    for work, log_of in shard_logs.items():
         over = log_of.keys() - live
         made = len(list((work / "shards").glob("*.safetensors")))
         if over:
             jobs = f"{len(over)} jobs"
-            known.append(Row(work.parent.name, jobs, f"over, {made} shards made", "", "", str(logs(work))))
-    return known
+            rows.append(Row(work.parent.name, jobs, f"over, {made} shards made", "", "", str(job_logs(work))))
+    return rows
 
 
 def _ended(submission: Submission) -> Row:
     folder = Path(submission.folder)
-    end = ended(folder)
-    gone = "cancelled" if (folder / CANCELLED).exists() else "gone, not finished"
-    how = f"{end['outcome']} {end['message']}".strip() if end else gone
+    end = end_record(folder)
+    without_record = "cancelled" if (folder / CANCELLED).exists() else "lost, not finished"
+    how = f"{end['outcome']} {end['message']}".strip() if end else without_record
     return Row(folder.parts[-4], submission.id, how, "", _progress(folder), str(submission.log("err")))
 
 
 def _progress(folder: Path | None) -> str:
-    """How far a submission's job has reported to be."""
+    """Progress that a submission's job has reported, such as `12/30 step`; empty where it has not."""
     if folder is None or not (folder / REPORT).exists():
         return ""
     report = json.loads((folder / REPORT).read_text())

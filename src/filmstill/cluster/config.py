@@ -1,6 +1,6 @@
-"""cluster.yaml: which executor, and what each stage asks SLURM for. cluster.example.yaml documents every key.
+"""cluster.yaml: the executor, and the resources that each stage requests from SLURM.
 
-It says where work runs, never what it makes: nothing here is in a stage's parameters or key.
+cluster.example.yaml documents every key. Nothing here is part of a stage's parameters or key.
 """
 
 import re
@@ -16,41 +16,41 @@ from filmstill.params.load import checked, read_plain
 CLUSTER = Path("cluster.yaml")
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
-SHARDINGS = ("none", "hybrid", "full")  # of networks over ranks: whole on each, whole on each node, over all
+SHARDINGS = ("none", "hybrid", "full")  # of networks: replicated on every rank, sharded within a node, over all ranks
 STAGES = ("teacher", "ode_pairs", "ode_init", "distill", "samples")  # the stages that SLURM can run
-TRAINING = ("ode_init", "distill")  # one job of many processes each
-ALONE = ("teacher",)  # one job of one process; the others are fanned out, such a job a shard
+TRAINING = ("ode_init", "distill")  # one job with many ranks each
+ALONE = ("teacher",)  # one job with one rank; other stages are fanned out, one such job per shard
 TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
-# Flags of sbatch that other keys set, or that the way a job is found, stopped and resumed rests on.
+# Flags of sbatch that other keys set, or that finding, stopping and resuming a job depends on.
 OWN_FLAGS = (
     *("partition", "account", "qos", "constraint", "nodes", "ntasks", "ntasks_per_node", "cpus_per_task", "time"),
     *("gpus", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "signal", "wait", "test_only"),
     *("clusters", "cluster", "export", "export_file", "comment", "ntasks_per_gpu", "cpus_per_gpu"),
-    *("distribution", "gpu_bind"),  # a hybrid mesh takes ranks of one node in a row, a process its GPU by LOCAL_RANK
+    *("distribution", "gpu_bind"),  # a hybrid mesh needs consecutive ranks on a node, each GPU is chosen by LOCAL_RANK
     *("job_name", "dependency", "output", "error", "open_mode", "array", "chdir", "requeue", "no_requeue", "parsable"),
 )
 
 
 @dataclass
 class Resources:
-    """What a job of one stage asks SLURM for."""
+    """Resources that a job of one stage requests from SLURM. Raises FilmstillError for a value that is not allowed."""
 
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
     qos: str | None = None
     nodes: int = 1
     gpus_per_node: int = 0
-    tasks_per_node: int | None = None  # processes; null: one a GPU, or one where there is none
+    tasks_per_node: int | None = None  # ranks per node; null: one per GPU, or one where there is no GPU
     cpus_per_task: int = 2
-    memory_gb: int | None = 8  # a node; null: as much as the cluster gives, where it does not count memory
-    time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer goes on by itself
+    memory_gb: int | None = 8  # GiB of host memory per node; null: request none, the cluster's default applies
+    time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer is requeued
     constraint: str | None = None
     sbatch: dict[str, Any] = field(default_factory=dict)  # other flags of sbatch: {reservation: mine, exclusive: true}
     setup: list[str] = field(default_factory=list)  # shell commands before python: module load cuda/12.9
-    python: str | None = None  # what runs instead of this python: apptainer exec --nv image.sif python
-    signal_seconds: int = 120  # before the time limit, when a job is told to save and leave
-    sharding: str = "full"  # of networks over processes: none, hybrid (inside a node), full
-    offload: bool = False  # frozen networks wait in the host's memory
+    python: str | None = None  # runs instead of this python: apptainer exec --nv image.sif python
+    signal_seconds: int = 120  # before the time limit, when SLURM signals the job to checkpoint and requeue
+    sharding: str = "full"  # of networks over ranks: none, hybrid (within a node), full
+    offload: bool = False  # frozen networks are kept in host memory
 
     def __post_init__(self) -> None:
         for name in ("nodes", "cpus_per_task", "signal_seconds"):
@@ -65,7 +65,7 @@ class Resources:
             not self.gpus_per_node or self.tasks <= self.gpus_per_node,
             "tasks_per_node",
             tasks,
-            f"at most gpus_per_node ({self.gpus_per_node}): a process has a GPU of its own",
+            f"at most gpus_per_node ({self.gpus_per_node}): every process has its own GPU",
         )
         for name in ("partition", "account", "qos", "constraint", "python"):
             value = getattr(self, name)
@@ -77,37 +77,37 @@ class Resources:
             )
             known = value is True or (isinstance(value, str | int | float) and value is not False)
             require(known, f"sbatch.{name}", value, "text, a number, or true for a flag without a value")
-        allowed = f"more than signal_seconds ({self.signal_seconds} s), which a job has to save its work"
+        allowed = f"more than signal_seconds ({self.signal_seconds} s), the time a job has to save its work"
         require(self.seconds > self.signal_seconds, "time", self.time, allowed)
         require(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {', '.join(SHARDINGS)}")
 
     @property
     def tasks(self) -> int:
-        """Processes a node."""
+        """Ranks per node."""
         return self.tasks_per_node or max(self.gpus_per_node, 1)
 
     @property
     def layout(self) -> str:
-        """Nodes and processes, in words."""
+        """Number of nodes and of processes per node, in words."""
         return f"{self.nodes} node{'s' * (self.nodes > 1)} x {self.tasks} process{'es' * (self.tasks > 1)}"
 
     @property
     def seconds(self) -> int:
-        """The time limit."""
+        """The time limit in seconds."""
         days, hours, minutes, seconds = (int(part or 0) for part in TIME.fullmatch(self.time).groups())  # type: ignore[union-attr]
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass
 class Cluster:
-    """cluster.yaml as a whole. Absent file: everything runs on this machine."""
+    """The whole cluster.yaml. The defaults, used where the file does not exist, run everything on this machine."""
 
     executor: str = LOCAL
-    scratch: str | None = None  # a folder that every node sees, for .work; null: the repository itself is on one
-    max_requeues: int = 10  # starts after a node or a process was lost; leaving in order does not count
-    poll_seconds: float = 10.0  # between questions to SLURM
+    scratch: str | None = None  # a folder shared by all nodes, for .work; null: the repository itself is shared
+    max_requeues: int = 10  # restarts after a lost node or process; one that checkpointed does not count
+    poll_seconds: float = 10.0  # between two queries to SLURM
     defaults: Resources = field(default_factory=Resources)
-    stages: dict[str, Any] = field(default_factory=dict)  # by stage, what differs from the defaults
+    stages: dict[str, Any] = field(default_factory=dict)  # by stage, the keys that differ from the defaults
 
     def __post_init__(self) -> None:
         require(self.executor in EXECUTORS, "executor", self.executor, f"one of {', '.join(EXECUTORS)}")
@@ -118,25 +118,27 @@ class Cluster:
         for name in self.stages:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
-    def asked(self, stage: str) -> Resources:
-        """What `stage` asks for: its own section over the defaults; a shard's job is one process on one node,
-        with one GPU at most."""
+    def resources(self, stage: str) -> Resources:
+        """Resources that `stage` requests: its own section over the defaults.
+
+        The job of a shard, or of `teacher`, is one rank on one node with at most one GPU. Raises FilmstillError.
+        """
         own = self.stages.get(stage) or {}
         where = f"stages.{stage}"
         values = {**asdict(self.defaults), **own} if isinstance(own, dict) else own
         _require_mapping(values, "sbatch", f"{CLUSTER}: {where}.sbatch")
-        asked = checked(Resources, values, str(CLUSTER), where)
+        resources = checked(Resources, values, str(CLUSTER), where)
         if stage in TRAINING:
-            return asked
+            return resources
         what = f"1: {'it' if stage in ALONE else 'a shard'} is one process"
         require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), what)
         gpus = own.get("gpus_per_node", 0)
         require(gpus <= 1, f"{CLUSTER}: {where}.gpus_per_node", gpus, f"0 or {what}")
-        return replace(asked, nodes=1, tasks_per_node=1, gpus_per_node=min(asked.gpus_per_node, 1))
+        return replace(resources, nodes=1, tasks_per_node=1, gpus_per_node=min(resources.gpus_per_node, 1))
 
 
 def read_cluster(path: Path = CLUSTER) -> Cluster:
-    """The checked cluster.yaml, or the local default where there is none."""
+    """The checked cluster.yaml; defaults where it does not exist. Raises FilmstillError for a wrong key or value."""
     if not path.exists():
         return Cluster()
     values = read_plain(path)
@@ -145,13 +147,13 @@ def read_cluster(path: Path = CLUSTER) -> Cluster:
     _require_mapping(values.get("defaults"), "sbatch", f"{path}: defaults.sbatch")
     cluster = checked(Cluster, values, str(path))
     for stage in cluster.stages:
-        cluster.asked(stage)
+        cluster.resources(stage)
     return cluster
 
 
 def _keep_times(values: dict[str, Any], written: Any) -> None:
-    """Put times back as they are written: YAML reads an unquoted 1:00:00 as the number 3600, and 3600 as well."""
-    written = written if isinstance(written, dict) else {}  # the text of an interpolation
+    """Replace numbers under `time` by the text in the file: YAML reads an unquoted 1:00:00 as the number 3600."""
+    written = written if isinstance(written, dict) else {}  # it is text where the mapping is an interpolation
     for key, value in values.items():
         if isinstance(value, dict):
             _keep_times(value, written.get(key))

@@ -1,10 +1,11 @@
-"""Wait for a job: one line of state, its first process's log, a bar.
+"""Wait for a job, showing its state in one line, rank 0's log above it and a progress bar below it.
 
-Notable: what the job writes is looked at every second, SLURM is asked every `poll_seconds`; a controller that does not
-answer is waited for; a wait that is stopped leaves the job running.
+The job's files are read every second; SLURM is queried every `poll_seconds`. A controller that does not answer is
+waited for. A wait that is stopped leaves the job running.
 """
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -16,25 +17,27 @@ import psutil
 from tqdm import tqdm
 
 from filmstill.cluster import slurm
-from filmstill.cluster.job import ended
+from filmstill.cluster.job import end_record
 from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.job_folder import REPORT
 from filmstill.runtime.progress import progress
 from filmstill.work.stage import dvc_parent, has_exited
 
-SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_TO_END = 60.0  # that a job has after its end is on record
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 1.0
+EXIT_SECONDS = 60.0  # for a job to exit after it has recorded its end; then it is cancelled
 
 
 def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Job | None:
-    """Wait until the job is over; returns what SLURM last knew of it, None when nothing.
+    """Wait until the job is over; returns its last state in SLURM, None where SLURM does not know it.
 
-    Raises Interrupted when told to stop, or when the dvc that runs this stage has gone: the job goes on.
+    Raises Interrupted, and leaves the job running, when a signal stops the wait or the parent dvc process has exited.
     """
     try:
-        with Board(stage, submission) as board:
-            return _over(submission, poll_seconds, board, dvc_parent())
+        with JobDisplay(stage, submission) as display:
+            return _wait_until_over(submission, poll_seconds, display, dvc_parent())
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
             f"{stage}: job {submission.id} goes on without this process; `dvc repro` attaches to it, "
@@ -43,47 +46,50 @@ def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Job
         ) from None
 
 
-def _over(
-    submission: Submission, poll_seconds: float, board: "Board", parent: psutil.Process | None
+def _wait_until_over(
+    submission: Submission, poll_seconds: float, display: "JobDisplay", parent: psutil.Process | None
 ) -> slurm.Job | None:
-    job, ask, deadline = None, 0.0, float("inf")
+    job, next_query, deadline = None, 0.0, float("inf")
     while True:
-        board.look()
+        display.refresh()
         now = time.monotonic()
-        waits = job is not None and job.state == "PENDING"  # somebody has put it back: its end is an earlier start's
-        if waits or ended(Path(submission.folder)) is None:
+        is_pending = job is not None and job.state == "PENDING"  # it was requeued: the record is an earlier start's
+        if is_pending or end_record(Path(submission.folder)) is None:
             deadline = float("inf")
         else:
-            deadline = min(deadline, now + SECONDS_TO_END)
-            ask = min(ask, now)  # it is over any moment now
-        if now >= ask:
-            ask = now + poll_seconds
+            deadline = min(deadline, now + EXIT_SECONDS)
+            next_query = min(next_query, now)  # the job is about to exit
+        if now >= next_query:
+            next_query = now + poll_seconds
             try:
-                job = known(submission)
+                job = find_job(submission)
             except slurm.Unreachable as error:
-                board.say("may go on: SLURM's controller does not answer; waiting for it", f" ({error})")
+                display.show_state("may go on: SLURM's controller does not answer; waiting for it", f" ({error})")
             else:
-                board.say(*state(job))
+                display.show_state(*describe(job))
                 if job is None or not job.alive:
-                    board.look()
+                    display.refresh()
                     return job
         if now >= deadline:
             with suppress(FilmstillError, slurm.Unreachable):
                 slurm.cancel(submission.id)
             return job
         if has_exited(parent):
-            raise Interrupted("dvc has gone", signal.SIGTERM)
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+            raise Interrupted("the parent dvc process exited", signal.SIGTERM)
+        time.sleep(REFRESH_SECONDS)
 
 
-def known(submission: Submission) -> slurm.Job | None:
-    """What SLURM knows of the job; None also when its id is another job's by now. Raises slurm.Unreachable."""
+def find_job(submission: Submission) -> slurm.Job | None:
+    """The submission's job in SLURM; None where SLURM does not know it, or reuses its id for another job.
+
+    Raises slurm.Unreachable.
+    """
     job = slurm.find(submission.id)
     return job if job is not None and job.name == submission.name else None
 
 
-def state(job: slurm.Job | None) -> tuple[str, str]:
-    """Pending with its reason or running where, and how often requeued; and, of one that waits, when it may start."""
+def describe(job: slurm.Job | None) -> tuple[str, str]:
+    """(state of a job with its reason or nodes and number of requeues, when a pending one is estimated to start)."""
     if job is None:
         return "is unknown to SLURM", ""
     if job.is_held:
@@ -94,51 +100,51 @@ def state(job: slurm.Job | None) -> tuple[str, str]:
     return job.state.lower() + where + often, start
 
 
-class Board:
-    """What a wait shows on stderr: the line of state, the log above it, the bar below it."""
+class JobDisplay:
+    """What a wait shows on stderr: the state of the job, the lines of its log, its progress bar."""
 
     def __init__(self, stage: str, submission: Submission) -> None:
         self.label, self.report = f"{stage}: job {submission.id}", Path(submission.folder) / REPORT
-        # Whoever attaches sees what is new; of a job that has not begun that is all.
-        self.read = {log: log.stat().st_size if log.exists() else 0 for log in map(submission.log, ("out", "err"))}
+        # Bytes read of each log. What was in it before is not shown: this process may attach to a job that runs.
+        self.read = {path: path.stat().st_size if path.exists() else 0 for path in map(submission.log, ("out", "err"))}
         self.line = tqdm(bar_format="{desc}", leave=False, disable=not sys.stderr.isatty())
         self.bar: Any = None
         self.drawn: tuple[str, int] | None = None
-        self.said = ""
+        self.shown_state = ""
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "JobDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             if not self.line.disable:
-                self.bar.clear()  # tqdm leaves it where the line of state was, and would leave it below as well
+                self.bar.clear()  # else tqdm leaves it in the place of the state, and once more below
             self.bar.close()
         self.line.close()
 
-    def say(self, words: str, detail: str = "") -> None:
-        """The line of state: redrawn on a terminal, elsewhere printed when its words are new."""
+    def show_state(self, words: str, detail: str = "") -> None:
+        """Show the state: redrawn in place on a terminal, elsewhere logged when `words` changes."""
         self.line.set_description_str(f"{self.label} {words}{detail}")
-        if self.line.disable and words != self.said:
-            print(f"{self.label} {words}{detail}", file=sys.stderr, flush=True)
-        self.said = words
+        if self.line.disable and words != self.shown_state:
+            log.info("%s %s%s", self.label, words, detail)
+        self.shown_state = words
 
-    def look(self) -> None:
-        """Show what the job has printed and done since the last look."""
-        for log, start in self.read.items():
-            with suppress(FileNotFoundError), log.open("rb") as file:
+    def refresh(self) -> None:
+        """Show what the job has printed and reported since the last call."""
+        for path, start in self.read.items():
+            with suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(start)
-                whole, newline, _ = file.read().rpartition(b"\n")
-                self.read[log] += len(whole + newline)
-                for line in whole.split(b"\n") if newline else ():
-                    shown = line.rstrip(b"\r").rpartition(b"\r")[2]  # of a bar that was redrawn, the last state
-                    if not shown.startswith(b"submitit "):  # its own notes
+                complete, newline, _ = file.read().rpartition(b"\n")
+                self.read[path] += len(complete + newline)
+                for line in complete.split(b"\n") if newline else ():
+                    shown = line.rstrip(b"\r").rpartition(b"\r")[2]  # the last state of a bar that was redrawn
+                    if not shown.startswith(b"submitit "):  # submitit's own messages
                         self._print(shown.decode(errors="replace") + "\n")
-        with suppress(OSError, ValueError):  # it is being replaced, on another machine
+        with suppress(OSError, ValueError):  # the job is just replacing the file
             self._draw(**json.loads(self.report.read_text()))
 
     def _print(self, line: str) -> None:
-        if self.line.disable:  # tqdm would draw the bar again for every line
+        if self.line.disable:  # tqdm.write would redraw the bar for every line
             print(line, file=sys.stderr, end="", flush=True)
         else:
             tqdm.write(line, file=sys.stderr, end="")

@@ -1,11 +1,12 @@
-"""What every process of a stage's job runs: the stage's `main`, and on record how it ended.
+"""Entry point of every rank of a stage's job: run the stage's `main` and record how it ended.
 
-Notable: the work folder is the only state, since SLURM starts this very object again after a requeue; every process
-that fails says how in a file of its own, so that the cause is told from its echoes, processes that only lost a peer;
-when SLURM warns of the time limit or of a preemption the job leaves in order: saved, and back in the queue.
+All state is in files, because SLURM restarts this same pickled object after a requeue. Each failing rank writes its own
+record, so the root cause is distinguishable from lost-peer errors. When SLURM signals that the time limit or a
+preemption is near, the job checkpoints and requeues.
 """
 
 import json
+import logging
 import os
 import re
 import runpy
@@ -21,46 +22,50 @@ from typing import Any, NoReturn
 
 import filmstill
 from filmstill.cluster import slurm
-from filmstill.cluster.meeting import meet
+from filmstill.cluster.rendezvous import rendezvous
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.compute import Compute
 from filmstill.params.load import section
 from filmstill.runtime.files import write_json, write_text
-from filmstill.runtime.job_folder import JOB, LEFT, START, is_superseded, note_leave, restarts
+from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
+from filmstill.runtime.logs import log_to_stderr
 from filmstill.work import graph
 from filmstill.work.stage import Stage, files_of
 
-DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # how a job ends
-STARTED, LOST = "started", "lost"  # no end: it may go on, or its processes lost one of them
-# What gloo, NCCL and torch's store say where a peer has gone, or its port has not been given back yet.
+log = logging.getLogger(__name__)
+
+DONE, GATE, REFUSED, CRASHED = "done", "gate", "refused", "crashed"  # outcomes that end a job
+STARTED, LOST = "started", "lost"  # outcomes that do not: still running, or failed only because a peer was lost
+# Errors of gloo, NCCL and torch's store where a peer has exited, or its port is not free again yet.
 PEER_LOST = re.compile(
     "closed by peer|reset by peer|likely closed|broken pipe|remote process exited|pair closure|connection refused|"
     "timed out|timeout|EADDRINUSE|no route to host|(network|host) is (unreachable|down)|unhandled system error|"
     "communicator was aborted|ncclInternalError|ncclRemoteError",
     re.IGNORECASE,
 )
-SECONDS_TO_SPEAK = 10.0  # that the first process has to end by itself, before another's end would kill it
-SECONDS_TO_REQUEUE = 20.0  # that it has to ask SLURM before another asks in its place
-SECONDS_TO_BE_KILLED = 300.0
+RANK0_SECONDS = 10.0  # for rank 0 to end by itself: when another rank exits first, srun kills rank 0
+REQUEUE_SECONDS = 20.0  # between two requests to requeue, and for rank 0 to send the first one
+KILL_SECONDS = 300.0  # for SLURM to kill a job that asked to be requeued
 
 
 @dataclass(frozen=True)
 class Job:
-    """One submission of a stage: what submitit pickles, and every process of the job calls."""
+    """One submission of a stage: submitit pickles it, and every rank of the job calls it."""
 
     root: Path  # the repository
     stage: str
-    folder: Path  # the submission's, from the root: .work/<stage>/<key>/jobs/<number>
-    restarts: int  # by SLURM after a loss, how many are allowed
+    folder: Path  # the submission's, relative to root: .work/<stage>/<key>/jobs/<number>
+    max_restarts: int  # by SLURM after a loss
     sharding: str
     offload: bool
 
     def __call__(self) -> None:
-        """Run the stage. Ends the process itself, with exit code 1, when that fails."""
+        """Run the stage. Where that fails, ends the process with exit code 1 instead of returning."""
+        log_to_stderr()
         rank = int(os.environ["SLURM_PROCID"])
         try:
-            signal.signal(signal.SIGUSR2, _leave)
-            signal.signal(signal.SIGTERM, _stay)
+            signal.signal(signal.SIGUSR2, _on_warning)
+            signal.signal(signal.SIGTERM, _on_sigterm)
             os.chdir(self.root)
             os.environ[JOB] = str(self.root / self.folder)
             self._make(rank)
@@ -70,38 +75,39 @@ class Job:
             self._fail(rank, error)
 
     def checkpoint(self) -> Any:
-        """What submitit queues again when SLURM's warning comes before this object answers signals: the same."""
+        """The object that submitit requeues when SLURM's signal arrives before `__call__` has set its own handlers."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def _make(self, rank: int) -> None:
-        """Make the stage's `out`; the first process puts on record what it was made from."""
+        """Make the stage's `out`; rank 0 records its inputs before and its files after."""
         stage = Stage(self.stage, self.folder.parents[1])
         if rank == 0:
-            _end_if_superseded()
-            write_text(self.folder / START, str(restarts()))
+            _exit_if_superseded()
+            write_text(self.folder / START, str(restart_count()))
             self._refuse_restarts()
             inputs = self._inputs()
             digest = {"inputs": inputs.digest(with_gates=True)}
             write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
-            graph.refuse_sources_younger(inputs, filmstill.BEGAN)
+            graph.refuse_edited_sources(inputs, filmstill.BEGAN)
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
-        from filmstill.runtime import distributed  # after seconds, in which SLURM may want the node: all is on record
+        # Imports torch, which takes seconds: SLURM may signal meanwhile, so the record above comes first.
+        from filmstill.runtime import distributed
 
-        meet()
+        rendezvous()
         distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
         runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
         distributed.barrier()
         if rank == 0:
             self._inputs()
-            _end_if_superseded()
+            _exit_if_superseded()
             write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
         distributed.stop()
 
     def _inputs(self) -> graph.Inputs:
-        """The stage's inputs as they stand, which must be those that the work folder is named by."""
+        """The stage's current inputs. Raises FilmstillError where their key no longer names the work folder."""
         found, work = graph.inputs(self.stage), self.folder.parents[1]
         if found.key != work.name:
             raise FilmstillError(
@@ -111,112 +117,113 @@ class Job:
         return found
 
     def _refuse_restarts(self) -> None:
-        if restarts() - left(self.folder) > self.restarts:
-            raise FilmstillError(over_limit(self.stage, self.folder))
+        if restart_count() - clean_exits(self.folder) > self.max_restarts:
+            raise FilmstillError(too_many_losses(self.stage, self.folder))
 
     def _requeue(self, rank: int) -> NoReturn:
-        """Go back to the queue and wait to be killed; the first process asks, or another where that one is stuck."""
+        """Ask SLURM to requeue this job and wait to be killed. Rank 0 asks first, other ranks in case it is stuck."""
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        _end_if_superseded()
+        _exit_if_superseded()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        end = time.monotonic() + SECONDS_TO_BE_KILLED
+        end = time.monotonic() + KILL_SECONDS
         if rank == 0 and self._has_progressed():
-            note_leave()
-        if shutil.which("scontrol") is None:  # a container without SLURM: whoever waits for the job submits it again
+            record_clean_exit()
+        if shutil.which("scontrol") is None:  # a container without SLURM: the process that waits submits the job again
             os._exit(1)
         if rank != 0:
-            time.sleep(SECONDS_TO_REQUEUE)
+            time.sleep(REQUEUE_SECONDS)
         while time.monotonic() < end:
-            _end_if_superseded()  # or it would be the next start that goes back
+            _exit_if_superseded()  # else the request would requeue the next start
             try:
                 slurm.requeue(os.environ["SLURM_JOB_ID"])
-            except (FilmstillError, slurm.Unreachable) as error:  # or SLURM has done it already
-                print(f"filmstill: not requeued: {error}", file=sys.stderr, flush=True)
-            time.sleep(SECONDS_TO_REQUEUE)
+            except (FilmstillError, slurm.Unreachable) as error:  # also where SLURM has requeued it already
+                log.warning("not requeued: %s", error)
+            time.sleep(REQUEUE_SECONDS)
         os._exit(1)
 
     def _has_progressed(self) -> bool:
-        """Whether this start has saved anything: one that has not would leave in order for ever."""
-        if not (self.folder / START).exists():  # told to leave before it began
+        """Whether this start has saved a checkpoint: without one, the job could be requeued endlessly."""
+        if not (self.folder / START).exists():  # signalled before it started
             return False
-        began = (self.folder / START).stat().st_mtime
-        return any(saved.stat().st_mtime > began for saved in self.folder.parents[1].glob("checkpoints/step-*"))
+        start_time = (self.folder / START).stat().st_mtime
+        return any(saved.stat().st_mtime > start_time for saved in self.folder.parents[1].glob("checkpoints/step-*"))
 
     def _fail(self, rank: int, error: BaseException) -> NoReturn:
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it is over: to leave in order now would hide how
-        _end_if_superseded()
-        outcome, message = verdict(error)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a requeue now would hide the failure
+        _exit_if_superseded()
+        outcome, message = classify(error)
         if outcome in (CRASHED, LOST):
             traceback.print_exception(error)
         else:
-            print(f"filmstill: {message}", file=sys.stderr)
-        with suppress(FilmstillError):  # a full disk: the log has it
+            log.error("filmstill: %s", message)
+        with suppress(FilmstillError):  # the disk is full: the message is in the log
             how = {"outcome": outcome, "message": message, "rank": rank}
             write_json(self._record(rank), {**self._inputs_on_record(), **how})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if rank != 0 and outcome in (GATE, REFUSED):  # all end so, and what the first one writes is published
-            time.sleep(SECONDS_TO_SPEAK)
+        if rank != 0 and outcome in (GATE, REFUSED):  # all ranks do, and rank 0 may still be writing what is published
+            time.sleep(RANK0_SECONDS)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)  # at once: threads of torch may wait for peers that have gone
+        os._exit(1)  # without waiting for torch's threads, which may wait for lost peers
 
     def _inputs_on_record(self) -> dict[str, Any]:
-        """What this start began with: a missed gate may be another one by now."""
+        """{"inputs": digest at the start of this job}: the gates may have been changed since. {} without a record."""
         try:
             return {"inputs": json.loads(self._record(0).read_text())["inputs"]}
-        except (OSError, ValueError, KeyError):  # it did not come so far
+        except (OSError, ValueError, KeyError):  # the job failed before it wrote one
             return {}
 
     def _record(self, rank: int) -> Path:
         return self.folder / ("result.json" if rank == 0 else f"crash-{rank}.json")
 
 
-def ended(folder: Path) -> dict[str, Any] | None:
-    """The record of how the job of a submission's folder ended, the first one of several; None: it has not, by itself.
+def end_record(folder: Path) -> dict[str, Any] | None:
+    """How the job of a submission's folder ended: the earliest record of an end. None: the job wrote none.
 
-    {"outcome": done | gate | refused | crashed, "message": one line, "inputs": their digest where it came so far}, of a
-    done one also "files", of another the "rank" of the process.
+    {"outcome": done | gate | refused | crashed, "message": one line, "inputs": their digest if it was known}; after
+    `done` also "files", otherwise the "rank" that failed.
     """
-    ends = []
+    records = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
-        with suppress(OSError, ValueError):  # the job starts again just now, on another machine
-            ends.append((path.stat().st_mtime, json.loads(path.read_text())))
-    own = [end for _, end in sorted(ends, key=lambda each: each[0])]
-    return next((end for end in own if end["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
+        with suppress(OSError, ValueError):  # the job is just being restarted on another machine
+            records.append((path.stat().st_mtime, json.loads(path.read_text())))
+    in_order = [record for _, record in sorted(records, key=lambda each: each[0])]
+    return next((record for record in in_order if record["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
 
 
-def began(folder: Path) -> bool:
-    """Whether the job of a submission's folder came as far as python."""
+def has_started(folder: Path) -> bool:
+    """Whether rank 0 of the job in a submission's folder has started, and has written its record."""
     return (folder / "result.json").exists()
 
 
-def has_left(folder: Path, start: int) -> bool:
-    """Whether that start of the job left in order."""
-    return (folder / f"{LEFT}{start}").exists()
+def exited_cleanly(folder: Path, start: int) -> bool:
+    """Whether start number `start` of the job saved a checkpoint when signalled."""
+    return (folder / f"{CLEAN_EXIT}{start}").exists()
 
 
-def last_start(folder: Path) -> int:
-    """Which start of the job came as far as python last: 0 is the first."""
+def latest_start(folder: Path) -> int:
+    """Number of the job's latest start in which Python started; 0 is the first."""
     with suppress(OSError, ValueError):
         return int((folder / START).read_text())
     return 0
 
 
-def left(folder: Path) -> int:
-    """How often the job of a submission's folder went back to the queue in order."""
-    return len(list(folder.glob(f"{LEFT}*")))
+def clean_exits(folder: Path) -> int:
+    """How many starts of the job saved a checkpoint when signalled."""
+    return len(list(folder.glob(f"{CLEAN_EXIT}*")))
 
 
-def over_limit(stage: str, folder: Path) -> str:
+def too_many_losses(stage: str, folder: Path) -> str:
+    """The error message for a job that was lost more than max_requeues times."""
     return (
-        f"{stage}: its job lost a node or a process, or had to leave before it had saved anything, more often than "
-        f"max_requeues of cluster.yaml allows; look at the logs in {folder} (where they end before a first checkpoint, "
-        "raise time: in cluster.yaml), then run `dvc repro`, which goes on from what is saved"
+        f"{stage}: its job lost a node or a process, or was stopped before it had saved anything, more often than "
+        f"max_requeues of cluster.yaml allows; look at the logs in {folder} (if they end before the first checkpoint, "
+        "raise time: in cluster.yaml), then run `dvc repro`, which resumes from what is saved"
     )
 
 
-def verdict(error: BaseException) -> tuple[str, str]:
-    """(outcome, the one line for it) of what a process failed with."""
+def classify(error: BaseException) -> tuple[str, str]:
+    """(outcome, one-line message) for the exception that ended a rank."""
     if isinstance(error, OSError) and error.errno in FULL:
         error = writing_failed(error.filename or "a file", error)
     if isinstance(error, FilmstillError):
@@ -229,15 +236,16 @@ def verdict(error: BaseException) -> tuple[str, str]:
     return CRASHED, f"{text[:500]} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
 
 
-def _end_if_superseded() -> None:
-    """Without a word, where SLURM has started the job again elsewhere: what is on record is that start's."""
+def _exit_if_superseded() -> None:
+    """End this process silently where SLURM has restarted the job elsewhere: the records belong to that start."""
     if is_superseded():
         os._exit(1)
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
+def _on_warning(number: int, _frame: object) -> NoReturn:
+    """Handler of SIGUSR2, which SLURM sends before a time limit or a preemption."""
     raise Interrupted("SLURM wants the node, or the time limit is near", number)
 
 
-def _stay(_number: int, _frame: object) -> None:
-    pass
+def _on_sigterm(_number: int, _frame: object) -> None:
+    """Ignore SIGTERM: the job works on until SLURM kills it."""

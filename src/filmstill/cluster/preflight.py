@@ -1,8 +1,8 @@
-"""Refuse a cluster.yaml that SLURM could never run, before anything is submitted, in one line.
+"""Refuse, before anything is submitted, a cluster.yaml that SLURM can never run.
 
-Notable: what SLURM would let wait for ever (a time limit over the partition's) is refused here; everything else is
-asked of SLURM itself, by `sbatch --test-only` with the very flags that are submitted; nodes that are down now are no
-reason to refuse, since a job waits for them.
+A request that SLURM would leave pending without end (a time limit above the partition's) is refused here. Everything
+else is checked by SLURM itself: `sbatch --test-only` gets the same flags as the job. Nodes that are down are no reason
+to refuse, because a job waits for them.
 """
 
 import re
@@ -21,53 +21,53 @@ from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
 
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
-GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), of several kinds: gpu:a100:2,gpu:h100:2
-AWAY = re.compile(r"down|drain|fail|maint|reboot|resv|unk|\*", re.IGNORECASE)  # states of a node that no job gets now
-NAMED = ("partition", "account", "qos", "constraint")  # what only SLURM can tell to be wrong
-SAMPLE_KEY = "0" * 16  # as long as a work folder's
+GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), several kinds: gpu:a100:2,gpu:h100:2
+AWAY = re.compile(r"down|drain|fail|maint|reboot|resv|unk|\*", re.IGNORECASE)  # node states in which no job starts
+NAMED = ("partition", "account", "qos", "constraint")  # keys that only SLURM can check
+SAMPLE_KEY = "0" * 16  # has the length of a work folder's key
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node in one of its partitions."""
+    """A node as a member of one partition; a node in several partitions is listed once for each."""
 
     partition: str
     max_seconds: float  # the partition's MaxTime
-    max_nodes: float  # the partition's, a job
+    max_nodes: float  # the partition's limit per job
     name: str
     cpus: int
     memory_mb: int
     gpus: int
     address: str
     host: str
-    away: bool  # down, drained or silent now
+    away: bool  # down, drained or not answering
 
 
-def sbatch_flags(asked: Resources, name: str) -> dict[str, Any]:
-    """The flags of sbatch for a job of this name, in the form of submitit's slurm_additional_parameters."""
+def sbatch_flags(resources: Resources, name: str) -> dict[str, Any]:
+    """Flags of sbatch for a job with this name, in the form of submitit's slurm_additional_parameters."""
     flags = {
         "job_name": name,
-        "dependency": "singleton",  # never two of this name at once
+        "dependency": "singleton",  # no two jobs with this name run at the same time
         "requeue": True,
-        "partition": asked.partition,
-        "account": asked.account,
-        "qos": asked.qos,
-        "constraint": asked.constraint,
-        "nodes": asked.nodes,
-        "ntasks_per_node": asked.tasks,
-        "cpus_per_task": asked.cpus_per_task,
-        "gpus_per_node": asked.gpus_per_node or None,
-        "mem": f"{asked.memory_gb}G" if asked.memory_gb else None,
-        "time": asked.time,
-        "signal": f"USR2@{asked.signal_seconds}",  # submitit's own choice, to every process
-        "wckey": "submitit",  # likewise; named so that it is tested too
-        **{flag.replace("-", "_"): value for flag, value in asked.sbatch.items()},
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.tasks,
+        "cpus_per_task": resources.cpus_per_task,
+        "gpus_per_node": resources.gpus_per_node or None,
+        "mem": f"{resources.memory_gb}G" if resources.memory_gb else None,
+        "time": resources.time,
+        "signal": f"USR2@{resources.signal_seconds}",  # the signal that submitit expects, sent to every rank
+        "wckey": "submitit",  # submitit sets it too; here so that --test-only checks it
+        **{flag.replace("-", "_"): value for flag, value in resources.sbatch.items()},
     }
     return {flag: value for flag, value in flags.items() if value is not None}
 
 
 def sbatch_script(flags: dict[str, Any], lines: list[str]) -> str:
-    """What sbatch reads: the flags as submitit writes them, then shell."""
+    """A batch script: the flags in submitit's notation, then lines of shell."""
     written = [
         f"--{flag.replace('_', '-')}" + ("" if value is True else f"={shlex.quote(str(value))}")
         for flag, value in sorted(flags.items())
@@ -76,45 +76,48 @@ def sbatch_script(flags: dict[str, Any], lines: list[str]) -> str:
 
 
 def preflight(stage: str, cluster: Cluster, root: Path) -> None:
-    """`refuse_impossible` of a stage and of those that come after it: they would be refused when hours are spent."""
+    """Run `refuse_impossible` for a stage and all later ones, so that none is refused after hours of work.
+
+    Raises FilmstillError, slurm.Unreachable.
+    """
     for each in STAGES[STAGES.index(stage) :]:
         refuse_impossible(each, cluster, root)
 
 
 def refuse_impossible(stage: str, cluster: Cluster, root: Path) -> None:
-    """Raise FilmstillError with one line for what `stage` asks and this cluster cannot give. root: the repository.
+    """Raise FilmstillError with one line where this cluster cannot give what `stage` requests. root: the repository.
 
-    Raises slurm.Unreachable when the controller does not say.
+    Raises slurm.Unreachable where the controller does not answer.
     """
     if not slurm.available():
         raise FilmstillError(
             f"{CLUSTER}: executor: is 'slurm', but SLURM's commands (sbatch, squeue) are not on this machine; "
             "set executor: local, or log in to a login node of the cluster"
         )
-    asked = cluster.asked(stage)
-    nodes = _partition_nodes(stage, cluster, asked.partition)
-    _refuse_too_much(stage, cluster, asked, nodes)
+    resources = cluster.resources(stage)
+    nodes = _partition_nodes(stage, cluster, resources.partition)
+    _refuse_too_much(stage, cluster, resources, nodes)
     hosts = {node.name: (node.host, node.address) for node in nodes}
     refuse_unshared(cluster, root, hosts)
-    _refuse_what_slurm_refuses(stage, asked, root, nodes)
-    _refuse_what_cannot_train(stage, cluster, asked)
+    _refuse_what_slurm_refuses(stage, resources, root, nodes)
+    _refuse_what_cannot_train(stage, cluster, resources)
 
 
-def _refuse_what_cannot_train(stage: str, cluster: Cluster, asked: Resources) -> None:
-    """What params.yaml and cluster.yaml tell together, before the job has waited for its nodes."""
+def _refuse_what_cannot_train(stage: str, cluster: Cluster, resources: Resources) -> None:
+    """Check cluster.yaml against params.yaml: GPUs where compute.device needs them, a batch that divides."""
     compute = section(Compute, "compute")
-    gpus = asked.gpus_per_node > 0 or compute.device == "cpu"
+    gpus = resources.gpus_per_node > 0 or compute.device == "cpu"
     require(gpus, _key(stage, cluster, "gpus_per_node"), 0, "1 or more where compute.device is cuda")
     if stage in TRAINING:
         batch = section(OdeInit, stage).batch if stage == "ode_init" else section(Distill, stage).batch
-        micro_batches(batch, compute.micro_batch, f"{stage}.batch", 0, asked.nodes * asked.tasks)
+        micro_batches(batch, compute.micro_batch, f"{stage}.batch", 0, resources.nodes * resources.tasks)
 
 
 def _partition_nodes(stage: str, cluster: Cluster, wanted: str | None) -> list[Node]:
-    """The nodes of the asked partitions (SLURM takes several, with commas), or of the default one."""
+    """Nodes of the partitions in `wanted` (several: separated by commas); None: of the default partition."""
     separated = ",".join(f"{field}:{slurm.SEPARATOR}" for field in FIELDS)
-    said = slurm.run("sinfo", "--noheader", "--all", "--Node", "--Format", separated)
-    rows = [line.split(slurm.SEPARATOR) for line in said.splitlines()]
+    output = slurm.run("sinfo", "--noheader", "--all", "--Node", "--Format", separated)
+    rows = [line.split(slurm.SEPARATOR) for line in output.splitlines()]
     defaults = [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
     there = sorted({row[0].rstrip("*") for row in rows})
     names = wanted.split(",") if wanted else defaults[:1]
@@ -127,7 +130,7 @@ def _partition_nodes(stage: str, cluster: Cluster, wanted: str | None) -> list[N
 
 def _node(row: list[str]) -> Node:
     partition, time, size, name, cpus, memory, gres, address, host, state, *_ = row
-    most = size.rpartition("-")[2]  # 1-infinite
+    most = size.rpartition("-")[2]  # such as 1-infinite
     return Node(
         partition=partition.rstrip("*"),
         max_seconds=_seconds(time),
@@ -143,7 +146,7 @@ def _node(row: list[str]) -> Node:
 
 
 def _seconds(time: str) -> float:
-    """SLURM's 2-00:00:00, 1:00:00 or 2:00 (minutes); infinity for anything else: infinite, n/a."""
+    """Seconds of SLURM's 2-00:00:00, 1:00:00 or 2:00 (minutes:seconds); infinity for anything else (infinite, n/a)."""
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", time)
     if not found:
         return float("inf")
@@ -151,44 +154,48 @@ def _seconds(time: str) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _refuse_too_much(stage: str, cluster: Cluster, asked: Resources, nodes: list[Node]) -> None:
-    """More than the partition has, told by the key that asks for it."""
+def _refuse_too_much(stage: str, cluster: Cluster, resources: Resources, nodes: list[Node]) -> None:
+    """Raise FilmstillError, naming the key, where `resources` exceed what the partition has."""
 
     def at_most(limit: float, wanted: float, key: str, what: str) -> None:
-        require(wanted <= limit, _key(stage, cluster, key), getattr(asked, key), f"at most {limit:g}{what}")
+        require(wanted <= limit, _key(stage, cluster, key), getattr(resources, key), f"at most {limit:g}{what}")
 
     where = f"partition {', '.join(dict.fromkeys(node.partition for node in nodes))}"
     most_gpus, most_cpus = max(node.gpus for node in nodes), max(node.cpus for node in nodes)
-    at_most(most_gpus, asked.gpus_per_node, "gpus_per_node", f", which a node of {where} has")
-    cpus = f" a process, {asked.tasks} of them a node, since a node of {where} has {most_cpus} CPUs"
-    at_most(most_cpus // asked.tasks, asked.cpus_per_task, "cpus_per_task", cpus)
+    at_most(most_gpus, resources.gpus_per_node, "gpus_per_node", f", which a node of {where} has")
+    cpus = f" per process with {resources.tasks} per node: a node of {where} has {most_cpus} CPUs"
+    at_most(most_cpus // resources.tasks, resources.cpus_per_task, "cpus_per_task", cpus)
     memory = max(node.memory_mb for node in nodes) // 1024
-    if asked.memory_gb:
-        at_most(memory, asked.memory_gb, "memory_gb", f", which a node of {where} has (null: do not ask for any)")
+    if resources.memory_gb:
+        at_most(memory, resources.memory_gb, "memory_gb", f", which a node of {where} has (null: request none)")
     names = {node.name for node in nodes}
     at_most(
-        min(len(names), max(node.max_nodes for node in nodes)), asked.nodes, "nodes", f", which {where} gives to a job"
+        min(len(names), max(node.max_nodes for node in nodes)),
+        resources.nodes,
+        "nodes",
+        f", which {where} gives to a job",
     )
     longest = max(node.max_seconds for node in nodes)
-    allowed = f"at most {longest / 60:g} minutes, the MaxTime of {where}; SLURM would let it wait (PartitionTimeLimit)"
-    require(asked.seconds <= longest, _key(stage, cluster, "time"), asked.time, allowed)
+    allowed = f"at most {longest / 60:g} minutes, the MaxTime of {where}; else it stays pending (PartitionTimeLimit)"
+    require(resources.seconds <= longest, _key(stage, cluster, "time"), resources.time, allowed)
 
 
-def _refuse_what_slurm_refuses(stage: str, asked: Resources, root: Path, nodes: list[Node]) -> None:
-    flags = sbatch_flags(asked, slurm.job_name(stage, SAMPLE_KEY, root))
+def _refuse_what_slurm_refuses(stage: str, resources: Resources, root: Path, nodes: list[Node]) -> None:
+    """Raise FilmstillError where `sbatch --test-only` refuses the job, unless only because nodes are down."""
+    flags = sbatch_flags(resources, slurm.job_name(stage, SAMPLE_KEY, root))
     try:
         slurm.run("sbatch", "--test-only", text=sbatch_script(flags, []))
     except FilmstillError as refusal:
         away = any(node.away for node in nodes)
         if not (away and "node configuration is not available" in str(refusal)):
-            named = {name: getattr(asked, name) for name in NAMED if getattr(asked, name)} | asked.sbatch
+            named = {name: getattr(resources, name) for name in NAMED if getattr(resources, name)} | resources.sbatch
             words = ", ".join(f"{name} {value}" for name, value in named.items()) or "no partition or account by name"
             raise FilmstillError(
-                f"{CLUSTER}: stages.{stage}: SLURM refuses the job: {refusal} (asked: {words})"
+                f"{CLUSTER}: stages.{stage}: SLURM refuses the job: {refusal} (requested: {words})"
             ) from None
 
 
 def _key(stage: str, cluster: Cluster, key: str) -> str:
-    """A key by the section that sets it."""
+    """Name of a key with the section of cluster.yaml that sets it."""
     own = cluster.stages.get(stage) or {}
     return f"{CLUSTER}: stages.{stage}.{key}" if key in own else f"{CLUSTER}: defaults.{key}"

@@ -1,6 +1,6 @@
-"""The folder that every node must see: refuse one that only this machine has, and put `.work` there.
+"""The scratch folder that all nodes share: refuse one that only this machine has, and put `.work` there.
 
-Notable: told by the type of the file system, before any job runs; `cluster check` proves it on the nodes.
+The type of the file system decides, before any job runs; `cluster check` verifies it on the nodes.
 """
 
 import ipaddress
@@ -17,34 +17,34 @@ from filmstill.errors import FilmstillError, writing_failed
 from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
-OF_ONE_MACHINE = frozenset(
+LOCAL_FILE_SYSTEMS = frozenset(
     ["btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "xfs", "zfs"]
 )
 
 
 def refuse_unshared(cluster: Cluster, root: Path, nodes: dict[str, tuple[str, str]]) -> None:
-    """Raise FilmstillError for a scratch that is missing, not writable or on this machine alone, as for the repository.
+    """Raise FilmstillError for a scratch that is missing or not writable, or where other hosts cannot see it or `root`.
 
-    nodes: of every node by name, its host and its address, as SLURM knows them.
+    root: the repository. nodes: (host, address) of every node by name, as SLURM knows them.
     """
     if cluster.scratch is not None:
         _refuse_unwritable(Path(cluster.scratch))
-    far = next((name for name, names in nodes.items() if not any(map(_is_here, names))), None)
-    if far is None:
+    remote = next((name for name, names in nodes.items() if not any(map(_is_here, names))), None)
+    if remote is None:
         return
     for folder, key in ((cluster.scratch, f"{CLUSTER}: scratch"), (root, "the repository")):
-        if folder is not None and (kind := _own_kind(Path(folder).resolve())):
+        if folder is not None and (kind := _local_kind(Path(folder).resolve())):
             raise FilmstillError(
                 f"{key}: is '{folder}', on {kind} of this machine alone, allowed: a folder on a file system "
-                f"that every node mounts at the same path, which {far} is to see"
+                f"that every node mounts at the same path, including {remote}"
             )
 
 
 def use_scratch(cluster: Cluster, root: Path) -> None:
-    """Make `.work` of the repository a link into the shared scratch, where cluster.yaml names one.
+    """Make the repository's `.work` a link into the scratch of cluster.yaml; does nothing where scratch is null.
 
-    Raises FilmstillError, with what to do, for a scratch that is missing or not writable, and where `.work` holds work
-    or leads elsewhere.
+    Raises FilmstillError, with what to do, for a scratch that is missing or not writable, and where `.work` is a folder
+    with work in it or a link to another folder.
     """
     if cluster.scratch is None:
         return
@@ -52,12 +52,12 @@ def use_scratch(cluster: Cluster, root: Path) -> None:
     work, target = root / WORK, Path(cluster.scratch) / f"{root.resolve().name}-{tag(root)}"
     if work.is_symlink() and work.resolve() != target.resolve():
         raise FilmstillError(
-            f"{WORK}: leads to {os.readlink(work)}, but {CLUSTER}: scratch is '{cluster.scratch}'; "
-            f"move the work there and link it, or start anew: rm {WORK}"
+            f"{WORK}: is a link to {os.readlink(work)}, but {CLUSTER}: scratch is '{cluster.scratch}'; "
+            f"move the work there and link it, or start without it: rm {WORK}"
         )
     if not work.is_symlink() and work.is_dir() and any(work.iterdir()):
         raise FilmstillError(
-            f"{WORK}: holds work of this machine, but {CLUSTER}: scratch is '{cluster.scratch}'; "
+            f"{WORK}: contains work of this machine, but {CLUSTER}: scratch is '{cluster.scratch}'; "
             f"move it: mv -T {WORK} {target} && ln -s {target} {WORK}"
         )
     try:
@@ -80,22 +80,22 @@ def _refuse_unwritable(scratch: Path) -> None:
         ) from None
 
 
-def _own_kind(folder: Path) -> str | None:
-    """The kind of file system that `folder` is on if only this machine has it; None if others may see it."""
+def _local_kind(folder: Path) -> str | None:
+    """The type of the file system of `folder` if only this machine sees it; None if others may see it."""
     mounts = [line.split()[1:3] for line in MOUNTS.read_text().splitlines()]
     under = [(len(point), kind) for point, kind in mounts if folder.is_relative_to(point.replace("\\040", " "))]
-    kind = sorted(under, key=lambda pair: pair[0])[-1][1]  # of several at one point the last is the one that shows
-    return kind if kind in OF_ONE_MACHINE and not _is_exported(folder) else None
+    kind = sorted(under, key=lambda pair: pair[0])[-1][1]  # of several mounts at one point, the last is visible
+    return kind if kind in LOCAL_FILE_SYSTEMS and not _is_exported(folder) else None
 
 
 def _is_exported(folder: Path) -> bool:
-    """Whether this machine serves the folder by NFS to the others."""
+    """Whether this machine exports the folder by NFS."""
     lines = EXPORTS.read_text().splitlines() if EXPORTS.is_file() else []
     return any(folder.is_relative_to(line.split()[0]) for line in lines if line.startswith("/"))
 
 
 def _is_here(name: str) -> bool:
-    """Whether a host's name or address is this machine's."""
+    """Whether a host name or address is this machine's."""
     own = {socket.gethostname(), socket.getfqdn()}
     if name in own or name.partition(".")[0] in {each.partition(".")[0] for each in own}:
         return True

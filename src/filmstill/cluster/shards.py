@@ -1,145 +1,147 @@
-"""A stage's shards as jobs of SLURM's: Snakemake submits them, this waits for them.
+"""Make a stage's shards as SLURM jobs: Snakemake submits them, this module waits for them.
 
-Notable: Snakemake leaves once it has submitted. As a watcher it asks ever more rarely, up to every three minutes, and
-waits for ever for a job it has lost sight of: preempted and not requeued, forgotten by squeue, or when the controller
-restarts. So SLURM's queue is the one record of what runs, and a run that takes over from a killed one does what every
-run does: wait for the shards' jobs that are alive, then ask for the shards that are missing.
+Snakemake exits once it has submitted the jobs. It is not used to wait: it polls ever more rarely, up to every three
+minutes, and waits endlessly for a job that it has lost (preempted and not requeued, forgotten by squeue, or while the
+controller restarts). SLURM's queue is therefore the only record of what runs. Every run, also one that follows a killed
+one, waits for the shard jobs that are alive and then submits the shards that are missing.
 """
 
+import logging
 import re
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
-from tqdm import tqdm
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Cluster
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.shard_logs import last_jobs, log_of_job, logs
-from filmstill.cluster.submit_shards import submit_shards
+from filmstill.cluster.submit_shards import job_log, job_logs, latest_jobs, submit_shards
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
-from filmstill.work.fanout import done
-from filmstill.work.shard import last_line, log_of
+from filmstill.work.fanout import reported_items
+from filmstill.work.shard import last_line, shard_log
 from filmstill.work.stage import dvc_parent, has_exited
 
-TRIES = 2  # of a shard whose job was lost, or refused by a limit of the queue
-LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # ends of a job that say nothing against the next
-FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
-STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in SLURM's log of a job
+log = logging.getLogger(__name__)
+
+MAX_TRIES = 2  # per shard, where a job was lost or refused by a limit of the queue
+LOST_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # final states after which another job may succeed
+FAILED_STATES = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
+STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in the log that SLURM writes of a job
 ADVICE = {
     "TIMEOUT": "; raise stages.{}.time in cluster.yaml",
     "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
 }
 
-Known = dict[str, slurm.Job | None]
+SeenJobs = dict[str, slurm.Job | None]  # jobs by id as SLURM last listed them; None: submitted, not listed yet
 
 
 def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: str, cluster: Cluster) -> None:
     """Make the shards that are missing in `work`. Waits for a controller that does not answer.
 
-    Raises FilmstillError with the reason of a shard that could not be made or was cancelled, Interrupted when told to
-    stop: then its jobs go on, as a killed process's do.
+    Raises FilmstillError with the reason why a shard failed or was cancelled. Raises Interrupted when a signal stops
+    the wait; the jobs then go on, as they do when this process is killed.
     """
     root = Path.cwd()
-    name = _name(stage, work)
+    name = _job_name_prefix(stage, work)
     tries: Counter[str] = Counter()
-    jobs: dict[str, str] = {}  # by shard, the last
-    known: Known = {}  # jobs by id, other processes' too, as last seen
+    jobs: dict[str, str] = {}  # by shard, its latest job
+    seen: SeenJobs = {}  # also the jobs of other processes
     refusal, parent = "", dvc_parent()
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
                 try:
-                    _wait(bar, stage, name, work, cluster, known, parent)
-                    jobs = last_jobs(work, shards, known.keys() - jobs.values()) | jobs  # other processes' too
-                    todo = _missing(work, shards)
-                    if not todo:
+                    _wait_for_jobs(bar, stage, name, work, cluster, seen, parent)
+                    jobs = latest_jobs(work, shards, seen.keys() - jobs.values()) | jobs  # adds other processes' jobs
+                    missing = _missing(work, shards)
+                    if not missing:
                         return
-                    _refuse_cancelled(stage, known)
-                    for shard in todo:
+                    _stop_if_cancelled(stage, seen)
+                    for shard in missing:
                         job = jobs.get(shard)
-                        _refuse_to_repeat(stage, work, shard, job, _end(job, known), tries[shard], refusal)
+                        _stop_if_failed(stage, work, shard, job, _final_state(job, seen), tries[shard], refusal)
                     preflight(stage, cluster, root)
                 except slurm.Unreachable as error:
                     bar.set_postfix(refresh=False, jobs=f"SLURM does not answer: {error}")
                     time.sleep(cluster.poll_seconds)
                     continue
-                submitted, refusal = submit_shards(name, work, todo, cluster.asked(stage), cluster.poll_seconds)
-                tries.update(submitted.keys() or todo)  # what a limit of the queue refused has its try later
+                resources = cluster.resources(stage)
+                submitted, refusal = submit_shards(name, work, missing, resources, cluster.poll_seconds)
+                tries.update(submitted.keys() or missing)  # shards refused by a queue limit get their try later
                 jobs |= submitted
-                known |= dict.fromkeys(submitted.values())
+                seen |= dict.fromkeys(submitted.values())
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
-            f"{stage}: stopped; its jobs go on, `dvc repro` takes them up, `python -m filmstill cancel {stage}` "
+            f"{stage}: stopped; its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` "
             "cancels them",
             error.signal if isinstance(error, Interrupted) else signal.SIGINT,
         ) from None
 
 
 def refuse_beside_jobs(stage: str, work: Path) -> None:
-    """Stop where jobs are at work in the folder, whose shards this machine would make a second time."""
+    """Raise FilmstillError where SLURM jobs make the shards of this folder, or may do so: no shard is made twice."""
     try:
         slurm.refuse_missing()
-        alive = _alive(_name(stage, work), {})
+        live = _live_jobs(_job_name_prefix(stage, work), {})
     except slurm.Unreachable as error:
         raise FilmstillError(
             f"{stage}: jobs may be at work in {work}, and SLURM does not answer ({error}); try again, or remove "
-            f"{logs(work)} where none is"
+            f"{job_logs(work)} if no job is"
         ) from None
-    if alive:
+    if live:
         raise FilmstillError(
-            f"{stage}: {len(alive)} jobs are at work in {work}; `python -m filmstill cancel {stage}` ends them, or "
+            f"{stage}: {len(live)} jobs are at work in {work}; `python -m filmstill cancel {stage}` ends them, or "
             "executor: slurm in cluster.yaml waits for them"
         )
 
 
-def _name(stage: str, work: Path) -> str:
-    """What the names of the shards' jobs begin with: Snakemake refuses a dot, and adds _<a number>."""
+def _job_name_prefix(stage: str, work: Path) -> str:
+    """Prefix of the names of the shards' jobs. Snakemake does not allow a dot in it, and appends _<uuid>."""
     return slurm.job_name(stage, work.name, Path.cwd()).replace(".", "-")
 
 
-def _wait(
-    bar: Any, stage: str, name: str, work: Path, cluster: Cluster, known: Known, parent: psutil.Process | None
+def _wait_for_jobs(
+    bar: Any, stage: str, name: str, work: Path, cluster: Cluster, seen: SeenJobs, parent: psutil.Process | None
 ) -> None:
-    """Return when no job of that name is alive; the bar shows what they report, and who failed is told at once.
+    """Return when no job of that name is alive. Meanwhile shows progress and logs jobs that fail.
 
-    Raises Interrupted when `parent`, the dvc that runs this stage, has gone.
+    Raises Interrupted when `parent`, the dvc process that runs this stage, has exited; FilmstillError where a job was
+    restarted more than max_requeues times, and cancels that job.
     """
     while True:
         if has_exited(parent):
-            raise Interrupted("dvc has gone", signal.SIGTERM)
-        before = _failed(known)
-        alive = _alive(name, known)
-        for number in sorted(_failed(known) - before):
-            log = log_of_job(work.resolve(), number)
-            tqdm.write(f"{stage}: job {number} failed; the others go on; its log: {log}", sys.stderr)
-        for job in alive:
-            if job.restarts > cluster.max_requeues:  # it may be what its nodes die of
+            raise Interrupted("the parent dvc process exited", signal.SIGTERM)
+        before = _failed(seen)
+        live = _live_jobs(name, seen)
+        for number in sorted(_failed(seen) - before):
+            path = job_log(work.resolve(), number)
+            log.warning("%s: job %s failed; the others go on; its log: %s", stage, number, path)
+        for job in live:
+            if job.restarts > cluster.max_requeues:  # the job itself may be what makes its nodes fail
                 slurm.cancel(job.id)
                 raise FilmstillError(
                     f"{stage}: job {job.id} lost its node more often than max_requeues of cluster.yaml allows, and is "
-                    f"cancelled; the others go on; its log: {log_of_job(work.resolve(), job.id)}"
+                    f"cancelled; the others go on; its log: {job_log(work.resolve(), job.id)}"
                 )
-        bar.set_postfix(refresh=False, jobs=_states(alive))
-        bar.update(done(work) - bar.n)
-        if not alive:
+        bar.set_postfix(refresh=False, jobs=_states(live))
+        bar.update(reported_items(work) - bar.n)
+        if not live:
             return
         time.sleep(cluster.poll_seconds)
 
 
-def _failed(known: Known) -> set[str]:
-    return {number for number, job in known.items() if job is not None and job.state in FAILED}
+def _failed(seen: SeenJobs) -> set[str]:
+    return {number for number, job in seen.items() if job is not None and job.state in FAILED_STATES}
 
 
-def _refuse_cancelled(stage: str, known: Known) -> None:
-    """Whoever cancels a job does not want the next: stop, also where another process submitted it."""
-    cancelled = [number for number, job in known.items() if job is not None and job.state == "CANCELLED"]
+def _stop_if_cancelled(stage: str, seen: SeenJobs) -> None:
+    """Stop if any shard job was cancelled, by whichever process submitted it."""
+    cancelled = [number for number, job in seen.items() if job is not None and job.state == "CANCELLED"]
     if cancelled:
         raise FilmstillError(
             f"{stage}: {len(cancelled)} of its jobs were cancelled ({cancelled[0]} first); finished shards are kept, "
@@ -147,36 +149,42 @@ def _refuse_cancelled(stage: str, known: Known) -> None:
         )
 
 
-def _refuse_to_repeat(
+def _stop_if_failed(
     stage: str, work: Path, shard: str, job: str | None, end: slurm.Job | None, tries: int, refusal: str
 ) -> None:
-    """Stop at a shard whose next job would end as the last one did, or that has had its tries."""
+    """Raise FilmstillError for a shard that failed for good, or has used up its tries.
+
+    job, end: its latest job and that job's final state. refusal: why SLURM accepted no job.
+    """
     if job is None:
-        if tries < TRIES:
+        if tries < MAX_TRIES:
             return
-        why = refusal
+        reason = refusal
     else:
-        if tries < TRIES and (end is None or end.state in LOST):
+        if tries < MAX_TRIES and (end is None or end.state in LOST_STATES):
             return
-        why = _why(stage, work, shard, job, end)
-    raise FilmstillError(f"{stage}: shard {shard} failed: {why}; finished shards are kept")
+        reason = _failure_reason(stage, work, shard, job, end)
+    raise FilmstillError(f"{stage}: shard {shard} failed: {reason}; finished shards are kept")
 
 
-def _end(job: str | None, known: Known) -> slurm.Job | None:
-    """How a job that is over ended: as seen, or by accounting where SLURM forgot it unseen; None: nobody knows."""
-    seen = known.get(job) if job else None
-    return seen if job is None or (seen is not None and not seen.alive) else slurm.find(job)
+def _final_state(number: str | None, seen: SeenJobs) -> slurm.Job | None:
+    """A finished job as last seen, or from accounting where SLURM forgot it before its end was seen; None: unknown."""
+    job = seen.get(number) if number else None
+    return job if number is None or (job is not None and not job.alive) else slurm.find(number)
 
 
-def _alive(name: str, known: Known) -> list[slurm.Job]:
-    """The jobs of that name that wait or run; `known` keeps how the others ended, which SLURM forgets in minutes."""
+def _live_jobs(name: str, seen: SeenJobs) -> list[slurm.Job]:
+    """The jobs with that name prefix that are pending or running.
+
+    Updates `seen`, which keeps the final states of the others: SLURM forgets them within minutes.
+    """
     jobs = [job for job in slurm.queued() if job.name.startswith(f"{name}_")]
-    known |= {job.id: job for job in jobs if job.alive or job.id in known}
+    seen |= {job.id: job for job in jobs if job.alive or job.id in seen}
     return [job for job in jobs if job.alive]
 
 
 def _states(jobs: list[slurm.Job]) -> str:
-    """Such as `2 running, 3 pending (Priority)`; `none`."""
+    """Number of jobs by state, such as `2 running, 3 pending (Priority)`; `none` without jobs."""
     counts = Counter(_state(job) for job in jobs)
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
 
@@ -188,20 +196,20 @@ def _state(job: slurm.Job) -> str:
 
 
 def _missing(work: Path, shards: list[str]) -> list[str]:
-    """By a listing: opening the folder makes NFS look for what other machines wrote; asking for a file does not."""
+    """The shards that do not exist. Lists the folder, so that NFS looks for files written by other machines."""
     there = {path.stem for path in (work / "shards").glob("*.safetensors")}
     return [shard for shard in shards if shard not in there]
 
 
-def _why(stage: str, work: Path, shard: str, job: str, ended: slurm.Job | None) -> str:
+def _failure_reason(stage: str, work: Path, shard: str, job: str, end: slurm.Job | None) -> str:
     """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error if that is empty."""
-    log = log_of(work, shard)
-    if ended is not None and ended.state == "COMPLETED":
-        return f"job {job} ended well, but its shard is not to be seen here: do the nodes see this folder?"
-    if ended is not None and ended.state != "FAILED":
-        return f"SLURM ended job {job}: {ended.state}{ADVICE.get(ended.state, '').format(stage)} (log: {log})"
-    if not log.is_file() or not log.stat().st_size:  # its process was not reached
-        log = log_of_job(work.resolve(), job)
-        errors = STEP_ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
-        return f"{errors[0] if errors else f'job {job} said nothing'} (log: {log})"
-    return f"{last_line(log)} (log: {log})"
+    path = shard_log(work, shard)
+    if end is not None and end.state == "COMPLETED":
+        return f"job {job} completed, but its shard is not visible here; check that the nodes see this folder"
+    if end is not None and end.state != "FAILED":
+        return f"SLURM ended job {job}: {end.state}{ADVICE.get(end.state, '').format(stage)} (log: {path})"
+    if not path.is_file() or not path.stat().st_size:  # the job failed before the shard's process started
+        path = job_log(work.resolve(), job)
+        errors = STEP_ERROR.findall(path.read_text(errors="replace")) if path.is_file() else []
+        return f"{errors[0] if errors else f'job {job} printed nothing'} (log: {path})"
+    return f"{last_line(path)} (log: {path})"

@@ -1,7 +1,7 @@
-"""What SLURM says of jobs, and the few things asked of it: one command each, split safely, never without an end.
+"""SLURM's commands: query, cancel and requeue jobs. Every command has a time limit.
 
-Notable: a controller that does not answer is `Unreachable`, which is not the same as a job that is gone; only
-`find` needs accounting, and only for jobs that the controller has forgotten (MinJobAge, 5 minutes by default).
+A controller that does not answer raises `Unreachable`, which is not the same as a job that no longer exists. Only
+`find` uses accounting, and only for jobs that the controller has forgotten (MinJobAge, 5 minutes by default).
 """
 
 import hashlib
@@ -15,23 +15,23 @@ from pathlib import Path
 from filmstill.errors import FilmstillError
 from filmstill.work.folder import WORK
 
-TIMEOUT = 60  # s; the commands themselves give up after some 20 s, but wait for a hanging munge for ever
-SEPARATOR = "\x1f"  # a control character: in no name of a job, and hardly in a folder's
+TIMEOUT = 60  # s; the commands give up on a silent controller after some 20 s, but never on a hanging munge
+SEPARATOR = "\x1f"  # a control character, which no job name contains and hardly a path
 FIELDS = ("JobArrayID", "Name", "State", "Reason", "StartTime", "RestartCnt", "NodeList", "WorkDir")
 ACCOUNTED = ("JobID", "JobName", "State", "Reason", "Start", "NodeList", "WorkDir")
-NOT_YET = ("N/A", "Unknown", "None", "")  # of a start that SLURM has not estimated
-NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{4})(?:_[0-9a-f-]+)?")  # of a shard: -<tag>_<uuid of Snakemake's>
+NO_TIME = ("N/A", "Unknown", "None", "")  # for a start that SLURM has not estimated
+NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{4})(?:_[0-9a-f-]+)?")  # a shard's: -<tag>_<uuid of Snakemake>
 
 HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 ALIVE = frozenset(
     [
         "PENDING",
-        "CONFIGURING",  # its nodes are booted or prepared
+        "CONFIGURING",  # its nodes are being booted or prepared
         "RUNNING",
-        "COMPLETING",  # its processes are being ended: they may still write; then it is over, or PENDING once more
+        "COMPLETING",  # its processes are being ended and may still write; then it is over, or PENDING again
         "SUSPENDED",
-        "STOPPED",  # by SIGSTOP; it keeps its nodes
-        "SIGNALING",  # being told to end, as before a preemption
+        "STOPPED",  # by SIGSTOP; the job keeps its nodes
+        "SIGNALING",  # it is being signalled, as before a preemption
         "STAGE_OUT",  # of a burst buffer
         "RESIZING",
         "REQUEUED",
@@ -41,70 +41,70 @@ ALIVE = frozenset(
         "EXPEDITING",
         "UPDATE_DB",
     ]
-)  # PREEMPTED is not among them: a job that is preempted and requeued is COMPLETING, then PENDING
+)  # without PREEMPTED: a job that is preempted and requeued is COMPLETING, then PENDING
 NO_ANSWER = re.compile(
     "unable to contact|timed out|connection (refused|reset)|communication connection|zero bytes|standby mode|"
     "munge|authentication|unexpected message|send/receive|configuration source|temporarily unavailable",
     re.IGNORECASE,
 )
-# Variables that hide jobs (SQUEUE_PARTITION), change times, or come from a job that this process is part of.
-OPTION = re.compile("(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCANCEL)_")
-SPEAKER = re.compile(r"^(\w+: )?((error|fatal|allocation failure): )?")
+# Variables that hide jobs (SQUEUE_PARTITION), change the format of times, or belong to a job that runs this process.
+SLURM_VARIABLE = re.compile("(SLURM|SBATCH|SQUEUE|SACCT|SINFO|SCANCEL)_")
+ERROR_PREFIX = re.compile(r"^(\w+: )?((error|fatal|allocation failure): )?")
 
 
 class Unreachable(Exception):
-    """The controller does not answer now; nothing is known of the job."""
+    """The controller does not answer: the state of the job is unknown."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as SLURM shows it."""
+    """A job as SLURM lists it."""
 
     id: str
     name: str
     state: str  # one word, such as RUNNING
-    reason: str  # why it waits, or why it ended; "None" where there is none
-    begins: str | None  # when it started, or SLURM's estimate; None where it has none
-    restarts: int  # 0 where only accounting still knows of it
-    nodes: str  # as SLURM writes them: node[1-2]
+    reason: str  # why it is pending, or why it ended; "None" without a reason
+    begins: str | None  # when it started, or SLURM's estimate; None without one
+    restarts: int  # 0 where only accounting still knows the job
+    nodes: str  # in SLURM's notation: node[1-2]
     folder: str  # its working directory
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, waits or will run again."""
+        """Whether the job is running, pending or will run again."""
         return self.state in ALIVE
 
     @property
     def waits_for(self) -> str:
-        """Why it waits, by SLURM's word; it has none for a job that it has not looked at yet."""
+        """SLURM's reason why the job is pending; `new` where the scheduler has not considered it yet."""
         return "new" if self.reason == "None" else self.reason
 
     @property
     def is_held(self) -> bool:
-        """Whether it waits for someone to release it."""
+        """Whether the job is pending until somebody releases it."""
         return self.state in HELD or (self.state == "PENDING" and "held" in self.reason.lower())
 
 
 def available() -> bool:
-    """Whether SLURM's commands are on this machine."""
+    """Whether SLURM's commands are installed on this machine."""
     return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "scancel"))
 
 
 def refuse_missing() -> None:
-    """Raise Unreachable where the commands are not: nobody can be asked, on a workstation beside the cluster, say."""
+    """Raise Unreachable where SLURM's commands are not installed, as on a workstation with the cluster's disk."""
     if not available():
         raise Unreachable("its commands are not on this machine")
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what would change a job or an answer beside cluster.yaml."""
-    return {name: value for name, value in os.environ.items() if not OPTION.match(name) or name == "SLURM_CONF"}
+    """This process's environment without the variables that would change a job or the output of a command."""
+    return {name: value for name, value in os.environ.items() if not SLURM_VARIABLE.match(name) or name == "SLURM_CONF"}
 
 
 def run(*words: str, text: str | None = None) -> str:
-    """The output of one command of SLURM's. text: what it reads from stdin.
+    """The output of one SLURM command. text: its stdin.
 
-    Raises FilmstillError with SLURM's own last line, Unreachable when the controller does not answer.
+    Raises FilmstillError with the last line of its error, Unreachable where the controller does not answer.
     """
     try:
         done = subprocess.run(
@@ -125,89 +125,90 @@ def run(*words: str, text: str | None = None) -> str:
     if done.returncode == 0:
         return done.stdout
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip() and not line.startswith("Try ")]
-    said = SPEAKER.sub("", lines[-1]) if lines else f"exit code {done.returncode}"
-    raise Unreachable(said) if NO_ANSWER.search(said) else FilmstillError(f"{words[0]}: {said}")
+    reason = ERROR_PREFIX.sub("", lines[-1]) if lines else f"exit code {done.returncode}"
+    raise Unreachable(reason) if NO_ANSWER.search(reason) else FilmstillError(f"{words[0]}: {reason}")
 
 
 def queued(name: str | None = None) -> list[Job]:
-    """This user's jobs that SLURM still knows, alive or over, oldest first; those of this name if one is given."""
+    """This user's jobs that SLURM still knows, alive or over, oldest first. name: only jobs with this name."""
     named = ["--name", name] if name else []
     return sorted(_squeue("--me", *named), key=lambda job: [int(part) for part in re.findall(r"\d+", job.id)])
 
 
-def alive_of(root: Path) -> list[Job]:
-    """This repository's jobs that wait or run, shards' too; a clone elsewhere has a tag of its own."""
+def live_jobs(root: Path) -> list[Job]:
+    """The pending and running jobs, shards' included, of the repository at `root`. Raises Unreachable."""
     named = ((job, parse_name(job.name)) for job in queued())
     here = [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
-    # Its four digits may be another clone's too. A shard's folder is its work folder, which may be in a scratch.
+    # Another clone may have the same tag. A shard job's directory is its work folder, which may be on the scratch.
     folders = (root.resolve(), (root / WORK).resolve())
     return [job for job in here if any(Path(job.folder).resolve().is_relative_to(folder) for folder in folders)]
 
 
 def find(job_id: str) -> Job | None:
-    """A job by its id; None: SLURM does not know of it any more. Ids start anew on a new cluster: check the name.
+    """A job by its id; None where SLURM no longer knows it. A new cluster reuses ids: the caller must check the name.
 
-    Raises Unreachable when the controller does not say.
+    Raises Unreachable.
     """
     try:
         jobs = _squeue("--jobs", job_id)
     except FilmstillError as error:
-        if "invalid job id" not in str(error).lower():  # the one refusal that means: I do not know it
+        if "invalid job id" not in str(error).lower():  # any other error does not mean that the job is unknown
             raise Unreachable(str(error)) from None
         jobs = _sacct(job_id)
     return jobs[0] if jobs else None
 
 
 def cancel(*job_ids: str) -> None:
-    """End jobs; nothing happens to one that is over."""
+    """Cancel jobs; a job that is over is not changed. Raises FilmstillError, Unreachable."""
     run("scancel", *job_ids)
 
 
 def requeue(job_id: str) -> None:
-    """End a job and let it wait to start anew under the same id."""
+    """End a job and put it back into the queue under the same id. Raises FilmstillError, Unreachable."""
     run("scontrol", "requeue", job_id)
 
 
 def tag(root: Path) -> str:
-    """What tells this repository's jobs from those of another clone of it: 4 hex digits of its path's SHA-256."""
+    """4 hex digits of the SHA-256 of the repository's path: they distinguish its jobs from those of another clone."""
     return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:4]
 
 
 def job_name(stage: str, key: str, root: Path) -> str:
-    """<stage>-<key>.<tag>"""
+    """Name of a stage's job: <stage>-<key>.<tag>"""
     return f"{stage}-{key}.{tag(root)}"
 
 
 def parse_name(name: str) -> tuple[str, str, str] | None:
-    """(stage, key, tag) of a name of `job_name` or of a shard's job; None for any other."""
+    """(stage, key, tag) of the name of a stage's or a shard's job; None for any other name."""
     found = NAME.fullmatch(name)
     return (found[1], found[2], found[3]) if found else None
 
 
 def _squeue(*which: str) -> list[Job]:
-    # A separator without a width after the colon: fields come whole, not cut to 20 characters.
+    # A separator instead of a width after the colon: else squeue cuts fields to 20 characters.
     fields = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
-    said = run("squeue", "--noheader", "--all", "--states=all", *which, "--Format", fields)
-    rows = [line.split(SEPARATOR) for line in said.splitlines()]
+    output = run("squeue", "--noheader", "--all", "--states=all", *which, "--Format", fields)
+    rows = [line.split(SEPARATOR) for line in output.splitlines()]
     return [
-        Job(id_, name, state, reason, None if begins in NOT_YET else begins, int(restarts), nodes, folder)
+        Job(id_, name, state, reason, None if begins in NO_TIME else begins, int(restarts), nodes, folder)
         for id_, name, state, reason, begins, restarts, nodes, folder, *_ in rows
     ]
 
 
 def _sacct(job_id: str) -> list[Job]:
-    """What accounting still knows, where there is accounting; one that runs according to it alone is long gone."""
+    """Finished jobs with that id according to accounting; [] without accounting.
+
+    A job that is running according to accounting alone is left out: the controller does not know it any more.
+    """
     try:
         fields = ",".join(ACCOUNTED)
         command = ("sacct", "--noheader", "--allocations", "--parsable2", f"--delimiter={SEPARATOR}")
-        said = run(*command, "--jobs", job_id, "--format", fields)
+        output = run(*command, "--jobs", job_id, "--format", fields)
     except (FilmstillError, Unreachable):
         return []
-    rows = [line.split(SEPARATOR) for line in said.splitlines()]
-    jobs = [
-        Job(
-            id_, name, state.split()[0], reason, None if begins in NOT_YET else begins, 0, nodes, folder
-        )  # CANCELLED by 0
+    rows = [line.split(SEPARATOR) for line in output.splitlines()]
+    jobs = [  # the first word of `CANCELLED by 0`
+        Job(id_, name, state.split()[0], reason, None if begins in NO_TIME else begins, 0, nodes, folder)
         for id_, name, state, reason, begins, nodes, folder in rows
     ]
     return [job for job in jobs if not job.alive]

@@ -1,1 +1,1 @@
-"""The schedule, the teacher's sampler, the student's rollout and the losses."""
+"""Noise schedule, addressed noise, the teacher's sampler and the student's rollout."""

@@ -1,7 +1,7 @@
-"""The noise of a clip, frame by frame, by address.
+"""Addressed noise of clips.
 
-A frame's noise depends on the clip's seed, its prompt, the denoising step and the frame's number alone: the
-teacher and every student start from the same noise, and a longer stream begins with the shorter one's.
+The noise of a frame is a function of the clip's seed and prompt, the denoising step and the frame's number. Teacher
+and students therefore start from the same noise, and the noise of a longer clip starts with that of a shorter one.
 """
 
 import torch
@@ -11,7 +11,10 @@ from filmstill.runtime.randomness import generator
 
 
 def clip_noise(prompts: list[str], seeds: list[int], steps: int, shape: tuple[int, int, int, int]) -> Tensor:
-    """[B, steps, F, C, H, W] for shape (F, C, H, W); steps: one for a teacher, `RolloutConfig.noises` for a student."""
+    """Standard normal noise [B, steps, F, C, H, W], float32, for one clip per prompt and seed.
+
+    shape: (F, C, H, W). steps: 1 for a teacher, `RolloutConfig.noises` for a student.
+    """
     frames, frame_shape = shape[0], shape[1:]
     clips = [
         torch.randn(frame_shape, generator=generator(seed, "clip", prompt, step, frame))

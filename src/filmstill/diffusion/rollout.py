@@ -1,10 +1,10 @@
-"""The causal few-step rollout: the one function that trains the student and serves it.
+"""The student's causal few-step rollout: one function for training and serving.
 
-For each block of frames: start from noise, denoise through the schedule's nodes, re-noising between them,
-emit x0, and run once more at the context noise level to put the block into the cache.
+For each block of frames: start from noise, predict x0 at each denoising step and noise it again to the next sigma,
+yield the last x0, then run the network once more on it at the context noise level to append it to the KV cache.
 
-Training passes `exit_step`: the denoising stops there with a gradient and that prediction is the block
-(Self Forcing, arXiv:2506.08009, algorithm 1). Whatever enters the cache is detached.
+In training, `exit_step` is the denoising step whose prediction is the block and carries the gradient; the steps before
+it run without (Self Forcing, arXiv:2506.08009, algorithm 1). The context in the KV cache is detached.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from filmstill.params.student import Student
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How a student unrolls: the sigmas it stands at, its attention, and the sigma of finished context."""
+    """Rollout of a student: sigmas of the denoising steps, attention, and sigma of the context (0: clean)."""
 
     sigmas: tuple[float, ...]
     attention: BlockCausal
@@ -30,17 +30,17 @@ class RolloutConfig:
 
     @classmethod
     def of(cls, schedule: FlowSchedule, student: Student) -> "RolloutConfig":
-        """The rollout that the section `student` of params.yaml describes."""
+        """The rollout described by section `student` of params.yaml."""
         sigmas = tuple(schedule.nodes(student.denoising_steps).tolist())
         return cls(sigmas, BlockCausal.of(student), student.context_noise)
 
     @property
     def noises(self) -> int:
-        """How many noises a frame needs: one a step, and one for a context that is not clean."""
+        """Noise tensors per frame: one per denoising step, and one for context that is not clean."""
         return len(self.sigmas) + (self.context_sigma > 0)
 
     def evaluations(self, frames: int) -> float:
-        """Network evaluations a clip of `frames`, in passes over the whole clip's frames (context passes counted)."""
+        """Network evaluations per clip of `frames`, in passes over all its frames; context passes are included."""
         blocks = self.attention.blocks(frames)
         context = sum(end - start for start, end in blocks[:-1])
         return len(self.sigmas) + context / frames
@@ -49,20 +49,21 @@ class RolloutConfig:
 def rollout(
     model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the x0 of each block, [B, block frames, C, H, W]; the consumer must not write into it: it becomes context.
+    """Yield the x0 of each block, [B, block frames, C, H, W], which becomes context and must not be modified.
 
-    noise [B, config.noises, F, C, H, W]: noise[:, s] is what denoising step s starts from or is re-noised with (the
-    rollout itself draws nothing); a last one is for the context, where its noise level is not 0.
-    exit_step: index of the step whose prediction is emitted, with a gradient where grad mode is on; None: the last.
+    noise [B, config.noises, F, C, H, W]: noise[:, 0] is the start, noise[:, s] noises the prediction before denoising
+    step s, and noise[:, -1] noises the context if config.context_sigma > 0. The rollout draws no random numbers.
+    exit_step: index of the denoising step whose prediction is yielded, with a gradient if grad mode is on; None: the
+    last.
     """
     frames = noise.shape[2]
     blocks = config.attention.blocks(frames)
-    kept = blocks[-1][0]  # the last block is nobody's context
-    cache = KVCache(config.attention, model.config.num_layers, expected_frames=kept)
+    context_frames = blocks[-1][0]  # the last block is not context of another
+    cache = KVCache(config.attention, model.config.num_layers, total_frames=context_frames)
     last = len(config.sigmas) - 1 if exit_step is None else exit_step
     for start, end in blocks:
         block_noise = noise[:, :, start:end]
-        with torch.no_grad():
+        with torch.no_grad():  # only the exit step has a gradient
             xt = block_noise[:, 0]
             for step in range(last):
                 x0 = _denoise(model, text, xt, config.sigmas[step], cache)
@@ -74,17 +75,19 @@ def rollout(
 
 
 def _denoise(model: VideoDiT, text: TextKV, xt: Tensor, sigma: float, cache: KVCache) -> Tensor:
+    """x0 predicted from x_t [B, block frames, C, H, W] at sigma."""
     level = _level(sigma, xt)
     return velocity_to_x0(model(xt, level * TIMESTEPS, text, cache=cache), xt, level)
 
 
 @torch.no_grad()
 def _remember(model: VideoDiT, text: TextKV, x0: Tensor, noise: Tensor, config: RolloutConfig, cache: KVCache) -> None:
-    """Put a finished block into the cache, at the context noise level."""
+    """Append a finished block to the KV cache, at the context noise level."""
     level = _level(config.context_sigma, x0)
     context = add_noise(x0, noise, level) if config.context_sigma else x0
     model.remember(context, level * TIMESTEPS, text, cache)
 
 
 def _level(sigma: float, x: Tensor) -> Tensor:
+    """sigma as a float64 tensor [B]."""
     return torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)

@@ -1,4 +1,4 @@
-"""The teacher's sampler: Euler steps of the probability-flow ODE under classifier-free guidance."""
+"""The teacher's sampler: Euler steps of the probability-flow ODE with classifier-free guidance (arXiv:2207.12598)."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,14 @@ from torch import Tensor
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, euler_step
 from filmstill.models.experts import Denoiser
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, F, C, H, W], sigma [B]) -> velocity
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, F, C, H, W], sigma [B]) -> velocity [B, F, C, H, W]
 
 
 def guided(model: Denoiser, text: Tensor, no_text: Tensor, weight: float) -> Velocity:
-    """The velocity uncond + weight*(cond - uncond) (arXiv:2207.12598), both branches in one batch.
+    """The guided velocity uncond + weight*(cond - uncond), with both branches in one batch (arXiv:2207.12598).
 
-    text [B, text_len, text_dim]; no_text [1 or B, text_len, text_dim].
+    text: token vectors [B, text_len, text_dim]; no_text: those of the negative prompt, [1 or B, text_len, text_dim].
+    weight: guidance scale; 1 is no guidance. The paper writes its eq. 6 with w = weight - 1.
     """
     both = model.read_text(torch.cat([text, no_text.expand_as(text)]))
 
@@ -28,7 +29,10 @@ def guided(model: Denoiser, text: Tensor, no_text: Tensor, weight: float) -> Vel
 
 @torch.no_grad()
 def sample(velocity: Velocity, noise: Tensor, schedule: FlowSchedule, steps: int, keep: list[int]) -> Tensor:
-    """Integrate from noise [B, F, C, H, W] to x0; gives the latents before steps `keep`, and x0: [B, S, F, C, H, W]."""
+    """Integrate from noise [B, F, C, H, W] to x0 in `steps` sampling steps.
+
+    Returns the latents before each step in `keep`, then x0: [B, len(keep) + 1, F, C, H, W].
+    """
     sigmas = torch.cat([schedule.nodes(steps), torch.zeros(1, dtype=torch.float64)])
     xt, kept = noise, []
     for step in range(steps):

@@ -1,6 +1,6 @@
-"""The arms of a comparison: who makes clips, from the same prompts, seeds and noise, and how long it takes.
+"""The arms of a comparison: sources of clips for the same prompts, seeds and noise, and the clock that times them.
 
-Arms: `real` (the world itself), `teacher` (ODE sampler), `undistilled` (the teacher's weights in the student's
+Arms: `real` (drawn by the world), `teacher` (ODE sampler), `undistilled` (the teacher's weights in the student's
 rollout), `init` (after ODE regression), `student`, and `student_long` (a long stream with a local window).
 """
 
@@ -25,13 +25,13 @@ from filmstill.worlds.grammar import parse_all
 
 WEIGHTS = {"undistilled": TEACHER, "init": INIT, "student": STUDENT, LONG_ARM: STUDENT}
 
-# (prompts, texts to encode, seeds) -> latents [B, f, C, H, W], block after block
+# (prompts, texts to encode, seeds) -> latents [B, f, C, H, W], block by block
 Stream = Callable[[list[str], list[str], list[int]], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`stream` makes clips; `evaluations` are network passes a clip, in whole-clip units."""
+    """`stream` makes clips; `evaluations` is the number of network passes per clip, in passes over a whole clip."""
 
     stream: Stream
     evaluations: float
@@ -39,8 +39,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Timed:
-    """A batch of clips, latents [B, F, C, H, W] and video [B, f, 3, h, w]: seconds until its first block was decoded,
-    in all, and without the decoder's."""
+    """A batch of clips: latents [B, F, C, H, W], video [B, f, 3, h, w] and times in seconds.
+
+    first_block: until the first block was decoded. seconds: in total. network_seconds: in total, without decoding.
+    """
 
     latents: Tensor
     video: Tensor
@@ -55,7 +57,7 @@ def timed(make: Callable[[], Iterator[Tensor]], codec: Codec) -> Timed:
     blocks: list[Tensor] = []
     in_network = 0.0
 
-    def watched() -> Iterator[Tensor]:
+    def timed_blocks() -> Iterator[Tensor]:
         nonlocal in_network
         stream = make()
         while True:
@@ -68,7 +70,7 @@ def timed(make: Callable[[], Iterator[Tensor]], codec: Codec) -> Timed:
             yield block
 
     start, first, pieces = _clock(), None, []
-    for piece in codec.decode_stream(watched()):
+    for piece in codec.decode_stream(timed_blocks()):
         first = first or _clock() - start
         pieces.append(piece)
     seconds = _clock() - start
@@ -76,14 +78,14 @@ def timed(make: Callable[[], Iterator[Tensor]], codec: Codec) -> Timed:
 
 
 def _clock() -> float:
-    """Seconds, when all that was asked of the GPU has been done."""
+    """Seconds now, after all work queued on the GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def build(arm: str, params: Samples, setup: Setup) -> Arm:
-    """Load what an arm needs."""
+    """Load an arm's networks."""
     if arm == "real":
         return Arm(_real(setup), 0.0)
     if arm == "teacher":
@@ -106,8 +108,8 @@ def _real(setup: Setup) -> Stream:
     codec = setup.codec()
 
     def stream(prompts: list[str], _texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        shown = parse_all(prompts, EVAL_PROMPTS)
-        yield codec.encode(real_clips(shown, setup.world, setup.world.frames, setup.seed, seeds))
+        attributes = parse_all(prompts, EVAL_PROMPTS)
+        yield codec.encode(real_clips(attributes, setup.world, setup.world.frames, setup.seed, seeds))
 
     return stream
 

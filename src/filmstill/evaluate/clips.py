@@ -1,4 +1,4 @@
-"""The samples artifact: latents, mp4 clips, a manifest and the timing, each one row a clip."""
+"""The samples artifact: latents, mp4 clips, and the tables manifest, timing and failed with one row per clip."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,18 @@ from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
 from filmstill.work.folder import publish
 
-FINITE = "finite"  # in the header of an arm's latents: for every clip, whether it has neither infinity nor NaN
+FINITE = "finite"  # header of an arm's latents: JSON list, whether each clip is free of infinity and NaN
 
 
 def clip_of(shard: Path, row: int) -> Path:
-    """Where an arm's clips are, beside its shard."""
+    """Path of clip `row` of an arm, in the folder beside its shard."""
     return shard.with_suffix("") / f"{row:05d}.mp4"
 
 
-def write_samples(asked: dict[str, pd.DataFrame], shards: list[Path], folder: Path) -> None:
-    """Bind the finished shards of all arms, in the order of `asked`, and their clips to the artifact in `folder`."""
+def write_samples(requested: dict[str, pd.DataFrame], shards: list[Path], folder: Path) -> None:
+    """Publish finished shards, one per arm in the order of `requested`, and their clips as the artifact in `folder`."""
     clips, timing, failed = [], [], []
-    for (arm, table), shard in zip(asked.items(), shards, strict=True):
+    for (arm, table), shard in zip(requested.items(), shards, strict=True):
         name = f"latents/{arm}-0000.safetensors"
         publish(shard, folder / name)
         clock = json.loads(shard.with_suffix(".json").read_text())

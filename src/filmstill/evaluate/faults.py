@@ -1,4 +1,4 @@
-"""Faults injected on purpose: what a dimension must answer to. Videos [B, F, 3, H, W] in [0, 1] in and out."""
+"""Faults that dimensions must respond to. Each function maps video [B, F, 3, H, W] in [0, 1] to the same shape."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def blur(video: Tensor) -> Tensor:
 
 
 def freeze(video: Tensor) -> Tensor:
-    """The first frame for ever."""
+    """The first frame, repeated."""
     return video[:, :1].expand_as(video).clone()
 
 
@@ -25,13 +25,13 @@ def flicker(video: Tensor) -> Tensor:
 
 
 def drift(video: Tensor) -> Tensor:
-    """The digit dissolves into the next clip's over time."""
+    """The digit dissolves into the next clip's digit over time."""
     share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
     return (1 - share) * video + share * video.roll(1, dims=0)
 
 
 def wrong_colour(video: Tensor) -> Tensor:
-    """Red, green and blue change places."""
+    """Red, green and blue are exchanged."""
     return video.roll(1, dims=2)
 
 
@@ -48,7 +48,7 @@ def noise(video: Tensor) -> Tensor:
 
 
 def jitter(video: Tensor) -> Tensor:
-    """Every other frame jumps three pixels to the side."""
+    """Every other frame is shifted by three pixels."""
     shaken = video.clone()
     shaken[:, 1::2] = video[:, 1::2].roll(3, dims=-1)
     return shaken

@@ -1,30 +1,39 @@
-"""The arms of a comparison, and what each of them is asked for. Without torch, which takes seconds to import."""
+"""The arms of a comparison, and the prompts and seeds requested of each.
 
-import pandas as pd
+Imports neither torch nor, before `requests` is called, pandas: both take long.
+"""
+
+from typing import TYPE_CHECKING
 
 from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.params.samples import Samples
-from filmstill.params.world import DIGITS, World
-from filmstill.prompts.store import load_prompts
+from filmstill.params.world import DIGITS
 
-ARMS = ("real", "teacher", "undistilled", "init", "student")  # the same prompts, the same seeds, one clip long
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARMS = ("real", "teacher", "undistilled", "init", "student")  # the same prompts and seeds, clips of one length
 LONG_ARM = "student_long"  # the student's long stream, for drift
 
 
-def short_arms(world: World) -> tuple[str, ...]:
-    """The arms whose clips are compared: only the world of digits can show what is asked of it."""
-    return ARMS if world.name == DIGITS else ARMS[1:]
+def short_arms(world: str) -> tuple[str, ...]:
+    """Arms whose clips are compared in the world of this name: only digits can be drawn for real."""
+    return ARMS if world == DIGITS else ARMS[1:]
 
 
-def every_arm(world: World) -> tuple[str, ...]:
+def every_arm(world: str) -> tuple[str, ...]:
+    """`short_arms` and the long stream's arm."""
     return (*short_arms(world), LONG_ARM)
 
 
-def requests(params: Samples, arm: str) -> pd.DataFrame:
-    """What every arm is asked for: columns id, prompt, text, seed; a prompt's seeds side by side."""
-    long = arm == LONG_ARM
+def requests(params: Samples, arm: str) -> "pd.DataFrame":
+    """Clips requested of an arm: columns id, prompt, text, seed; the seeds of a prompt in neighbouring rows."""
+    import pandas as pd
+
+    from filmstill.prompts.store import load_prompts
+
     prompts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")
-    if long:
+    if arm == LONG_ARM:
         return prompts.head(params.long_prompts).assign(seed=0)
     seeds = pd.DataFrame({"seed": range(params.seeds)})
     return prompts.merge(seeds, how="cross")

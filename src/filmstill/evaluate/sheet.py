@@ -1,7 +1,7 @@
-"""The comparison sheet: every arm's clip of the same prompt and seed, side by side.
+"""The comparison sheet: every arm's clip of the same prompt and seed, side by side, as a GIF and as a film strip.
 
-Notable: one palette for the whole GIF and no dithering, so that what does not move costs nothing; the
-background is dark because the clips are, and sits as a card on a light page as well as on a dark one.
+The GIF has one palette and no dithering, so that still areas add nothing to its size. The background is dark, as clips
+of digits are; it looks like a card on a light page and on a dark one.
 """
 
 import math
@@ -14,15 +14,15 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from filmstill.evaluate.results_table import TITLES
+from filmstill.evaluate.metrics import TITLES
 from filmstill.runtime.files import replacing
 
-GIF_ENLARGE = 3  # screen pixels a pixel of a small clip
+GIF_ENLARGE = 3  # screen pixels per pixel of a small clip, each way
 STRIP_ENLARGE = 2
-SMALL = 64  # pixels a side
+SMALL = 64  # longest side in pixels of a small clip
 STRIP_PROMPTS = 3
-STRIP_EVERY, STRIP_PICTURES = 2, 6  # frames from one picture of the strip to the next; more where there are many
-COLOURS = 192  # of the GIF's palette
+STRIP_EVERY, STRIP_PICTURES = 2, 6  # least frames from one picture of the strip to the next, most pictures
+COLOURS = 192  # in the GIF's palette, beside those of the text
 
 BACKGROUND = "#161a21"
 BRIGHT, DIM = "#e8edf3", "#98a3b0"
@@ -33,9 +33,9 @@ TITLE_HEIGHT = 24
 
 
 def comparison_sheet(videos: dict[str, Tensor], prompts: list[str], fps: int, gif: Path, png: Path) -> None:
-    """Write clips of the same prompts as a looping GIF (a prompt a row, an arm a column) and as a film strip.
+    """Write clips of the same prompts as a looping GIF (one row per prompt, one column per arm) and as a film strip.
 
-    `videos` maps an arm to [N, F, 3, H, W] in [0, 1], clip i of every arm showing prompts[i].
+    `videos` maps an arm to [N, F, 3, H, W] in [0, 1]; clip i of every arm was made from prompts[i].
     """
     pictures = {TITLES.get(arm, arm): as_bytes(video) for arm, video in videos.items()}
     frames = min(video.shape[1] for video in pictures.values())
@@ -45,12 +45,12 @@ def comparison_sheet(videos: dict[str, Tensor], prompts: list[str], fps: int, gi
 
 
 def as_bytes(video: Tensor) -> Tensor:
-    """[N, F, 3, H, W] in [0, 1], clipped, as bytes [N, F, H, W, 3]; what is not a number is black."""
+    """Video [N, F, 3, H, W] in [0, 1], clipped, as bytes [N, F, H, W, 3]; NaN becomes black."""
     return video.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().byte().movedim(2, -1).cpu()
 
 
 def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> Image.Image:
-    """One frame of the GIF: prompts down, arms across."""
+    """One frame of the GIF: one row per prompt, one column per arm."""
     height, width, times = _size(pictures, GIF_ENLARGE)
     left, top = MARGIN + LABEL_WIDTH, MARGIN + TITLE_HEIGHT
     canvas = Image.new(
@@ -72,7 +72,7 @@ def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> 
 
 
 def film_strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> Image.Image:
-    """A few prompts side by side; under each, an arm a row and every few frames one a column."""
+    """The first prompts side by side; below each, one row per arm and one column per picture, every few frames."""
     height, width, times = _size(pictures, STRIP_ENLARGE)
     every = max(STRIP_EVERY, math.ceil(frames / STRIP_PICTURES))
     shown, prompts = range(0, frames, every), prompts[:STRIP_PROMPTS]
@@ -101,19 +101,19 @@ def film_strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> 
 
 
 def _size(pictures: dict[str, Tensor], enlarge: int) -> tuple[int, int, int]:
-    """(height, width) of a clip on the sheet, and screen pixels a pixel."""
+    """(height, width) of a clip on the sheet, and screen pixels per pixel."""
     height, width = next(iter(pictures.values())).shape[2:4]
     times = enlarge if max(height, width) <= SMALL else 1
     return height * times, width * times, times
 
 
 def _enlarged(picture: Tensor, times: int) -> Image.Image:
-    """Bytes [H, W, 3] as an image, nearest neighbour: a pixel stays a square."""
+    """Bytes [H, W, 3] as an image, enlarged by nearest neighbour."""
     return Image.fromarray(picture.repeat_interleave(times, 0).repeat_interleave(times, 1).numpy())
 
 
 def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """`text`, cut at a letter with an ellipsis where it is wider than `width` screen pixels."""
+    """`text`, shortened with an ellipsis if it is wider than `width` screen pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -123,7 +123,7 @@ def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib ships: the same picture on every machine."""
+    """The font that matplotlib ships, so that pictures are the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf" / name, size)
 
@@ -139,20 +139,20 @@ def _save_gif(frames: list[Image.Image], fps: int, path: Path) -> None:
             append_images=indexed[1:],
             duration=[_until(frame + 1, fps) - _until(frame, fps) for frame in range(len(frames))],
             loop=0,
-            optimize=False,  # it would give every frame a palette of its own
+            optimize=False,  # True gives every frame its own palette
             disposal=1,
         )
 
 
 def _until(frame: int, fps: int) -> int:
-    """Milliseconds before a frame, in the hundredths of a second that a GIF can tell."""
+    """Milliseconds before a frame, rounded to hundredths of a second, the unit of a GIF's durations."""
     return round(100 * frame / fps) * 10
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:
-    """One palette for all frames: the sheet's own greys exactly, the rest chosen from the clips' colours.
+    """One palette for all frames: the sheet's greys exactly, the rest chosen from the clips' colours.
 
-    Each distinct colour counts once, or the black of the clips would leave nothing for the digits.
+    Each distinct colour counts once, whatever its area: otherwise the clips' black would take most of the palette.
     """
     pixels = torch.stack([torch.frombuffer(bytearray(frame.tobytes()), dtype=torch.uint8) for frame in frames])
     red, green, blue = (pixels.view(-1, 3) // 4 * 4 + 2).int().unbind(-1)
@@ -166,6 +166,6 @@ def _palette(frames: list[Image.Image]) -> Image.Image:
 
 
 def _ramp(colour: str, steps: int = 8) -> list[tuple[int, ...]]:
-    """From the background to a text colour: what the smoothed edges of letters need."""
+    """Colours from the background to a text colour: those of the smoothed edges of letters."""
     ends = list(zip(ImageColor.getrgb(BACKGROUND), ImageColor.getrgb(colour), strict=True))
     return [tuple(round(low + (high - low) * step / (steps - 1)) for low, high in ends) for step in range(steps)]

@@ -1,1 +1,1 @@
-"""Other people's checkpoints: recognised, checked, imported and exported."""
+"""Checkpoints of other projects: recognising, checking, importing and converting them."""

@@ -1,7 +1,7 @@
-"""Transformer checkpoints from any layout to any other (`models.layouts` says what they are).
+"""Convert transformer checkpoints from any layout to any other (`formats.layouts` describes the layouts).
 
-Notable: everything is checked before a byte is written; tensors pass through one at a time, bit for bit; the target,
-file or folder, is either whole or absent, and nothing is overwritten.
+Everything is checked before a byte is written. Tensors are copied one at a time, bit for bit. The target, a file or a
+folder, is complete or absent, and nothing is overwritten.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,10 @@ from filmstill.runtime.files import replacing, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import Written, replacing_folder, stream_tensors, write_tensors
 
+# Suffixes that a layout's file may have; a layout without any is a folder.
 SUFFIXES = {"wan": (), "diffusers": (), "self-forcing": (".pt", ".pth"), "filmstill": (".safetensors",)}
 SHARD_BYTES = 10 * 10**9
-WAN_TEXT_LEN = 512
+WAN_TEXT_LEN = 512  # of the released models; written to config.json if the source does not record its own
 
 
 def convert(
@@ -35,11 +36,11 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     facts: dict[str, object] | None = None,
 ) -> Network:
-    """Write the network of `source` to `target` in the layout `to` (one of SUFFIXES); returns what was read.
+    """Write the network of `source` to `target` in the layout `to` (a key of SUFFIXES); return the network.
 
-    part, heads: as in `read_network`. shard_bytes: what a file of weights in a folder may hold.
-    facts: what a filmstill file says beside the sizes; None: what the source says.
-    Raises FilmstillError for a source that cannot be read and for a target that exists, unless as an empty folder.
+    part, heads: as in `read_network`. shard_bytes: largest size of one weights file in a folder.
+    facts: what a filmstill file's header records besides the sizes; None: the source's facts.
+    Raises FilmstillError if the source cannot be read or the target exists and is not an empty folder.
     """
     _check_target(target, to)
     network = read_network(source, part, heads)
@@ -48,7 +49,7 @@ def convert(
         bar.unit_scale = True
 
         def written(count: int) -> None:
-            bar.update(min(count, total - bar.n))  # a pickle writes more than its tensors
+            bar.update(min(count, total - bar.n))  # a pickle is larger than its tensors
 
         if to == "filmstill":
             stream_tensors(
@@ -62,6 +63,7 @@ def convert(
 
 
 def _check_target(target: Path, to: str) -> None:
+    """Raise FilmstillError if the layout does not allow the target's suffix, or the target exists."""
     allowed = SUFFIXES[to]
     if allowed and target.suffix not in allowed:
         raise FilmstillError(f"{target}: {to} is one file, whose name ends in {' or '.join(allowed)}")
@@ -77,14 +79,14 @@ def _write_pickle(target: Path, network: Network, written: Written) -> None:
         try:
             torch.save({"generator": tensors}, CallbackIOWrapper(written, file, "write"))
         except RuntimeError as error:
-            raise error.__context__ or error from None  # torch puts its own before a full disk or a signal
+            raise error.__context__ or error from None  # torch hides the cause (full disk, signal) behind its own error
 
 
 def _write_folder(target: Path, network: Network, to: str, shard_bytes: int, written: Written) -> None:
-    spelt = to_diffusers if to == "diffusers" else str
-    weights = Renamed(network.weights, {spelt(name): name for name in network.weights})
+    renamed = to_diffusers if to == "diffusers" else str
+    weights = Renamed(network.weights, {renamed(name): name for name in network.weights})
     sizes = {name: weights[name].nbytes for name in sorted(weights)}
-    shards = _cut(sizes, shard_bytes)
+    shards = _split_by_size(sizes, shard_bytes)
     files = [f"{STEM}-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
     if len(shards) == 1:
         files = [f"{STEM}.safetensors"]
@@ -92,38 +94,38 @@ def _write_folder(target: Path, network: Network, to: str, shard_bytes: int, wri
         for file, names in zip(files, shards, strict=True):
             write_tensors(folder / file, Renamed(weights, {name: name for name in names}), {"format": "pt"}, written)
         if len(shards) > 1:
-            where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+            weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
             write_json(folder / f"{STEM}.safetensors.index.json", index)
         write_json(folder / "config.json", _config_json(network, to))
 
 
-def _cut(sizes: Mapping[str, int], most: int) -> list[list[str]]:
-    """Names, in their order, in groups of at most `most` bytes; a larger tensor stands alone."""
+def _split_by_size(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Split names, in their order, into groups of at most `limit` bytes; a larger tensor is a group by itself."""
     groups: list[list[str]] = []
-    room = 0
+    free = 0
     for name, size in sizes.items():
-        if size > room or not groups:
+        if size > free or not groups:
             groups.append([])
-            room = most
+            free = limit
         groups[-1].append(name)
-        room -= size
+        free -= size
     return groups
 
 
 def _config_json(network: Network, to: str) -> dict[str, object]:
-    """The keys and values of the released files."""
+    """Content of config.json, with the keys and constants of the released files."""
     config = network.config
     sizes = {**asdict(config), "head_dim": config.dim // config.num_heads}
     if to == "wan":
-        return {theirs: sizes[ours] for theirs, ours in WAN_KEYS.items()} | {
+        return {key: sizes[size] for key, size in WAN_KEYS.items()} | {
             "_class_name": "WanModel",
             "model_type": "t2v",
             "out_dim": config.in_channels,
             "text_len": network.facts.get("text_len", WAN_TEXT_LEN),
             "eps": EPS,
         }
-    return {theirs: sizes[ours] for theirs, ours in DIFFUSERS_KEYS.items()} | {
+    return {key: sizes[size] for key, size in DIFFUSERS_KEYS.items()} | {
         "_class_name": "WanTransformer3DModel",
         "out_channels": config.in_channels,
         "patch_size": [1, 2, 2],

@@ -1,7 +1,7 @@
-"""A released teacher: check its files, convert them, write what later stages read.
+"""Import a released teacher: check its files, convert them, write what later stages read.
 
-Notable: every file is recorded by size and SHA-256 in the teacher's header; networks of other sizes than params.yaml's
-are refused before anything is written; a second release may give the real score (a larger network, or two experts).
+The teacher's header records every file's size and SHA-256. A second release may provide the real score: a larger
+network, or Wan2.2's two experts.
 """
 
 from pathlib import Path
@@ -20,15 +20,16 @@ from filmstill.runtime.files import read_json, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import stream_tensors
 
+# Files of the real score: two experts, high noise first, or one network.
 EXPERTS = ("high.safetensors", "low.safetensors")
-ALONE = ("all.safetensors",)
+SINGLE = ("all.safetensors",)
 
 
 def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path) -> DiTConfig:
     """Write weights, real score, codec and text encoder to `out`, from the folders that `params` names.
 
-    Returns the teacher's sizes. Raises FilmstillError, before anything is written, for networks of other sizes than
-    params.yaml's.
+    Returns the teacher's sizes. Raises FilmstillError for missing or damaged files and for networks whose sizes differ
+    from params.yaml's; sizes are checked before anything is written.
     """
     release = Release.find(Path(params.released))
     if len(release.networks) > 1:
@@ -47,7 +48,7 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
         raise FilmstillError(
             f"{release.text_encoder}: encodes to {dim} channels, the network takes model.text_dim {sizes.text_dim}"
         )
-    names = EXPERTS if len(scores) == 2 else ALONE[: len(scores)]
+    names = EXPERTS if len(scores) == 2 else SINGLE[: len(scores)]
     for name, score in zip(names, scores, strict=True):
         _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
     write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
@@ -56,13 +57,14 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
 
 
 def _write(path: Path, network: Network, facts: dict[str, object]) -> None:
+    """Write a network as a filmstill file, tensor by tensor."""
     with progress("import", sum(tensor.nbytes for tensor in network.weights.values()), unit="B") as bar:
         bar.unit_scale = True
         stream_tensors(path, network.weights, header_of(network.config, facts), bar.update)
 
 
 def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:
-    """The networks that give the real score; [] where the teacher itself does."""
+    """The networks of the real score; [] if the teacher itself provides it."""
     if params.real_score == NOTHING:
         return []
     networks = [read_network(path) for path in find_networks(Path(params.real_score))]

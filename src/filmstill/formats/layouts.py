@@ -1,11 +1,11 @@
-"""Transformer checkpoints of four layouts, recognised and read.
+"""Recognise and read transformer checkpoints of four layouts.
 
-Notable: the layout is found, not asked for; sizes are read off the tensors, and a config.json must agree with them;
-every name and shape is checked before a tensor is read.
+The layout is detected from the files. Sizes are inferred from the tensors' shapes, and a config.json must agree with
+them. Every name and shape is checked before a tensor is read.
 
-- wan: Wan-AI/Wan2.1-T2V-1.3B, a folder with config.json (WanModel) and safetensors, sharded or not; or a file alone;
-- diffusers: what `WanTransformer3DModel.from_pretrained` reads, or a pipeline that has it in `transformer/`;
-- self-forcing: a .pt of {"generator": …, "generator_ema": …}, as Self-Forcing and CausVid release them;
+- wan: Wan-AI/Wan2.1-T2V-1.3B, a folder with config.json (WanModel) and safetensors, sharded or not; or only the file;
+- diffusers: a folder for `WanTransformer3DModel.from_pretrained`, or a pipeline that contains it as `transformer/`;
+- self-forcing: a .pt of {"generator": …, "generator_ema": …}, as released by Self-Forcing and CausVid;
 - filmstill: one safetensors file with config, facts and digest in its header (`models.weights`).
 """
 
@@ -21,19 +21,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.tensor_names import WRAPPERS, of_transformer, to_wan
-from filmstill.formats.weight_files import SHOWN, Weights, check_names, open_weights
+from filmstill.formats.tensor_names import WRAPPERS, is_transformer_name, to_wan
+from filmstill.formats.weight_files import SHOWN, Weights, check_dtypes, check_names, open_weights
 from filmstill.models.dit import EPS, PATCH, DiTConfig, VideoDiT
 from filmstill.runtime.files import read_json
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
-from filmstill.runtime.tensor_stream import STORED
 
-STEM = "diffusion_pytorch_model"  # of the weights' file in a folder
-PARTS = ("generator_ema", "generator")  # of a .pt, the better one first
-HEADS = {1536: 12, 5120: 40}  # of Wan2.1's two sizes, by dim
+STEM = "diffusion_pytorch_model"  # name of the weights file in a folder, without suffix
+PARTS = ("generator_ema", "generator")  # networks in a .pt, in order of preference
+HEADS = {1536: 12, 5120: 40}  # attention heads of Wan2.1's two networks, by dim
 
-# Keys of config.json to ours.
+# Keys of config.json to the names of filmstill's sizes.
 WAN_KEYS = {
     "dim": "dim",
     "ffn_dim": "ffn_dim",
@@ -53,13 +52,16 @@ DIFFUSERS_KEYS = {
 }
 _CLASSES = {"WanModel": WAN_KEYS, "CausalWanModel": WAN_KEYS, "WanTransformer3DModel": DIFFUSERS_KEYS}
 
-# Its sizes are told apart in a shape.
-_DISTINCT = DiTConfig(dim=101, ffn_dim=103, num_heads=1, num_layers=1, freq_dim=107, text_dim=109, in_channels=113)
+# Every size is another prime, so that a dimension of this network's tensors identifies the size that it shows.
+_TEMPLATE = DiTConfig(dim=101, ffn_dim=103, num_heads=1, num_layers=1, freq_dim=107, text_dim=109, in_channels=113)
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a checkpoint holds. `weights` (Wan names) are read when asked for; `facts` are a filmstill file's."""
+    """A checkpoint's transformer. `weights`, under Wan's names, are read on access; `format` is the layout's name.
+
+    `facts` come from a filmstill file's header and are {} for every other layout.
+    """
 
     config: DiTConfig
     weights: Mapping[str, Tensor]
@@ -69,7 +71,7 @@ class Network:
 
 
 class Shards(Mapping[str, Tensor]):
-    """The tensors of several files; one file is open at a time, so that no more than the largest is mapped."""
+    """Tensors of several files. One file is open at a time, so that at most the largest is mapped into memory."""
 
     def __init__(self, files: list[Path]) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -79,7 +81,7 @@ class Shards(Mapping[str, Tensor]):
             self._opened = opened = Weights([file])
             for name in opened:
                 if name in self._where:
-                    raise FilmstillError(f"{file}: holds {name}, and so does {self._where[name].name}")
+                    raise FilmstillError(f"{file}: contains {name}, which {self._where[name].name} contains too")
                 self._where[name], self.shapes[name], self.dtypes[name] = file, opened.shape(name), opened.dtype(name)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -97,13 +99,13 @@ class Shards(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Renamed(Mapping[str, Tensor]):
-    """The tensors of `source` under other names: `names` is new name to old."""
+    """The tensors of `source` under new names; `names` maps a new name to the old one."""
 
     source: Mapping[str, Tensor]
     names: dict[str, str]
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.source[self.names[name]].detach()  # a pickle may hold parameters
+        return self.source[self.names[name]].detach()  # a pickle may contain nn.Parameter
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -113,52 +115,57 @@ class Renamed(Mapping[str, Tensor]):
 
 
 def read_network(path: Path, part: str | None = None, heads: int | None = None) -> Network:
-    """The transformer in a file or folder of any layout; no tensor is read but a filmstill file's, for its digest.
+    """Read the transformer in a file or folder of any layout.
 
-    part: which network of a .pt (default: the first of PARTS that it has). heads: for files that do not say.
-    Raises FilmstillError for what is not one such network, whole and unharmed, or contradicts its config.
+    Tensors are read on access; only a filmstill file is read completely, to check its digest.
+    part: which network of a .pt (default: the first of PARTS that it contains).
+    heads: number of attention heads, required if neither the files nor HEADS determine it.
+    Raises FilmstillError if the files are damaged, are not exactly one such network, or contradict their config.
     """
-    files, beside = _located(path)
+    files, config_file = _find_files(path)
     shards = Shards(files)
     header = _header(files[0], shards)
-    stated = json.loads(header.get("config", "{}")) if header else _stated(beside, required=path.is_dir())
+    declared = json.loads(header.get("config", "{}")) if header else _declared_sizes(config_file, path.is_dir())
     part = _part(path, shards, part)
-    names = _names(path, shards, f"{part}." if part else "")
-    shapes = {name: shards.shapes[theirs] for name, theirs in names.items()}
-    seen = _sizes(shapes)
-    if "dim" not in seen:
-        held = ", ".join(sorted(shapes)[:SHOWN]) or "none"
-        raise FilmstillError(f"{path}: not a Wan transformer; it holds {len(shapes)} tensors: {held}")
-    if differing := [f"{s} {stated[s]} (tensors: {seen[s]})" for s in seen if stated.get(s, seen[s]) != seen[s]]:
-        raise FilmstillError(f"{path if header else beside}: contradicts the tensors of {path}: {', '.join(differing)}")
-    # A size that no tensor shows can be any: the tensor that would show it is missing, and is found to be.
-    config = DiTConfig(**{**asdict(_DISTINCT), **stated, **seen})
-    wanted = _shapes(config)
-    check_names(path, shapes, wanted)
-    if strange := [theirs for theirs in names.values() if shards.dtypes[theirs] not in STORED]:
-        dtype, allowed = shards.dtypes[strange[0]], ", ".join(STORED.values())
-        raise FilmstillError(f"{path}: {strange[0]} is of {dtype}; one of {allowed} is needed")
-    config = replace(config, num_heads=_heads(path, config.dim, stated.get("num_heads"), heads))
-    spelt = "diffusers" if any("condition_embedder." in theirs for theirs in names.values()) else "wan"
+    names = _names_in_files(path, shards, f"{part}." if part else "")
+    shapes = {name: shards.shapes[stored] for name, stored in names.items()}
+    inferred = _inferred_sizes(shapes)
+    if "dim" not in inferred:
+        listed = ", ".join(sorted(shapes)[:SHOWN]) or "none"
+        raise FilmstillError(f"{path}: not a Wan transformer; it contains {len(shapes)} tensors: {listed}")
+    if differing := [
+        f"{size} {declared[size]} (tensors: {shown})"
+        for size, shown in inferred.items()
+        if declared.get(size, shown) != shown
+    ]:
+        source = path if header else config_file
+        raise FilmstillError(f"{source}: contradicts the tensors of {path}: {', '.join(differing)}")
+    # A size that no tensor shows keeps the template's value: `check_names` then reports the tensor that should show it.
+    config = DiTConfig(**{**asdict(_TEMPLATE), **declared, **inferred})
+    expected = _tensor_shapes(config)
+    check_names(path, shapes, expected)
+    check_dtypes(path, {stored: shards.dtypes[stored] for stored in names.values()})
+    config = replace(config, num_heads=_heads(path, config.dim, declared.get("num_heads"), heads))
+    layout = "diffusers" if any("condition_embedder." in stored for stored in names.values()) else "wan"
     return Network(
         config,
-        Renamed(shards, {name: names[name] for name in wanted}),
-        "filmstill" if header else "self-forcing" if part else spelt,
+        Renamed(shards, {name: names[name] for name in expected}),
+        "filmstill" if header else "self-forcing" if part else layout,
         files,
         json.loads(header.get("facts", "{}")),
     )
 
 
-def _located(path: Path) -> tuple[list[Path], Path]:
-    """The files of weights in `path`, and the config.json that would be beside them."""
+def _find_files(path: Path) -> tuple[list[Path], Path]:
+    """The weights files in `path`, and the path of the config.json beside them, which may be absent."""
     folder = path / "transformer" if (path / "transformer").is_dir() else path
-    whole = folder / f"{STEM}.safetensors"  # Wan's own folder holds the files of other networks, too
-    files = open_weights(whole if whole.is_file() else folder).files
+    single = folder / f"{STEM}.safetensors"  # tried first: Wan's own folder contains other networks' files, too
+    files = open_weights(single if single.is_file() else folder).files
     return files, files[0].parent / "config.json"
 
 
 def _header(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """The metadata of a filmstill file, {} for any other. Refuses one that is not as it was written."""
+    """Metadata of a filmstill file, {} for any other file. Raises FilmstillError if its digest does not match."""
     if file.suffix != ".safetensors":
         return {}
     with safe_open(file, framework="pt") as opened:
@@ -175,83 +182,93 @@ def _header(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return metadata
 
 
-def _stated(config: Path, required: bool) -> dict[str, int]:
-    """Sizes in a config.json, by our names; one of another class is refused if `required`, else passed over."""
+def _declared_sizes(config: Path, required: bool) -> dict[str, int]:
+    """Sizes that a config.json declares, by DiTConfig's names; {} if there is none.
+
+    Raises FilmstillError for unusable values and, if `required`, for the config of another class (else ignored).
+    """
     if not config.is_file():
         return {}
     values = read_json(config)
     kind = values.get("_class_name")
     if kind not in _CLASSES:
         if required:
-            raise FilmstillError(f"{config}: _class_name {kind!r}; one of {', '.join(_CLASSES)} is needed")
+            raise FilmstillError(f"{config}: _class_name: is {kind!r}, allowed: {', '.join(_CLASSES)}")
         return {}
     if values.get("eps", EPS) != EPS:
-        raise FilmstillError(f"{config}: eps {values['eps']}; {EPS} is needed")
-    stated = {ours: values[theirs] for theirs, ours in _CLASSES[kind].items() if theirs in values}
-    for name, size in stated.items():
-        if not isinstance(size, int) or size < 1:
-            raise FilmstillError(f"{config}: {name} {size!r}; a positive whole number is needed")
-    head_dim = stated.pop("head_dim", None)
-    if head_dim and "num_heads" in stated:
-        stated["dim"] = head_dim * stated["num_heads"]
-    return stated
+        raise FilmstillError(f"{config}: eps: is {values['eps']}, allowed: {EPS}")
+    sizes = {size: values[key] for key, size in _CLASSES[kind].items() if key in values}
+    for size, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise FilmstillError(f"{config}: {size}: is {value!r}, allowed: a positive integer")
+    head_dim = sizes.pop("head_dim", None)
+    if head_dim and "num_heads" in sizes:
+        sizes["dim"] = head_dim * sizes["num_heads"]
+    return sizes
 
 
 def _part(path: Path, names: Mapping[str, Tensor], part: str | None) -> str | None:
-    """The part of a .pt to read; None where there is one network and no parts."""
+    """The part of a .pt to read; None if the file is one network without parts."""
     split = [name.partition(".")[::2] for name in names]
-    found = {top for top, rest in split if of_transformer(rest) and not of_transformer(top)} - WRAPPERS
+    found = {top for top, rest in split if is_transformer_name(rest) and not is_transformer_name(top)} - WRAPPERS
     if part is None and found:
-        part = next((usual for usual in PARTS if usual in found), PARTS[-1])
+        part = next((preferred for preferred in PARTS if preferred in found), PARTS[-1])
     if part is not None and part not in found:
-        held = ", ".join(sorted(found)) or "one network and no parts"
-        raise FilmstillError(f"{path}: has no part {part!r}; it has {held}")
+        parts = ", ".join(sorted(found)) or "one network and no parts"
+        raise FilmstillError(f"{path}: has no part {part!r}; it has {parts}")
     return part
 
 
-def _names(path: Path, found: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
-    """Wan's name to the one in the files, of tensors under `prefix`."""
+def _names_in_files(path: Path, found: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
+    """Wan's name of every tensor under `prefix` to its name in the files."""
     names: dict[str, str] = {}
-    for theirs in found:
-        if theirs.startswith(prefix):
-            name = to_wan(theirs.removeprefix(prefix))
+    for stored in found:
+        if stored.startswith(prefix):
+            name = to_wan(stored.removeprefix(prefix))
             if name in names:
-                raise FilmstillError(f"{path}: {names[name]} and {theirs} are both {name}")
-            names[name] = theirs
+                raise FilmstillError(f"{path}: {names[name]} and {stored} are both {name}")
+            names[name] = stored
     return names
 
 
-def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The sizes that tensors show, by DiTConfig's names (num_heads shows nowhere); most decide, not a misshaped one."""
-    marks = {length: (size, 1) for size, length in asdict(_DISTINCT).items() if length > 1}
-    marks[PATCH * PATCH * _DISTINCT.in_channels] = ("in_channels", PATCH * PATCH)  # the head's
-    pattern = _shapes(_DISTINCT)
+def _inferred_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Sizes that the tensors' shapes show, by DiTConfig's names; num_heads shows in none.
+
+    Every dimension of every tensor votes for its size and the majority wins, so a misshaped tensor changes none.
+    """
+    size_of = {length: (size, 1) for size, length in asdict(_TEMPLATE).items() if length > 1}  # (size, its multiple)
+    size_of[PATCH * PATCH * _TEMPLATE.in_channels] = ("in_channels", PATCH * PATCH)  # rows of the head
+    template = _tensor_shapes(_TEMPLATE)
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     layers = 0
     for name, shape in shapes.items():
-        marked = pattern.get(re.sub(r"^blocks\.\d+\.", "blocks.0.", name), ())
-        if marked and (block := re.match(r"blocks\.(\d+)\.", name)):
+        template_shape = template.get(re.sub(r"^blocks\.\d+\.", "blocks.0.", name), ())
+        if template_shape and (block := re.match(r"blocks\.(\d+)\.", name)):
             layers = max(layers, int(block[1]) + 1)
-        if len(marked) == len(shape):
-            for mark, length in zip(marked, shape, strict=True):
-                if mark in marks:
-                    size, times = marks[mark]
-                    votes[size][length // times] += 1
-    seen = {size: count.most_common(1)[0][0] for size, count in votes.items()}
-    return {**seen, "num_layers": layers} if layers else seen
+        if len(template_shape) == len(shape):
+            for template_length, length in zip(template_shape, shape, strict=True):
+                if template_length in size_of:
+                    size, multiple = size_of[template_length]
+                    votes[size][length // multiple] += 1
+    sizes = {size: count.most_common(1)[0][0] for size, count in votes.items()}
+    return {**sizes, "num_layers": layers} if layers else sizes
 
 
-def _heads(path: Path, dim: int, stated: int | None, given: int | None) -> int:
-    if stated is not None and given is not None and stated != given:
-        raise FilmstillError(f"{path}: --heads {given}, but its config says {stated}")
-    heads = given if stated is None else stated
+def _heads(path: Path, dim: int, declared: int | None, given: int | None) -> int:
+    """The number of attention heads: declared by the config, passed by the caller, or known for this dim."""
+    if declared is not None and given is not None and declared != given:
+        raise FilmstillError(f"{path}: --heads: is {given}, allowed: {declared}, the num_heads of its config")
+    heads = given if declared is None else declared
     if heads is None and (heads := HEADS.get(dim)) is None:
         raise FilmstillError(f"{path}: does not say how many attention heads share its dim of {dim}; give --heads")
     if heads < 1 or dim % heads or dim // heads % 2:
-        raise FilmstillError(f"{path}: {heads} heads; a number that cuts dim {dim} into even pieces is needed")
+        raise FilmstillError(
+            f"{path}: num_heads: is {heads}, allowed: a divisor of dim {dim} that leaves each head an even number of "
+            "channels"
+        )
     return heads
 
 
-def _shapes(config: DiTConfig) -> dict[str, tuple[int, ...]]:
+def _tensor_shapes(config: DiTConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in VideoDiT(config).state_dict().items()}

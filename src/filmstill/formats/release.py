@@ -1,7 +1,7 @@
-"""A released model's folder: which files it has, which are missing, and what they are exactly.
+"""A released model's folder: find its files, report missing ones, identify each by size and SHA-256.
 
-Notable: two layouts, Wan-AI's own and diffusers' pipelines, with one network or with Wan2.2's two experts; what is
-missing is named with the command that downloads it; every file that is used is recorded by size and SHA-256.
+Two layouts are read: Wan-AI's own and diffusers' pipelines, with one network or with Wan2.2's two experts. The error
+for a missing file contains the command that downloads it.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,22 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime.files import read_json, sha256_of
 from filmstill.runtime.progress import progress
 
-HIGH, LOW = "high_noise_model", "low_noise_model"
-# SHA-256 of released files by name and size, as the pages of Wan-AI/Wan2.1-T2V-1.3B give them.
+HIGH, LOW = "high_noise_model", "low_noise_model"  # folders of Wan2.2's two experts
+# SHA-256, size and name of released files, from the pages of Wan-AI/Wan2.1-T2V-1.3B.
 _PUBLISHED = """
 96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f  5676070424 diffusion_pytorch_model.safetensors
 7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d 11361920418 models_t5_umt5-xxl-enc-bf16.pth
 38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981   507609880 Wan2.1_VAE.pth
 6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b    16837417 tokenizer.json
 """
-KNOWN = {(name, int(size)): digest for digest, size, name in map(str.split, _PUBLISHED.strip().splitlines())}
-MINI = "wan-mini"
-FAST = ("taew2_1.safetensors", "taew2_1.pth")
+PUBLISHED_SHA256 = {(name, int(size)): digest for digest, size, name in map(str.split, _PUBLISHED.strip().splitlines())}
+MINI = "wan-mini"  # the folder that `make mini` writes
+TAEHV_FILES = ("taew2_1.safetensors", "taew2_1.pth")
 
 
 @dataclass(frozen=True)
 class Release:
-    """Paths in `folder`. `networks`: one, or the experts for high and low noise. `fast`: TAEHV's weights, if there."""
+    """Paths in `folder`. `networks`: one, or the experts for high and low noise. `fast`: TAEHV's weights, if any."""
 
     folder: Path
     networks: list[Path]
@@ -38,15 +38,15 @@ class Release:
 
     @classmethod
     def find(cls, folder: Path) -> "Release":
-        """What `folder` holds. Raises FilmstillError that names the first thing missing and how to get it."""
+        """Find the files in `folder`. Raises FilmstillError for the first missing one, with the way to get it."""
         networks = find_networks(folder)
-        fast = next((folder / name for name in FAST if (folder / name).is_file()), None)
+        fast = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
         if (folder / "model_index.json").is_file():
             names = ("text_encoder", "tokenizer/tokenizer.json", "vae")
         else:
             text = next(iter(sorted(folder.glob("models_t5*.pth"))), folder / "models_t5_umt5-xxl-enc-bf16.pth")
             names = (text.name, "google/umt5-xxl/tokenizer.json", "Wan2.1_VAE.pth")
-        text_encoder, tokenizer, vae = (_needed(folder, name) for name in names)
+        text_encoder, tokenizer, vae = (_existing(folder, name) for name in names)
         return cls(folder, networks, text_encoder, tokenizer, vae, fast)
 
     def files(self) -> list[Path]:
@@ -56,28 +56,31 @@ class Release:
 
 
 def find_networks(folder: Path) -> list[Path]:
-    """The network of a released folder, or its two experts, high noise first."""
+    """The network of a released folder, or its two experts, high noise first.
+
+    Raises FilmstillError for the first missing file, with the way to get it.
+    """
     if not folder.is_dir():
         raise FilmstillError(f"{folder}: no such folder; {_download(folder)}")
     if (folder / "model_index.json").is_file():
         second = folder / "transformer_2"
-        return [_needed(folder, "transformer"), *([second] if second.is_dir() else [])]
+        return [_existing(folder, "transformer"), *([second] if second.is_dir() else [])]
     if (folder / HIGH).is_dir() or (folder / LOW).is_dir():
-        return [_needed(folder, HIGH), _needed(folder, LOW)]
+        return [_existing(folder, HIGH), _existing(folder, LOW)]
     weights = sorted(folder.glob("diffusion_pytorch_model*.safetensors*"))
     if not weights:
         raise FilmstillError(f"{folder / 'diffusion_pytorch_model.safetensors'}: missing; {_download(folder)}")
-    _needed(folder, "config.json")
+    _existing(folder, "config.json")
     for index in folder.glob("diffusion_pytorch_model*.index.json"):
         for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
-            _needed(folder, shard)
+            _existing(folder, shard)
     return [folder]
 
 
 def identities(folder: Path, files: list[Path]) -> dict[str, dict[str, object]]:
     """Size and SHA-256 of every file, by its path in `folder`.
 
-    Raises FilmstillError for a file that has a released one's name and size and other bytes.
+    Raises FilmstillError for a file with the name and size of a published one and another digest.
     """
     with progress("sha256", sum(file.stat().st_size for file in files), unit="B") as bar:
         bar.unit_scale = True
@@ -85,22 +88,26 @@ def identities(folder: Path, files: list[Path]) -> dict[str, dict[str, object]]:
         for file in files:
             size = file.stat().st_size
             digest = sha256_of(file)
-            if (known := KNOWN.get((file.name, size), digest)) != digest:
-                raise FilmstillError(f"{file}: damaged: SHA-256 {digest[:12]}…, the released file's is {known[:12]}…")
+            if (published := PUBLISHED_SHA256.get((file.name, size), digest)) != digest:
+                raise FilmstillError(
+                    f"{file}: damaged: SHA-256 is {digest[:12]}…, the released file's is {published[:12]}…; "
+                    "download it again"
+                )
             found[file.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
             bar.update(size)
     return found
 
 
 def _files_of(part: Path) -> Iterator[Path]:
-    """A file itself; of a folder, the weights and configurations right in it."""
+    """The file itself, or a folder's weights and configurations, without its subfolders."""
     if part.is_file():
         yield part
     else:
         yield from (path for path in part.iterdir() if path.suffix in (".json", ".safetensors"))
 
 
-def _needed(folder: Path, name: str) -> Path:
+def _existing(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`. Raises FilmstillError if it is missing."""
     path = folder / name
     if not path.exists():
         raise FilmstillError(f"{path}: missing; {_download(folder)}")

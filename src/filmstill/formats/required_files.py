@@ -1,4 +1,4 @@
-"""What a run needs of its user: released weights and prompts, each named with the way to get it."""
+"""Files that the user provides for a run: released weights and prompts."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
 
 
 def check_required_files(params: Params) -> None:
-    """Raise FilmstillError for the first file that is not there, and say how to get it."""
+    """Raise FilmstillError for the first missing file, with the way to get it."""
     if params.world.name == OPEN:
         Release.find(Path(params.teacher.released))
         if params.teacher.real_score != NOTHING:

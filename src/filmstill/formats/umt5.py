@@ -1,8 +1,8 @@
-"""Wan's text encoder on disk: UMT5-XXL as it is released, and as a folder of ours.
+"""Import Wan's text encoder, UMT5-XXL, into filmstill's own folder of it (`models.umt5_folder`).
 
-Notable: reads Wan's `models_t5_umt5-xxl-enc-bf16.pth` and Hugging Face's `text_encoder/`, whichever it is given.
+Both released layouts are read: Wan's `models_t5_umt5-xxl-enc-bf16.pth` and Hugging Face's `text_encoder/`.
 
-Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/{t5,tokenizers}.py` for the names and the length.
+Source: UMT5 (arXiv:2304.09151); names and text length from Wan2.1's `wan/modules/{t5,tokenizers}.py`.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.weight_files import Weights, check_names, open_weights
+from filmstill.formats.weight_files import Weights, check_dtypes, check_names, open_weights
 from filmstill.models.umt5_folder import (
     EMBEDDING,
     FACTS,
@@ -23,11 +23,11 @@ from filmstill.models.umt5_folder import (
     open_tokenizer,
 )
 from filmstill.runtime.files import read_json, write_json, write_text
-from filmstill.runtime.tensor_stream import STORED, stream_tensors
+from filmstill.runtime.tensor_stream import stream_tensors
 
 END = "</s>"
 
-# What no tensor's shape tells; every released UMT5 has these.
+# Settings that no tensor's shape shows; every released UMT5 has these.
 FIXED = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu"}
 
 BLOCK_NAMES = {  # Hugging Face's to Wan's
@@ -45,45 +45,46 @@ BLOCK_NAMES = {  # Hugging Face's to Wan's
 
 
 def wan_names(num_layers: int) -> dict[str, str]:
-    """Hugging Face's name of every tensor of the encoder to Wan's."""
+    """Map Hugging Face's name of every tensor of the encoder to Wan's."""
     modules = {"shared": "token_embedding", "encoder.final_layer_norm": "norm"}
     for i in range(num_layers):
-        modules |= {f"encoder.block.{i}.{theirs}": f"blocks.{i}.{wans}" for theirs, wans in BLOCK_NAMES.items()}
-    return {f"{theirs}.weight": f"{wans}.weight" for theirs, wans in modules.items()}
+        modules |= {f"encoder.block.{i}.{hf}": f"blocks.{i}.{wan}" for hf, wan in BLOCK_NAMES.items()}
+    return {f"{hf}.weight": f"{wan}.weight" for hf, wan in modules.items()}
 
 
 def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512) -> None:
     """Check a released encoder and write it to `folder`: encoder.safetensors, tokenizer.json and, last, encoder.json.
 
     source: Wan's .pth, or a folder in Hugging Face's layout (config.json beside one file or shards). tokenizer: a
-    fast tokenizer's tokenizer.json, or its folder. Raises FilmstillError for anything that is not this network.
+    fast tokenizer's tokenizer.json, or its folder. text_len: tokens that a prompt is cut or padded to.
+    Raises FilmstillError for anything that is not a UMT5 encoder and its tokenizer.
     """
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     weights = open_weights(source)
     names = _names_in(source, weights)
     config = {**_sizes(source, weights, names), **FIXED}
     _check_config(source / "config.json", config)
-    wanted = {names[name]: tuple(p.shape) for name, p in empty_network(config).state_dict().items() if name != TIED}
-    check_names(source, {name: weights.shape(name) for name in weights if name != TIED}, wanted)
-    if strange := [name for name in names.values() if weights.dtype(name) not in STORED]:
-        dtype, allowed = weights.dtype(strange[0]), ", ".join(STORED.values())
-        raise FilmstillError(f"{source}: {strange[0]} is of {dtype}; one of {allowed} is needed")
+    expected = {names[name]: tuple(p.shape) for name, p in empty_network(config).state_dict().items() if name != TIED}
+    check_names(source, {name: weights.shape(name) for name in weights if name != TIED}, expected)
+    check_dtypes(source, {stored: weights.dtype(stored) for stored in names.values()})
     _check_tokenizer(tokenizer, config["vocab_size"])
-    (folder / FACTS).unlink(missing_ok=True)  # a folder without it is no encoder
-    stream_tensors(folder / WEIGHTS, {name: weights[theirs] for name, theirs in names.items()}, {}, lambda _bytes: None)
+    (folder / FACTS).unlink(missing_ok=True)  # until it is written again, the folder is not an encoder
+    stream_tensors(folder / WEIGHTS, {name: weights[stored] for name, stored in names.items()}, {}, lambda _bytes: None)
     write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
     write_json(folder / FACTS, {"kind": KIND, "config": config, "text_len": text_len, "sha256": digest_of(folder)})
 
 
 def _names_in(source: Path, weights: Weights) -> dict[str, str]:
-    """Hugging Face's name of every tensor to the source's: Wan's or Hugging Face's, whichever it has more of."""
+    """Map Hugging Face's name of every tensor to the source's: Wan's names or Hugging Face's, whichever match more."""
     blocks = {match[1] for name in weights if (match := re.match(r"(?:encoder\.block|blocks)\.(\d+)\.", name))}
     wan = wan_names(len(blocks))
     layouts = (wan, {name: name for name in wan})
     names = max(layouts, key=lambda names: sum(name in weights for name in names.values()))
     if not any(name in weights for name in names.values()):
-        held = ", ".join(sorted(weights)[:3]) or "nothing"
-        raise FilmstillError(f"{source}: not a UMT5 encoder under Wan's or Hugging Face's names; it holds {held}, …")
+        listed = ", ".join(sorted(weights)[:3]) or "nothing"
+        raise FilmstillError(
+            f"{source}: not a UMT5 encoder under Wan's or Hugging Face's names; it contains {listed}, …"
+        )
     return names
 
 
@@ -91,10 +92,10 @@ def _sizes(source: Path, weights: Weights, names: dict[str, str]) -> dict[str, A
     """The sizes that UMT5Config needs, from the shapes of the embedding and of the first block."""
 
     def matrix(name: str) -> tuple[int, ...]:
-        theirs = names.get(name, name)
-        shape = weights.shape(theirs) if theirs in weights else ()
+        stored = names.get(name, name)
+        shape = weights.shape(stored) if stored in weights else ()
         if len(shape) != 2 or 0 in shape:
-            raise FilmstillError(f"{source}: not the weights of this network: {theirs} is missing or no matrix")
+            raise FilmstillError(f"{source}: not the weights of this network: {stored} is missing or not a matrix")
         return shape
 
     block = "encoder.block.0.layer"
@@ -112,9 +113,13 @@ def _sizes(source: Path, weights: Weights, names: dict[str, str]) -> dict[str, A
 
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a config.json, where there is one, that says otherwise than the tensors."""
-    said = read_json(path) if path.is_file() else {}
-    differing = [f"{key} {said[key]} (needed: {ours})" for key, ours in config.items() if said.get(key, ours) != ours]
+    """Raise FilmstillError if there is a config.json and it contradicts the tensors."""
+    declared = read_json(path) if path.is_file() else {}
+    differing = [
+        f"{key} {declared[key]} (needed: {needed})"
+        for key, needed in config.items()
+        if declared.get(key, needed) != needed
+    ]
     if differing:
         raise FilmstillError(f"{path}: not the encoder whose weights are beside it: {', '.join(differing)}")
 
@@ -125,4 +130,4 @@ def _check_tokenizer(path: Path, vocab_size: int) -> None:
     if tokens > vocab_size:
         raise FilmstillError(f"{path}: {tokens} tokens, the encoder's embedding has {vocab_size}")
     if tokenizer.encode("").ids != [tokenizer.token_to_id(END)]:
-        raise FilmstillError(f"{path}: ends no prompt with {END}, as UMT5's tokenizer does")
+        raise FilmstillError(f"{path}: does not end every prompt with {END}, as UMT5's tokenizer does")

@@ -1,7 +1,7 @@
-"""The layout of Wan2.1_VAE.pth: its names against diffusers', and the network's sizes, which are nowhere else in it.
+"""Import Wan's VAE, from Wan2.1_VAE.pth or diffusers' `vae/`, and the fast decoder TAEHV.
 
-Notable: one table of modules, made from the sizes and read both ways; it lists every module that such a network may
-hold, the network says which it has.
+Wan2.1_VAE.pth contains no config: the sizes are inferred from its tensors' shapes, and its names are mapped to
+diffusers' by a table of every module that a network of these sizes may have.
 
 Source: `wan/modules/vae.py` of Wan2.1 and diffusers' `AutoencoderKLWan`.
 """
@@ -34,7 +34,7 @@ _RESAMPLE = {name: name for name in ("resample.1", "time_conv")}
 
 
 def modules(num_res_blocks: int, num_stages: int) -> dict[str, str]:
-    """Wan's name of each module to diffusers'; the stages are one more than the resamplings."""
+    """Map Wan's name of each module to diffusers'. `num_stages` is one more than the number of resamplings."""
     groups = [("", "", {"conv1": "quant_conv", "conv2": "post_quant_conv"})]
     for side in ("encoder", "decoder"):
         groups += [
@@ -44,7 +44,7 @@ def modules(num_res_blocks: int, num_stages: int) -> dict[str, str]:
             (f"{side}.middle.2.", f"{side}.mid_block.resnets.1.", _RESIDUAL),
         ]
     for stage in range(num_stages):
-        # Both number the encoder's blocks through; diffusers groups the decoder's, which has one more, by stage.
+        # Both number the encoder's blocks consecutively; diffusers groups the decoder's, one more per stage, by stage.
         start = stage * (num_res_blocks + 1)
         for n in range(start, start + num_res_blocks):
             groups.append((f"encoder.downsamples.{n}.", f"encoder.down_blocks.{n}.", _RESIDUAL))
@@ -55,20 +55,24 @@ def modules(num_res_blocks: int, num_stages: int) -> dict[str, str]:
             groups.append((f"decoder.upsamples.{start + n}.", f"decoder.up_blocks.{stage}.resnets.{n}.", _RESIDUAL))
         n = start + num_res_blocks + 1
         groups.append((f"decoder.upsamples.{n}.", f"decoder.up_blocks.{stage}.upsamplers.0.", _RESAMPLE))
-    return {ours + part: theirs + name for ours, theirs, parts in groups for part, name in parts.items()}
+    return {
+        wan_prefix + wan: diffusers_prefix + diffusers
+        for wan_prefix, diffusers_prefix, parts in groups
+        for wan, diffusers in parts.items()
+    }
 
 
 def rename(name: str, table: Mapping[str, str]) -> str:
-    """A tensor's name by a table of modules (or by its inverse). KeyError for a module that is not in it."""
+    """Rename a tensor by a table of modules or its inverse. Raises KeyError for a module that is not in the table."""
     module, _, parameter = name.rpartition(".")
     return f"{table[module]}.{parameter}"
 
 
 def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
-    """Arguments of `AutoencoderKLWan` read off the shapes in Wan's layout, which has `encoder.conv1` and `conv2`."""
+    """Arguments of `AutoencoderKLWan`, inferred from shapes in Wan's layout, among them `encoder.conv1` and `conv2`."""
     base_dim = width = shapes["encoder.conv1.weight"][0]
     dim_mult: list[int] = []
-    temporal: list[bool] = []  # of each downsampling
+    temporal: list[bool] = []  # per downsampling: whether it halves time, too
     for n in count():
         block = f"encoder.downsamples.{n}"
         if f"{block}.residual.2.weight" in shapes:
@@ -89,7 +93,7 @@ def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
 
 
 def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None) -> None:
-    """Write the codec's file from Wan2.1_VAE.pth (its own names, or diffusers' in its folder) and TAEHV's weights.
+    """Write the codec's file `target` from a VAE in Wan's or diffusers' names and, if `fast` is given, TAEHV's weights.
 
     Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
     """
@@ -103,10 +107,10 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
         )
     folder = source if source.is_dir() else source.parent
     vae = _vae_of(source, sizes(shapes) if wan else _config(folder / "config.json"), z_dim)
-    names = {name: name for name in vae.state_dict()}  # in the file, by diffusers'
+    names = {name: name for name in vae.state_dict()}  # diffusers' name to the file's
     if wan:
         table = modules(vae.config.num_res_blocks, len(vae.config.dim_mult))
-        inverse = {theirs: ours for ours, theirs in table.items()}
+        inverse = {diffusers: wan_name for wan_name, diffusers in table.items()}
         names = {name: rename(name, inverse) for name in names}
     check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
     tensors = {f"vae.{name}": weights[names[name]] for name in names}
@@ -117,7 +121,7 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """`CONFIG` of diffusers' config.json."""
+    """The keys `CONFIG` of diffusers' config.json. Raises FilmstillError if one is missing."""
     found = read_json(path)
     if absent := [name for name in CONFIG if name not in found]:
         raise FilmstillError(f"{path}: not the config of an AutoencoderKLWan: has no {', '.join(absent)}")
@@ -125,7 +129,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _vae_of(source: Path, config: dict[str, Any], z_dim: int) -> Any:
-    """The network of a config, without weights, if it is one of Wan2.1's kind with latents of `z_dim`."""
+    """The network of a config, without weights. Raises FilmstillError unless it is like Wan2.1's, with this `z_dim`."""
     if config["z_dim"] != z_dim:
         found = config["z_dim"]
         raise FilmstillError(f"{source}: a VAE of z_dim {found}; the transformer's latents have {z_dim} channels")
@@ -141,16 +145,16 @@ def _vae_of(source: Path, config: dict[str, Any], z_dim: int) -> Any:
         raise FilmstillError(f"{source}: strides {strides[0]} in time and {strides[1]} in space; Wan2.1's are {wanted}")
     if statistics != [(z_dim,), (z_dim,)]:
         raise FilmstillError(
-            f"{source}: has not {z_dim} latents_mean and {z_dim} latents_std; diffusers' config.json holds them, "
+            f"{source}: lacks {z_dim} latents_mean and {z_dim} latents_std; diffusers' config.json contains them, "
             "for Wan's own file only the 16 of Wan2.1 are known"
         )
     return vae
 
 
 def read_taehv(path: Path, channels: int) -> dict[str, Tensor]:
-    """The decoder's tensors of a released file, by their names there; its encoder is left where it is.
+    """The decoder's tensors of TAEHV's released file, under their names there; its encoder is not read.
 
-    Raises FilmstillError for a file that is damaged or holds anything but a decoder of `channels` and an encoder.
+    Raises FilmstillError if the file is damaged or is not a TAEHV whose latents have `channels` channels.
     """
     weights = open_weights(path)
     shapes = {name: weights.shape(name) for name in weights if not name.startswith("encoder.")}

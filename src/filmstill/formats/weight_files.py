@@ -1,8 +1,8 @@
-"""Weights in other people's files, read tensor by tensor and never executed.
+"""Read the weights in other projects' files, tensor by tensor, without executing anything in them.
 
-Notable: one safetensors file, a folder of shards with its index, or torch's .pt/.pth; a tensor is read when it is
-asked for (pickles are mapped, not loaded), so memory holds what is in use; a pickle that is more than plain
-tensors is refused before anything in it runs (`torch.load(weights_only=True)`).
+A source is one safetensors file, a folder of shards with its index, or torch's .pt/.pth. A tensor is read on access
+(pickles are mapped, not loaded), so memory contains only tensors in use. A pickle of anything but plain tensors is
+refused before any of it runs (`torch.load(weights_only=True)`).
 """
 
 import pickle
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime.files import read_json
+from filmstill.runtime.tensor_stream import STORED
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-SHOWN = 10  # names in a message
+SHOWN = 10  # names listed in a message
 
 
 class Weights(Mapping[str, Tensor]):
-    """Name to tensor; `shape` and `dtype` answer without reading. `files` are where they come from."""
+    """The tensors of `files` by name, read on access; `shape` and `dtype` read no tensor."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -47,13 +48,13 @@ class Weights(Mapping[str, Tensor]):
         return tuple(file[name].shape if isinstance(file, dict) else file.get_slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        return self[name].dtype  # mapped: its bytes are not read
+        return self[name].dtype  # the tensor is mapped: its bytes are not read
 
 
 def open_weights(path: Path) -> Weights:
-    """The weights of a file, or of a folder with one file or with an index (`*.index.json`) of its shards.
+    """Open the weights of a file, or of a folder with one weights file or an index (`*.index.json`) of its shards.
 
-    Raises FilmstillError for what is missing, truncated, or a pickle of anything but tensors.
+    Raises FilmstillError if a file is missing, truncated, or a pickle of anything but tensors.
     """
     if path.is_file():
         return Weights([path])
@@ -69,29 +70,41 @@ def open_weights(path: Path) -> Weights:
         return Weights([path / name for name in names])
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLES))
     if len(found) != 1:
-        held = ", ".join(p.name for p in found) or "none"
-        raise FilmstillError(f"{path}: holds {len(found)} files of weights ({held}), one or an index of shards is due")
+        listed = ", ".join(p.name for p in found) or "none"
+        raise FilmstillError(f"{path}: expected one weights file or a *.index.json, found {len(found)} ({listed})")
     return Weights(found)
 
 
-def check_names(where: Path | str, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse weights whose names or shapes are not exactly the wanted ones: of each kind the first ten and how many."""
+def check_names(
+    source: Path | str, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise FilmstillError unless the names and shapes of the weights `found` in `source` are the expected ones.
+
+    The message counts the missing, unknown and misshaped tensors and lists the first SHOWN of each kind.
+    """
     faults = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unknown": sorted(found.keys() - wanted.keys()),
+        "missing": sorted(expected.keys() - found.keys()),
+        "unknown": sorted(found.keys() - expected.keys()),
         "misshaped": [
-            f"{name} {list(found[name])} for {list(wanted[name])}"
-            for name in sorted(wanted.keys() & found.keys())
-            if found[name] != wanted[name]
+            f"{name} {list(found[name])} for {list(expected[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
         ],
     }
-    said = [
+    messages = [
         f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
         for kind, names in faults.items()
         if names
     ]
-    if said:
-        raise FilmstillError(f"{where}: not the weights of this network: {'; '.join(said)}")
+    if messages:
+        raise FilmstillError(f"{source}: not the weights of this network: {'; '.join(messages)}")
+
+
+def check_dtypes(source: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Raise FilmstillError for the first tensor whose dtype filmstill does not store."""
+    for name, dtype in dtypes.items():
+        if dtype not in STORED:
+            raise FilmstillError(f"{source}: {name}: is {dtype}, allowed: {', '.join(STORED.values())}")
 
 
 def _open(path: Path) -> Any:
@@ -108,6 +121,7 @@ def _open(path: Path) -> Any:
 
 
 def _unpickled(path: Path) -> Any:
+    """The content of a file of torch.save, mapped where its format allows it."""
     refused = f"{path}: holds more than plain tensors; it was not executed. Convert it to safetensors where it was made"
     try:
         try:
@@ -115,7 +129,7 @@ def _unpickled(path: Path) -> Any:
         except RuntimeError as error:
             if "_use_new_zipfile_serialization" not in str(error):
                 raise
-            return torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6: cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)  # no mmap: from before torch 1.6
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
         raise FilmstillError(f"{refused} ({reason.strip()[:120]})" if reason else refused) from None
@@ -127,7 +141,7 @@ def _unpickled(path: Path) -> Any:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors by dotted name; whatever else they hold (steps, settings) is no weight."""
+    """Tensors of nested dictionaries by dotted name; other values in them (steps, settings) are skipped."""
     if isinstance(value, Tensor):
         return {prefix.removesuffix("."): value}
     if not isinstance(value, Mapping):

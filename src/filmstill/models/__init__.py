@@ -1,1 +1,1 @@
-"""The networks: video transformer, text encoder, codec."""
+"""Networks only: video transformer, attention, KV cache, text encoders, codecs, sharding, operation counts."""

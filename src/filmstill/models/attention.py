@@ -1,9 +1,9 @@
-"""Who attends to whom: blocks of frames, the mask that says so, and the kernels that read it.
+"""Block-causal attention: the rule of which frames are visible, its masks, and the attention kernels.
 
-Notable: a attention is a value given to `VideoDiT.forward`, not a subclass; the local window and the sink are
-one rule (`visible_frames`), read by the masks here and by the cache in `kv_cache.py`; a mask is a small table of
-frames, which each kernel spells out for itself: as booleans for scaled_dot_product_attention, as a block mask for
-FlexAttention (arXiv:2412.05496) on CUDA, where it skips what no token sees.
+The attention is a value passed to `VideoDiT.forward`, not a subclass. One rule (`BlockCausal.visible_frames`) defines
+the local window and the sink, both for the masks here and for the sliding window of the KV cache (`kv_cache.py`). A
+mask is stored per pair of frames and expanded to tokens for the kernel in use: booleans for
+scaled_dot_product_attention, or a BlockMask for FlexAttention (arXiv:2412.05496) on CUDA, which skips invisible blocks.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,16 @@ from torch import Tensor
 
 from filmstill.params.student import Student
 
-FLEX_LEAST = 16  # channels of a head that FlexAttention takes on CUDA
+FLEX_MIN_HEAD_DIM = 16  # smallest head dimension that FlexAttention supports on CUDA
 
 
 @dataclass(frozen=True)
 class BlockCausal:
-    """Frames see their own block and the blocks before it.
+    """Block-causal attention: a frame sees its own block and the blocks before it.
 
-    `window_frames` counts the frames a block may see, its own and the sink's included; None: all.
-    `sink_frames` first frames never leave the window. `independent_first`: frame 0 is a block of its own.
+    block_frames: frames per block. window_frames: most frames that a block sees, including its own and the sink; None:
+    all. sink_frames: number of first frames that stay visible when the window slides on. independent_first: frame 0
+    alone is the first block.
     """
 
     block_frames: int
@@ -36,42 +37,42 @@ class BlockCausal:
 
     @classmethod
     def of(cls, student: Student) -> "BlockCausal":
-        """The attention that the section `student` of params.yaml describes."""
+        """The attention described by section `student` of params.yaml."""
         return cls(student.block_frames, student.window_frames, student.sink_frames)
 
     @property
-    def least_window(self) -> int:
-        """The smallest window a block can stand in, in frames."""
+    def min_window(self) -> int:
+        """Smallest valid `window_frames`: the sink and one block."""
         return self.sink_frames + self.block_frames
 
     def blocks(self, frames: int) -> list[tuple[int, int]]:
-        """(first frame, end frame) of every block; the last one may be short."""
+        """(first frame, end frame) of every block of a clip; the last block may be short."""
         first = 1 if self.independent_first else min(self.block_frames, frames)
         edges = [0, *range(first, frames, self.block_frames), frames]
         return list(pairwise(edges))
 
     def visible_frames(self, end: int) -> tuple[int, int]:
-        """(sink frames, first frame of the window) for a block that ends before frame `end`."""
+        """(sink, first) for a block that ends before frame `end`: it sees frames [0, sink) and window [first, end)."""
         if self.window_frames is None or end <= self.window_frames:
             return 0, 0
         return self.sink_frames, end - (self.window_frames - self.sink_frames)
 
-    def seen(self, frames: int) -> Tensor:
-        """Boolean [frames, frames], True where the row's frame sees the column's."""
-        seen = torch.zeros(frames, frames, dtype=torch.bool)
+    def causal_mask(self, frames: int) -> Tensor:
+        """Boolean [frames, frames], True where the row's frame sees the column's frame."""
+        mask = torch.zeros(frames, frames, dtype=torch.bool)
         for start, end in self.blocks(frames):
             sink, first = self.visible_frames(end)
-            seen[start:end, :sink] = True
-            seen[start:end, first:end] = True
-        return seen | torch.eye(frames, dtype=torch.bool)  # a window shorter than a block leaves a frame itself
+            mask[start:end, :sink] = True
+            mask[start:end, first:end] = True
+        return mask | torch.eye(frames, dtype=torch.bool)  # a window shorter than a block may omit the frame itself
 
-    def seen_teacher_forcing(self, frames: int) -> Tensor:
-        """Boolean [2 * frames, 2 * frames] over clean frames, then the same frames noisy.
+    def teacher_forcing_mask(self, frames: int) -> Tensor:
+        """Boolean [2 * frames, 2 * frames] for the clean frames followed by the same frames noisy.
 
-        Clean frames see clean ones, block-causally. A noisy block sees itself, and of the blocks before it the clean
-        ones: what the cache of a stream holds when it comes to that block.
+        Clean frames see clean frames block-causally. A noisy block sees itself and the clean version of the blocks
+        before it, which is what the KV cache contains when a rollout reaches that block.
         """
-        clean = self.seen(frames)
+        clean = self.causal_mask(frames)
         own = torch.zeros(frames, frames, dtype=torch.bool)
         for start, end in self.blocks(frames):
             own[start:end, start:end] = True
@@ -79,50 +80,50 @@ class BlockCausal:
 
 
 class FrameMask:
-    """A table of who sees whom, frame by frame, for tokens in (frame, row, column) order."""
+    """Attention mask per pair of frames, for tokens in (frame, row, column) order."""
 
-    def __init__(self, seen: Tensor, frame_tokens: int, device: torch.device) -> None:
-        """seen: boolean [F, F]; every frame must see one at least."""
-        self.seen = seen.to(device)
+    def __init__(self, visible: Tensor, frame_tokens: int, device: torch.device) -> None:
+        """visible: boolean [F, F], True where the row's frame sees the column's; each row needs at least one True."""
+        self.visible = visible.to(device)
         self.frame_tokens = frame_tokens
 
     @cached_property
     @torch.inference_mode(False)
     def dense(self) -> Tensor:
-        """Boolean [L, L]."""
-        return self.seen.repeat_interleave(self.frame_tokens, 0).repeat_interleave(self.frame_tokens, 1)
+        """Boolean [L, L] over tokens, L = F * frame_tokens, for scaled_dot_product_attention."""
+        return self.visible.repeat_interleave(self.frame_tokens, 0).repeat_interleave(self.frame_tokens, 1)
 
     @cached_property
     @torch.inference_mode(False)
-    def blocks(self) -> Any:
-        """FlexAttention's BlockMask."""
-        from torch.nn.attention.flex_attention import create_block_mask  # imports the compiler: a second
+    def block_mask(self) -> Any:
+        """BlockMask for FlexAttention."""
+        from torch.nn.attention.flex_attention import create_block_mask  # slow import: it loads the compiler
 
-        def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return self.seen[query // self.frame_tokens, key // self.frame_tokens]
+        def is_visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return self.visible[query // self.frame_tokens, key // self.frame_tokens]
 
-        length = len(self.seen) * self.frame_tokens
-        compiled = self.seen.is_cuda  # uncompiled it holds a number for every pair of tokens
-        return create_block_mask(sees, None, None, length, length, device=str(self.seen.device), _compile=compiled)
+        length = len(self.visible) * self.frame_tokens
+        device, compiled = str(self.visible.device), self.visible.is_cuda  # uncompiled it allocates L x L numbers
+        return create_block_mask(is_visible, None, None, length, length, device=device, _compile=compiled)
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a mask made while sampling serves training, too
+@torch.inference_mode(False)  # a cached mask made while sampling must also serve training
 def frame_mask(
     attention: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
 ) -> FrameMask:
-    """The mask of `attention` over a whole sequence, made once per shape."""
-    seen = attention.seen_teacher_forcing(frames) if teacher_forcing else attention.seen(frames)
-    return FrameMask(seen, frame_tokens, device)
+    """The mask of `attention` over a whole sequence of `frames`; cached per combination of arguments."""
+    visible = attention.teacher_forcing_mask(frames) if teacher_forcing else attention.causal_mask(frames)
+    return FrameMask(visible, frame_tokens, device)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Tensor:
-    """Attention of [B, L, heads, head_dim] thrice, to [B, L, heads * head_dim]."""
+    """Attention of q [B, L, heads, head_dim] over k, v [B, keys, heads, head_dim] to [B, L, heads * head_dim]."""
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if mask is None:
         out = F.scaled_dot_product_attention(q, k, v)
-    elif q.is_cuda and q.shape[-1] >= FLEX_LEAST:
-        out = _flex_attention()(q, k, v, block_mask=mask.blocks)
+    elif q.is_cuda and q.shape[-1] >= FLEX_MIN_HEAD_DIM:
+        out = _flex_attention()(q, k, v, block_mask=mask.block_mask)
     else:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)
     return out.transpose(1, 2).flatten(2)
@@ -130,7 +131,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Te
 
 @lru_cache(maxsize=1)
 def _flex_attention() -> Callable[..., Tensor]:
-    """Compiled: uncompiled it would hold every score in memory."""
+    """Compiled FlexAttention; uncompiled it would keep all scores in memory."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)

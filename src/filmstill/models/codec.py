@@ -1,9 +1,9 @@
-"""Pixels to latents and back.
+"""Codecs: pixels to latents and back.
 
-The embedded codec is the orthonormal 4x4 block DCT of an orthonormal luma-chroma transform, cut to 16
-channels (10 luma, 3 + 3 chroma): spatial stride 4, one pixel frame a latent frame, no weights to learn.
-Latents are centred by a mean a channel and scaled by ONE deviation: whitening each channel would blow
-the noise-like high frequencies up to the size of the picture.
+The embedded codec is the orthonormal 4x4 block DCT of an orthonormal luma-chroma transform, reduced to 16 channels
+(10 luma, 3 + 3 chroma). Its spatial stride is 4, one latent frame is one pixel frame, and it has no learned weights.
+Latents are centred by a mean per channel and scaled by one deviation for all channels: whitening each channel would
+scale the noise-like high frequencies up to the size of the picture.
 """
 
 import math
@@ -23,33 +23,33 @@ from filmstill.params.world import DIGITS
 from filmstill.params.world import STRIDE as STRIDES
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
-STRIDE = STRIDES[DIGITS]  # pixels a latent, each way
+STRIDE = STRIDES[DIGITS]  # pixels per latent in height and width
 CHANNELS = 16
-DCT = "dct"  # its `kind` in a file's header
-_LUMA, _CHROMA = 10, 3  # lowest frequencies kept
+DCT = "dct"  # `kind` of the embedded codec in a file's header
+_LUMA, _CHROMA = 10, 3  # number of lowest frequencies kept
 
 
 class Codec(Protocol):
-    """What a pipeline asks of a codec: video [B, F, 3, H, W] in [0, 1], latents [B, f, C, h, w], on its device."""
+    """Interface of a codec: video [B, F, 3, H, W] in [0, 1] to and from latents [B, f, C, h, w], on its device."""
 
     def encode(self, video: Tensor) -> Tensor: ...
 
     def decode(self, latents: Tensor) -> Tensor: ...
 
     def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Decode latent blocks as they come; the pieces are those of the whole decode."""
+        """Decode blocks of latents lazily; concatenated, the videos equal `decode` of the concatenated latents."""
 
 
 @dataclass(frozen=True)
 class DctCodec:
-    """`mean` [16] and `deviation` [] of raw latents, over the clips it was fitted to."""
+    """Embedded codec with the `mean` [16] and `deviation` [] of the raw latents of the clips it was fitted to."""
 
     mean: Tensor
     deviation: Tensor
 
     @classmethod
     def fit(cls, video: Tensor) -> "DctCodec":
-        """Measure the normalisation on clips [B, F, 3, H, W] in [0, 1]."""
+        """Fit mean and deviation to clips [B, F, 3, H, W] in [0, 1]."""
         raw = _analyse(video).double()
         mean = raw.mean(dim=(0, 1, 3, 4))
         deviation = (raw - mean[:, None, None]).square().mean().sqrt()
@@ -57,13 +57,14 @@ class DctCodec:
 
     @classmethod
     def load(cls, path: Path) -> "DctCodec":
-        """The codec that `save` wrote."""
+        """Load a file written by `save`. Raises FilmstillError for any other file."""
         tensors, _ = load_tensors(path)
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {"mean": (CHANNELS,), "deviation": ()}:
             raise FilmstillError(f"{path}: is not a codec (mean [{CHANNELS}] and one deviation); give {CODEC}")
         return cls(tensors["mean"], tensors["deviation"])
 
     def save(self, path: Path) -> None:
+        """Write mean and deviation to a safetensors file."""
         save_tensors(path, {"mean": self.mean, "deviation": self.deviation}, {"kind": DCT})
 
     def encode(self, video: Tensor) -> Tensor:
@@ -79,19 +80,20 @@ class DctCodec:
         return ((pixels + 1) / 2).clamp(0, 1)
 
     def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Decode latent blocks as they come; the pieces are those of the whole decode."""
+        """Decode blocks of latents lazily; concatenated, the videos equal `decode` of the concatenated latents."""
         for block in blocks:
             yield self.decode(block)
 
 
 def _analyse(video: Tensor) -> Tensor:
+    """Raw latents [B, F, 16, H/4, W/4] of video [B, F, 3, H, W] in [0, 1]."""
     pixels = rearrange(video * 2 - 1, "b f c (h p) (w q) -> b f (c p q) h w", p=STRIDE, q=STRIDE)
     return torch.einsum("bfphw,cp->bfchw", pixels, _basis())
 
 
 @cache
 def _basis() -> Tensor:
-    """Orthonormal rows [16, 48]: each a colour axis times a 4x4 DCT pattern, low frequencies first."""
+    """Orthonormal rows [16, 48], each the product of a colour axis and a 4x4 DCT pattern, low frequencies first."""
     n = torch.arange(STRIDE, dtype=torch.float64)
     dct = torch.cos(math.pi / STRIDE * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / STRIDE)
     dct[0] /= math.sqrt(2)

@@ -1,9 +1,9 @@
-"""VideoDiT: Wan2.1's video transformer at any size, one class.
+"""VideoDiT: Wan2.1's video transformer at any size.
 
-Notable: parameter names are the released checkpoints'; bidirectional, block-causal, teacher-forcing and KV-cached
-attention are arguments of `forward`; timesteps may differ from frame to frame; rotary tables and masks are made once
-a shape; the prompt's keys and values are made once (`read_text`) and serve every step of a sampler or rollout;
-`precision` is what matrix products are computed in; timesteps, the sum of residuals and the head stay float32.
+Parameter names are those of the released checkpoints. Bidirectional, block-causal, teacher-forcing and KV-cached
+attention are arguments of `forward`. Timesteps may differ between frames. The prompt's keys and values are computed
+once (`read_text`) for all steps of a sampler or rollout. Matrix products are computed in `precision`; timestep
+embeddings, the residual stream and the head stay float32.
 
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
@@ -11,7 +11,7 @@ Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
-from filmstill.models.kv_cache import KVCache
-from filmstill.models.rope import rope_table, rotate
+from filmstill.models.kv_cache import KeysValues, KVCache
+from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
 
 EPS = 1e-6
 
-TextKV = list[tuple[Tensor, Tensor]]  # a layer's keys and values of the prompt, [B, text_len, heads, head_dim]
+TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, text_len, heads, head_dim]
 
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes, named as in the released config.json."""
+    """Sizes of the network, named as in the released config.json."""
 
     dim: int
     ffn_dim: int
@@ -43,20 +43,20 @@ class DiTConfig:
 
 
 class RMSNorm(nn.RMSNorm):
-    """In the dtype of what it norms (summed in float32): queries and keys stay what the cache and attention hold."""
+    """RMS norm in the dtype of its input, so that queries and keys keep the dtype of attention and KV cache."""
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # CUDA's would give float32
+        with torch.autocast(x.device.type, enabled=False):  # on CUDA, autocast would return float32
             return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 def is_exact(name: str) -> bool:
-    """Whether a parameter of the network is float32 in any precision: what a timestep becomes, norms, the velocity."""
+    """Whether a parameter stays float32 in any precision: those of timestep embedding, modulation, norms and head."""
     return name.startswith(("time_", "head.")) or "norm" in name or "modulation" in name
 
 
 class PatchEmbedding(nn.Conv3d):
-    """Latents [B, F, C, H, W] to tokens [B, L, dim], as one matrix product: the convolution's stride is its kernel."""
+    """Latents [B, F, C, H, W] to tokens [B, L, dim] by one matrix product: the stride equals the kernel size."""
 
     def forward(self, x: Tensor) -> Tensor:
         patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=PATCH, q=PATCH)
@@ -64,7 +64,7 @@ class PatchEmbedding(nn.Conv3d):
 
 
 class SelfAttention(nn.Module):
-    """Attention among video tokens, with rotary positions and RMS-normed queries and keys."""
+    """Self-attention of video tokens with RMS-normed queries and keys and rotary embedding (arXiv:2104.09864)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -73,23 +73,26 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
     def forward(
-        self, x: Tensor, rope: Tensor, mask: FrameMask | None, context: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [B, L, dim] to (output [B, L, dim], this call's own keys and values [B, L, heads, head_dim])."""
+        self, x: Tensor, rope: Tensor, mask: FrameMask | None, context: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """x [B, L, dim] to (output [B, L, dim], keys and values of x [B, L, heads, head_dim]).
+
+        context: cached keys and values of the frames before x.
+        """
         q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
         k, v = keys, values = self.read(x, rope)
         if context is not None:
             keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
         return self.o(attend(q, keys, values, mask)), (k, v)
 
-    def read(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, rope: Tensor) -> KeysValues:
         """Keys and values [B, L, heads, head_dim] of x [B, L, dim]."""
         heads = (self.num_heads, -1)
         return rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope), self.v(x).unflatten(-1, heads)
 
 
 class CrossAttention(nn.Module):
-    """Attention from video tokens to the prompt."""
+    """Cross-attention from video tokens to the prompt."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -97,18 +100,19 @@ class CrossAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
-    def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, text: Tensor) -> KeysValues:
         """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
         heads = (self.num_heads, -1)
         return self.norm_k(self.k(text)).unflatten(-1, heads), self.v(text).unflatten(-1, heads)
 
-    def forward(self, x: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, text: KeysValues) -> Tensor:
+        """x [B, L, dim] and the prompt's keys and values to [B, L, dim]."""
         q = self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1))
         return self.o(attend(q, *text))
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention, feed-forward; the first and last modulated by the timestep (adaLN)."""
+    """One layer: self-attention, cross-attention, feed-forward. The timestep modulates the first and last (adaLN)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -117,19 +121,19 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(dim, config.num_heads)
         self.norm3 = nn.LayerNorm(dim, EPS)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
-        # Bounds as nn.Linear's. Arithmetic here would import torch's compiler for a second when made on "meta".
+        # Same bounds as nn.Linear. Tensor arithmetic here would import torch's compiler (one second) on "meta".
         self.modulation = nn.Parameter(torch.empty(1, 6, dim).uniform_(-(dim**-0.5), dim**-0.5))
 
     def forward(
         self,
         x: Tensor,
         modulation: Tensor,
-        text: tuple[Tensor, Tensor],
+        text: KeysValues,
         rope: Tensor,
         mask: FrameMask | None,
-        context: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's own keys and values)."""
+        context: KeysValues | None,
+    ) -> tuple[Tensor, KeysValues]:
+        """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's self-attention keys and values of x)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).unbind(2)
         attended, own = self.self_attn(_modulate(x, shift1, scale1), rope, mask, context)
         x = _gated(x, attended, gate1)
@@ -137,18 +141,18 @@ class Block(nn.Module):
         x = _gated(x, self.ffn(_modulate(x, shift2, scale2)), gate2)
         return x, own
 
-    def read_text(self, text: Tensor) -> tuple[Tensor, Tensor]:
+    def read_text(self, text: Tensor) -> KeysValues:
         """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
         return self.cross_attn.read(text)
 
-    def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values that `forward` would give, alone."""
+    def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> KeysValues:
+        """Only the keys and values that `forward` returns."""
         shift, scale = (self.modulation + modulation).unbind(2)[:2]
         return self.self_attn.read(_modulate(x, shift, scale), rope)
 
 
 class Head(nn.Module):
-    """Tokens to patches, modulated by the timestep."""
+    """Tokens [B, L, dim] to velocity patches [B, L, out_features], modulated by the timestep."""
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
@@ -157,34 +161,31 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = (self.modulation + time[:, :, None]).unbind(2)
-        with torch.autocast(x.device.type, enabled=False):  # what it says is the velocity itself
+        with torch.autocast(x.device.type, enabled=False):  # float32, since the output is the velocity
             return self.head(_modulate(x.to(self.head.weight.dtype), shift, scale))
 
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _in_precision(
-    method: "Callable[Concatenate[VideoDiT, Tensor, Arguments], Result]",
-) -> "Callable[Concatenate[VideoDiT, Tensor, Arguments], Result]":
-    """Run a method of VideoDiT under autocast when the network has a `precision` below float32."""
+def _in_precision(method: Method) -> Method:
+    """Run a method of VideoDiT under autocast if the network's `precision` is below float32."""
 
     @wraps(method)
-    def run(self: "VideoDiT", x: Tensor, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def run(self: "VideoDiT", x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.precision == torch.float32:
             return method(self, x, *args, **kwargs)
         with torch.autocast(x.device.type, self.precision):
             return method(self, x, *args, **kwargs)
 
-    return run
+    return cast(Method, run)
 
 
 class VideoDiT(nn.Module):
     """Predicts the velocity (noise - x0) of noisy latents.
 
-    `precision`: dtype of matrix products and attention. `activation_checkpointing`: a layer's activations are computed
-    again in the backward pass instead of kept.
+    precision: dtype of matrix products and attention. activation_checkpointing: recompute each layer's activations in
+    the backward pass instead of keeping them.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -205,20 +206,19 @@ class VideoDiT(nn.Module):
         return self.patch_embedding.weight.device
 
     def freeze(self) -> None:
-        """No gradients, and matrices kept in `precision` itself instead of cast at every call; the rest in float32,
-        whatever the file had."""
+        """Disable gradients and store matrices in `precision` (not cast per call), the other parameters in float32."""
         self.requires_grad_(False).eval()
         for name, parameter in self.named_parameters():
             parameter.data = parameter.data.to(torch.float32 if is_exact(name) else self.precision)
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, typed."""
+        """`blocks` as a typed list."""
         return list(self.blocks)  # type: ignore[arg-type]
 
     @_in_precision
     def read_text(self, text: Tensor) -> TextKV:
-        """Every layer's keys and values of token vectors [B, text_len, text_dim]; zero rows count too (Wan2.1)."""
+        """Every layer's keys and values of token vectors [B, text_len, text_dim]; padding is not masked (Wan2.1)."""
         embedded = self.text_embedding(text)
         return [block.read_text(embedded) for block in self.layers]
 
@@ -235,10 +235,10 @@ class VideoDiT(nn.Module):
     ) -> Tensor:
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
-        attention: block-causal over this whole sequence; None: every frame sees every frame.
-        cache: the sequence continues the cache's, which is only read.
-        clean: teacher forcing under `attention`: the same frames as x, finished [B, F, C, H, W]; a block of x sees the
-        blocks before it there. clean_t [B, F]: the timesteps of their noise, if they have some.
+        attention: block-causal attention over this whole sequence; None: every frame sees every frame.
+        cache: the frames of x follow those in the KV cache, which is only read.
+        clean: for teacher forcing under `attention`, the finished frames [B, F, C, H, W] of x, in which each block of x
+        sees the blocks before it. clean_t [B, F]: timesteps of `clean` if it is noised.
         """
         frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
         tokens, time, modulation, rope = self._embed(x, t, cache)
@@ -248,17 +248,21 @@ class VideoDiT(nn.Module):
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
-        run = _again_in_backward if self.activation_checkpointing and torch.is_grad_enabled() else _at_once
         for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
             context = cache.context(layer, frames) if cache else None
-            tokens = run(block, tokens, modulation, layer_text, rope, mask, context)[0]
+            tokens = self._run(block, tokens, modulation, layer_text, rope, mask, context)[0]
         patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)
 
+    def _run(self, block: Block, *inputs: Any) -> Any:
+        if self.activation_checkpointing and torch.is_grad_enabled():  # layers draw no random numbers to replay
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
+
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
-        """Put latents x at timesteps t (as in `forward`) into the cache: all but the last layer, and its keys."""
+        """Append latents x at timesteps t (as in `forward`) to the cache; the last layer runs up to keys and values."""
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
         own = []
@@ -269,7 +273,7 @@ class VideoDiT(nn.Module):
         cache.commit([*own, last.read(tokens, modulation, rope)], frames)
 
     def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(tokens [B, L, dim], time, modulation, rotary table) of latents that continue the cache's."""
+        """(tokens [B, L, dim], time, modulation, rotary table) of latents x that follow the frames in the cache."""
         _, frames, _, height, width = x.shape
         head_dim, first = self.config.dim // self.config.num_heads, cache.frames if cache else 0
         rope = rope_table(head_dim, first, frames, height // PATCH, width // PATCH, x.device)
@@ -277,35 +281,19 @@ class VideoDiT(nn.Module):
 
     def _embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """t [B] or [B, F] to (time [B, F or 1, dim], modulation [B, F or 1, 6, dim]), float32 in any precision."""
-        waves = sinusoid(t if t.ndim == 2 else t[:, None], self.config.freq_dim)
+        waves = timestep_embedding(t if t.ndim == 2 else t[:, None], self.config.freq_dim)
         with torch.autocast(t.device.type, enabled=False):
             time = self.time_embedding(waves.to(self.head.head.weight.dtype))
             return time, self.time_projection(time).unflatten(-1, (6, -1))
 
 
-def _at_once(block: Block, *given: Any) -> Any:
-    return block(*given)
-
-
-def _again_in_backward(block: Block, *given: Any) -> Any:
-    """No layer draws random numbers, so their state need not be kept."""
-    return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
-
-
-def sinusoid(t: Tensor, dim: int) -> Tensor:
-    """[..., dim] float64: cosines, then sines, of t over log-spaced wavelengths."""
-    half = dim // 2
-    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
-    angle = t.double()[..., None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm of x [B, L, dim], then scale and shift [B, F or 1, dim] of the token's frame."""
+    """Layer norm of x [B, L, dim], then scale and shift [B, F or 1, dim] by the token's frame."""
     normed = F.layer_norm(x, x.shape[-1:], eps=EPS).unflatten(1, (shift.shape[1], -1))
     return torch.addcmul(shift[:, :, None], normed, 1 + scale[:, :, None]).flatten(1, 2)
 
 
 def _gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    """x + gate * update for x and update [B, L, dim], gate [B, F or 1, dim] of the token's frame."""
     frames = (gate.shape[1], -1)
     return torch.addcmul(x.unflatten(1, frames), update.unflatten(1, frames), gate[:, :, None]).flatten(1, 2)

@@ -1,7 +1,6 @@
-"""Networks that give a score: one, or two experts of which the noise level decides (Wan2.2's A14B).
+"""Teachers: one network, or two experts chosen by noise level (Wan2.2's A14B) behind the same interface.
 
-Notable: experts stand behind a network's interface; only the one that answers is on the device, the other waits in
-the host's memory, and stays there until its noise level comes.
+Only the expert in use is on the device; the other stays in host memory until a timestep of its range occurs.
 """
 
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from filmstill.runtime import distributed
 
 
 class Denoiser(Protocol):
-    """What a sampler and an objective ask of a teacher: VideoDiT's interface without plans and caches."""
+    """Interface of a teacher for samplers and objectives: VideoDiT without block-causal attention and KV cache."""
 
     @property
     def config(self) -> DiTConfig: ...
@@ -25,7 +24,7 @@ class Denoiser(Protocol):
 
 
 class Experts:
-    """`high` answers from timestep `boundary` on, `low` below it; samples of one batch may need both."""
+    """`high` computes samples with timestep >= `boundary`, `low` the others; one batch may need both."""
 
     def __init__(self, high: VideoDiT, low: VideoDiT, boundary: float, device: torch.device) -> None:
         self.high, self.low = high, low
@@ -34,28 +33,29 @@ class Experts:
 
     @property
     def config(self) -> DiTConfig:
-        """Both are of the same sizes."""
+        """Sizes, which are the same for both experts."""
         return self.high.config
 
     def read_text(self, text: Tensor) -> Tensor:
-        """The token vectors themselves: each expert reads them its own way."""
+        """The token vectors unchanged: keys and values differ between the experts."""
         return text
 
     def __call__(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """Velocity [B, F, C, H, W] of x [B, F, C, H, W] at t [B], text [B, text_len, text_dim]."""
+        """Velocity [B, F, C, H, W] of x [B, F, C, H, W] at timesteps t [B] for text [B, text_len, text_dim]."""
         noisy = t.to(x.device) >= self.boundary
         velocity = torch.empty_like(x)
-        for expert, other, mine in ((self.high, self.low, noisy), (self.low, self.high, ~noisy)):
-            asked = int(mine.sum())
-            if distributed.all_reduce_max(asked):  # a sharded network needs every rank
-                self._fetch(expert, other)
-                some = mine if asked else torch.arange(len(mine), device=mine.device) == 0
-                answer = expert(x[some], t[some.to(t.device)], expert.read_text(text[some]))
-                velocity[mine] = answer[:asked]
+        for expert, other, selected in ((self.high, self.low, noisy), (self.low, self.high, ~noisy)):
+            count = int(selected.sum())
+            if distributed.all_reduce_max(count):  # if any rank needs a sharded network, every rank must run it
+                self._move_to_device(expert, other)
+                # A rank without a sample for this expert runs its first sample and drops the result.
+                batch = selected if count else torch.arange(len(selected), device=selected.device) == 0
+                output = expert(x[batch], t[batch.to(t.device)], expert.read_text(text[batch]))
+                velocity[selected] = output[:count]
         return velocity
 
-    def _fetch(self, expert: VideoDiT, other: VideoDiT) -> None:
-        """Put the one that answers on the device, in the other's place; what lies on several processes stays."""
+    def _move_to_device(self, expert: VideoDiT, other: VideoDiT) -> None:
+        """Move `expert` to the device and `other` to host memory; sharded networks stay where they are."""
         if distributed.sharding_config() is None and expert.device.type != self.device.type:
             other.cpu()
             expert.to(self.device)

@@ -1,4 +1,4 @@
-"""What a run computes with, by what its own files say it is: codec, text encoder, networks that are not trained."""
+"""Loading of codec, text encoder and frozen networks; the kind of each is read from its own file."""
 
 from pathlib import Path
 
@@ -22,42 +22,45 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def save_hashed_words(folder: Path, encoder: HashedWords) -> None:
-    """The embedded encoder's folder: it has no weights, so its sizes say it all."""
+    """Write the embedded encoder's folder: only encoder.json with its kind and sizes, since it has no weights."""
     sizes = {"text_len": encoder.text_len, "text_dim": encoder.text_dim}
     write_json(folder / "encoder.json", {"kind": HASHED_WORDS, **sizes})
 
 
 def load_encoder(text: Text, compute: Compute, folder: Path = TEXT) -> TextEncoder:
-    """The encoder in `folder`; a released one keeps what it has encoded in PROMPT_CACHE."""
+    """The encoder in `folder`; a released one caches encoded prompts in PROMPT_CACHE."""
     facts = read_json(folder / "encoder.json")
     if facts.get("kind") == HASHED_WORDS:
         return HashedWords(facts["text_len"], facts["text_dim"])
-    from filmstill.models.umt5 import Umt5  # with tokenizers: the embedded world needs none
+    from filmstill.models.umt5 import Umt5  # imports tokenizers, which the embedded encoder does not need
 
     device = torch.device(compute.device)
     return Umt5.load(folder, PROMPT_CACHE, text.placement, device, DTYPES[compute.precision])
 
 
 def load_codec(compute: Compute, path: Path = CODEC, fast: bool = False) -> Codec:
-    """The codec in `path`; fast: decode by its small decoder."""
+    """The codec in `path`. fast: decode with its small decoder (TAEHV).
+
+    Raises FilmstillError if the file is no codec, or has no fast decoder and `fast` is set.
+    """
     if read_metadata(path).get("kind") == DCT:
         if fast:
             raise FilmstillError(f"{path}: the embedded codec has no fast decoder and needs none")
         return DctCodec.load(path)
-    from filmstill.models.wan_vae import WanVae  # with diffusers: seconds to import
+    from filmstill.models.wan_vae import WanVae  # imports diffusers, which takes seconds
 
     return WanVae.load(path, fast).to(compute.device, DTYPES[compute.precision])
 
 
 def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
-    """A network without gradients, where and in what the machine computes."""
+    """Freeze a network, and place it according to the device, precision and sharding of `compute`."""
     model.precision = DTYPES[compute.precision]
     model.freeze()
     return shard(model, compute.device)
 
 
 def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
-    """The network, or the two experts, of a real_score folder; None where it names none."""
+    """The teacher in a real_score folder: one network or two experts; None if its experts.json lists no file."""
     facts = read_json(folder / "experts.json")
     models = [load_model(folder / name)[0] for name in facts["files"]]
     if len(models) < 2:

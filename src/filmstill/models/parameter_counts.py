@@ -1,16 +1,16 @@
-"""What VideoDiT is made of, counted from its config."""
+"""Numbers of parameters of VideoDiT, computed from its config."""
 
 from filmstill.models.dit import DiTConfig
 from filmstill.params.model import PATCH
 
 
 def parameters(config: DiTConfig) -> int:
-    """All of them, biases and norms included."""
+    """All parameters, including biases and norms."""
     return casted(config) + exact(config)
 
 
 def exact(config: DiTConfig) -> int:
-    """Those that stay float32 in any precision: time embedding and projection, head, norms and modulation."""
+    """Parameters that stay float32 in any precision: time embedding and projection, head, norms and modulation."""
     dim = config.dim
     time = (config.freq_dim * dim + dim) + (dim**2 + dim) + (6 * dim**2 + 6 * dim)
     head = patch_size(config) * (dim + 1) + 2 * dim
@@ -19,7 +19,7 @@ def exact(config: DiTConfig) -> int:
 
 
 def casted(config: DiTConfig) -> int:
-    """Those that products are computed with in `precision`: what `freeze` keeps so and autocast copies."""
+    """Parameters of products computed in `precision`: `freeze` stores them so, and autocast casts them otherwise."""
     dim = config.dim
     patches = patch_size(config) * dim + dim
     text = (config.text_dim * dim + dim) + (dim**2 + dim)
@@ -27,16 +27,16 @@ def casted(config: DiTConfig) -> int:
 
 
 def layer_casted(config: DiTConfig) -> int:
-    """Those of one layer: eight projections of two attentions, and the feed-forward's two matrices."""
+    """`casted` of one layer: eight projections of two attentions and two feed-forward matrices, with biases."""
     dim, ffn = config.dim, config.ffn_dim
     return layer_matrices(config) + 8 * dim + ffn + dim
 
 
 def layer_matrices(config: DiTConfig) -> int:
-    """Weights of one layer's matrices, without biases."""
+    """Elements of one layer's matrices, without biases."""
     return 8 * config.dim**2 + 2 * config.dim * config.ffn_dim
 
 
 def patch_size(config: DiTConfig) -> int:
-    """Latents a token stands for."""
+    """Latent values per token."""
     return PATCH**2 * config.in_channels

@@ -1,8 +1,7 @@
-"""Encoded prompts on disk: each is encoded once, whichever process asks first.
+"""Cache of encoded prompts on disk, shared by processes and nodes.
 
-Notable: one small file a prompt, named by the hash of encoder and prompt, so another encoder's vectors are never
-found; written whole or not at all, so processes may write the same prompt at once; a damaged file counts as absent;
-what another node has written is waited for, since a network file system may show it late.
+One file per prompt, named by the hash of encoder and prompt, so vectors of another encoder are never returned. Writes
+are atomic, so several processes may write the same prompt at the same time. A damaged file counts as missing.
 """
 
 import hashlib
@@ -17,28 +16,28 @@ from torch import Tensor
 from filmstill.errors import FilmstillError
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
-PAUSES = (0.5, 1, 2, 4, 8, 16, 32)  # seconds between looks: NFS may remember for 60 that a file was not there
+PAUSES = (0.5, 1, 2, 4, 8, 16, 32)  # seconds between attempts: NFS caches for up to 60 s that a file is missing
 
 
 @dataclass(frozen=True)
 class PromptCache:
-    """`encoder` names all that changes a prompt's vectors: weights, tokenizer, length, dtype."""
+    """encoder: identifies everything that a prompt's vectors depend on: weights, tokenizer, length, dtype."""
 
     folder: Path
     encoder: str
 
     def holds(self, prompt: str) -> bool:
-        """Whether there is a file for the prompt, unread: `get` may still find it damaged."""
+        """Whether a file for the prompt exists. It is not read, so `get` may still find it damaged."""
         return self._path(prompt).is_file()
 
     def get(self, prompts: list[str]) -> list[Tensor | None]:
-        """A prompt's token vectors [tokens, text_dim]; None for one that is absent or damaged."""
+        """Token vectors [tokens, text_dim] of each prompt; None if missing or damaged."""
         return [self._read(self._path(prompt)) for prompt in prompts]
 
     def wait_for(self, prompt: str) -> Tensor:
-        """Token vectors [tokens, text_dim] that another process has put.
+        """Token vectors [tokens, text_dim] that another process has put, which a network file system may show late.
 
-        Raises FilmstillError when this node does not see them after a minute.
+        Raises FilmstillError if they are still missing after a minute.
         """
         path = self._path(prompt)
         for pause in (0, *PAUSES):
@@ -46,13 +45,13 @@ class PromptCache:
             if (rows := self._read(path)) is not None:
                 return rows
         raise FilmstillError(
-            f"{self.folder}: {platform.node()} sees no whole {path.name} after {sum(PAUSES):g} s, of the prompt "
+            f"{self.folder}: {platform.node()} sees no complete {path.name} after {sum(PAUSES):g} s, of the prompt "
             f"{prompt[:40]!r} that the job has encoded; put {self.folder} on a file system that all nodes share, "
-            "delete the file where it is damaged, and run again"
+            "delete the file if it is damaged, and run again"
         )
 
     def put(self, prompt: str, rows: Tensor) -> None:
-        """Keep a prompt's token vectors [tokens, text_dim]."""
+        """Write a prompt's token vectors [tokens, text_dim] to the cache."""
         save_tensors(self._path(prompt), {"rows": rows})
 
     def _path(self, prompt: str) -> Path:

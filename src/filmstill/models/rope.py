@@ -1,4 +1,7 @@
-"""Rotary positions of video tokens over time, height and width (RoFormer, arXiv:2104.09864; Wan2.1's split)."""
+"""Position embeddings: rotary for video tokens over time, height and width, sinusoidal for timesteps.
+
+Source: RoFormer (arXiv:2104.09864), with the split over three axes of Wan2.1 (arXiv:2503.20314).
+"""
 
 from functools import lru_cache
 
@@ -9,11 +12,12 @@ ROPE_THETA = 10000.0
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a table made while sampling serves training, too
+@torch.inference_mode(False)  # a cached table made while sampling must also serve training
 def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; angles in float64.
+    """Rotations exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; cached per shape.
 
-    The pairs of a head are split c - 2*(c//3), c//3, c//3 over time, height and width (Wan2.1, `rope_params`).
+    The c = head_dim/2 channel pairs of a head are split into c - 2*(c//3), c//3, c//3 for time, height and width
+    (Wan2.1, `rope_params`). Angles are computed in float64.
     """
     pairs = head_dim // 2
     split = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
@@ -30,6 +34,14 @@ def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotary embedding of adjacent pairs as complex numbers: x [B, L, heads, head_dim] (RoFormer, arXiv:2104.09864)."""
+    """Rotary embedding of x [B, L, heads, head_dim]: adjacent channels, as a complex number, times the table."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """[..., dim] float64: cosines, then sines, of timesteps t [...] at log-spaced frequencies."""
+    half = dim // 2
+    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angle = t.double()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)

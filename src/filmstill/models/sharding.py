@@ -1,9 +1,10 @@
-"""Spread a network over a job's processes with FSDP2, from outside: the network itself knows nothing of it.
+"""Sharding of a network over a job's ranks with FSDP2, without changes to the network's code.
 
-Notable: a group a layer, gathered when it computes and let go of afterwards; gradients are summed, not averaged, since
-every loss is already a share of the batch's; in bfloat16 matrices are gathered so, what a backward pass adds to their
-gradients is bfloat16 and the sum over processes float32, and a layer's norms and modulation, small and exact, stay
-whole on every process, so that a spread network answers to the bit as it does alone; a rollout gathers its own once.
+Each layer is one group: its parameters are all-gathered before it computes and freed afterwards. Gradients are summed
+over ranks, not averaged, since each rank's loss is already divided by the size of the global batch. With precision
+bfloat16, matrices are gathered in bfloat16, a backward pass computes their gradients in bfloat16, and the reduction
+over ranks is in float32. The float32 norms and modulation of a layer, which are small, are then replicated on every
+rank. The outputs of a sharded network equal those of a single process bit for bit.
 
 Source: FSDP2 (torch.distributed.fsdp.fully_shard), after FSDP (arXiv:2304.11277).
 """
@@ -18,14 +19,14 @@ from torch import nn
 from filmstill.models.dit import VideoDiT, is_exact
 from filmstill.runtime import distributed
 
-# It would matter to whoever changes such an output in place; nothing here does.
+# The warning concerns in-place changes of such an output; nothing here makes any.
 warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def shard(model: VideoDiT, device: str) -> VideoDiT:
-    """The network on its device, its parameters spread over the processes in place; a process alone keeps it whole."""
-    spread = distributed.sharding_config()
-    if spread is None:
+    """Move the network to `device` and shard its parameters over the ranks in place; a single process only moves it."""
+    config = distributed.sharding_config()
+    if config is None:
         return model.to(device)
     from torch.distributed.fsdp import (
         CPUOffloadPolicy,
@@ -36,17 +37,17 @@ def shard(model: VideoDiT, device: str) -> VideoDiT:
     )
 
     trained = any(p.requires_grad for p in model.parameters())
-    waits = spread.offload and not trained and spread.device == "cuda"  # on a CPU it waits there as it is
-    offload = CPUOffloadPolicy() if waits else OffloadPolicy()
-    as_kept = MixedPrecisionPolicy(cast_forward_inputs=False)
+    offloaded = config.offload and not trained and config.device == "cuda"
+    offload = CPUOffloadPolicy() if offloaded else OffloadPolicy()
+    as_stored = MixedPrecisionPolicy(cast_forward_inputs=False)
     lower = MixedPrecisionPolicy(model.precision, torch.float32, cast_forward_inputs=False)
-    kept_whole = _keep_whole(model, device) if trained and model.precision != torch.float32 else set()
+    replicated = _replicate(model, device) if trained and model.precision != torch.float32 else set()
     exact = (model.time_embedding, model.time_projection, model.head)
-    # The network as a whole comes last, and every parameter has a group by then: one of its own would sum gradients
-    # when its input has its own, and a prompt has it before the patches have theirs.
+    # The whole network comes last, when every parameter is in a group already. A parameter in the root group would have
+    # its gradient reduced as soon as the input of the root has its gradient, which the prompt gets before the patches.
     for module in (*model.layers, model.patch_embedding, model.text_embedding, *exact, model):
-        policy = lower if kept_whole and module not in exact else as_kept
-        fully_shard(module, mesh=spread.mesh, mp_policy=policy, offload_policy=offload, ignored_params=kept_whole)
+        policy = lower if replicated and module not in exact else as_stored
+        fully_shard(module, mesh=config.mesh, mp_policy=policy, offload_policy=offload, ignored_params=replicated)
     for layer in model.layers:
         register_fsdp_forward_method(layer, "read")
         register_fsdp_forward_method(layer, "read_text")
@@ -54,27 +55,27 @@ def shard(model: VideoDiT, device: str) -> VideoDiT:
     register_fsdp_forward_method(model, "remember")
     for module in _groups(model):
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled reduction
     return model
 
 
-def may_be_whole(name: str) -> bool:
-    """Whether a parameter in training lies whole on every process where `precision` is below float32: it is exact, and
-    in a layer's group, which is gathered in `precision`."""
+def may_be_replicated(name: str) -> bool:
+    """Whether a trained parameter is replicated on every rank if `precision` is below float32: it must stay float32,
+    but belongs to a layer, whose group is gathered in `precision`."""
     return name.startswith("blocks.") and is_exact(name)
 
 
-def _keep_whole(model: VideoDiT, device: str) -> set[nn.Parameter]:
-    """Put what is not to be spread on the device; `clip_gradients` sums its gradients."""
-    kept = {p for name, p in model.named_parameters() if may_be_whole(name)}
-    for parameter in kept:
+def _replicate(model: VideoDiT, device: str) -> set[nn.Parameter]:
+    """Move the replicated parameters to the device and return them; `clip_gradients` all-reduces their gradients."""
+    replicated = {p for name, p in model.named_parameters() if may_be_replicated(name)}
+    for parameter in replicated:
         parameter.data = parameter.data.to(device)
-    return kept
+    return replicated
 
 
 @contextmanager
 def gathered(model: VideoDiT) -> Iterator[None]:
-    """While the block runs, what is gathered stays: for the many passes of a rollout. Its weights must not change."""
+    """Keep gathered parameters while the block runs, for a rollout's many passes; weights must not change in it."""
     groups = _groups(model)
     for module in groups:
         module.set_reshard_after_forward(False, recurse=False)
@@ -87,7 +88,7 @@ def gathered(model: VideoDiT) -> Iterator[None]:
 
 
 def _groups(model: VideoDiT) -> list:
-    """The modules that FSDP2 has taken in hand; none in a process alone."""
+    """The modules that `fully_shard` was applied to; empty for a single process."""
     if distributed.sharding_config() is None:
         return []
     from torch.distributed.fsdp import FSDPModule

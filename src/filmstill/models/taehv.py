@@ -1,9 +1,8 @@
-"""TAEHV for Wan2.1: a small decoder that stands in for the VAE's, many times faster and a little less sharp.
+"""TAEHV for Wan2.1: a small decoder in place of the VAE's, many times faster and slightly less sharp.
 
-Notable: parameter names are those of taew2_1.pth; plain 2D convolutions, time enters by a block's memory, its own
-input one frame earlier; latents go in as the transformer makes them, normalised; decoding goes latent frame by
-latent frame with the memories carried on, so a stream gives the frames of the whole and needs the same memory
-however long it is.
+Parameter names are those of taew2_1.pth. All convolutions are 2D; a block sees the past through a memory, its input
+of the frame before. Input latents are normalised, as the transformer outputs them. Decoding proceeds by latent frame
+and carries the memories on, so a stream equals the decoding of the whole clip in constant memory.
 
 Source: github.com/madebyollin/taehv.
 """
@@ -14,20 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTHS = (256, 128, 64, 64)  # of taew2_1.pth: before, between and after the upsamplings
-GROWTH = (1, 2, 2)  # frames for one, at each upsampling
-TRIM = 3  # frames of the first latent frame that lie before the clip
+WIDTHS = (256, 128, 64, 64)  # channels in taew2_1.pth before, between and after the upsamplings
+GROWTH = (1, 2, 2)  # output frames per frame at each upsampling
+TRIM = 3  # frames decoded from the first latent frame that precede the clip
 
 
 class Clamp(nn.Module):
-    """Softly to (-3, 3)."""
+    """Soft clamp to (-3, 3)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 class MemBlock(nn.Module):
-    """A residual block that also sees its input of the frame before; both [N, width, h, w]."""
+    """Residual block on frame x and the block's input for the frame before, `past`; both [N, width, h, w]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class MemBlock(nn.Module):
 
 
 class TGrow(nn.Module):
-    """Each frame [N, width, h, w] to `times` frames in its place."""
+    """Replaces each frame [N, width, h, w] by `times` frames [N * times, width, h, w]."""
 
     def __init__(self, width: int, times: int) -> None:
         super().__init__()
@@ -51,7 +50,7 @@ class TGrow(nn.Module):
 
 
 class Taehv(nn.Module):
-    """Decodes normalised latents of `channels` channels."""
+    """Decoder of normalised latents with `channels` channels."""
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -63,9 +62,9 @@ class Taehv(nn.Module):
 
     @torch.no_grad()
     def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Blocks of latents [B, f, C, h, w] to the frames they add [B, F, 3, 8h, 8w] in [0, 1], float32.
+        """Decode blocks of latents [B, f, C, h, w] to video [B, F, 3, 8h, 8w] in [0, 1], float32, one item per block.
 
-        The first latent frame of the stream adds one frame, every later one four.
+        The first latent frame of the stream gives one frame, every later one four.
         """
         memory: dict[int, Tensor] = {}
         for block in blocks:
@@ -75,7 +74,10 @@ class Taehv(nn.Module):
             yield frames[:, trim:].float().clamp(0, 1)
 
     def _decode_one(self, x: Tensor, memory: dict[int, Tensor]) -> Tensor:
-        """One latent frame [B, C, h, w] to four frames [B, 4, 3, 8h, 8w]; `memory` by layer, [B, 1, width, h, w]."""
+        """Decode one latent frame [B, C, h, w] to four frames [B, 4, 3, 8h, 8w].
+
+        memory: last input [B, 1, width, h, w] of each memory block by layer; updated in place.
+        """
         batch = len(x)
         for index, layer in enumerate(self.decoder):
             if isinstance(layer, MemBlock):
@@ -89,14 +91,14 @@ class Taehv(nn.Module):
 
 
 def make_taehv(tensors: Mapping[str, Tensor], channels: int) -> Taehv:
-    """The decoder, float32 and in evaluation mode, of the tensors that `read_taehv` gave."""
+    """The decoder with the tensors that `read_taehv` returned, float32, frozen, in evaluation mode."""
     network = empty_taehv(channels, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return network.requires_grad_(False).eval()
 
 
 def empty_taehv(channels: int, shapes: Mapping[str, tuple[int, ...]]) -> Taehv:
-    """A network without weights, of the widths that the convolutions after each stage have, else of the released."""
+    """A network on device "meta" whose widths are read from the shapes of its convolutions; WIDTHS for missing ones."""
     ends = [f"decoder.{n}.weight" for n in (1, 8, 14, 20)]
     widths = tuple(shapes.get(name, (released,))[0] for name, released in zip(ends, WIDTHS, strict=True))
     with torch.device("meta"):

@@ -1,8 +1,8 @@
-"""Prompts to token vectors.
+"""Text encoders: prompts to token vectors.
 
-The embedded encoder has no weights: every word is a fixed Gaussian vector found by the word's hash, so
-synonyms are learned by the network, not here. Rows after the last word are zero and are attended to, as
-Wan2.1's released weights were trained.
+The embedded encoder has no weights: each word maps to a fixed Gaussian vector, drawn from a generator that is seeded
+with the word, so synonyms are learned by the video network. Rows after the last word are zero and are attended to, as
+in the training of Wan2.1's released weights.
 """
 
 import re
@@ -14,33 +14,33 @@ from torch import Tensor
 
 from filmstill.runtime.randomness import generator
 
-HASHED_WORDS = "hashed_words"  # its `kind` in encoder.json
+HASHED_WORDS = "hashed_words"  # `kind` of the embedded encoder in encoder.json
 
 
 class TextEncoder(Protocol):
-    """What a pipeline asks of an encoder."""
+    """Interface of a text encoder."""
 
     text_len: int
 
     def prepare(self, prompts: list[str]) -> None:
-        """See to it that `encode` has these prompts at hand without any weights in memory."""
+        """Encode these prompts ahead, so that `encode` needs no weights. Collective: every rank must call it."""
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Token vectors [B, text_len, text_dim], zero past the last token."""
+        """Token vectors [B, text_len, text_dim], zero after the last token."""
 
 
 class HashedWords:
-    """`encode(prompts) -> [B, text_len, text_dim]` for sizes given once."""
+    """The embedded encoder: one vector of `text_dim` per word, at most `text_len` words."""
 
     def __init__(self, text_len: int, text_dim: int) -> None:
         self.text_len = text_len
         self.text_dim = text_dim
 
     def prepare(self, prompts: list[str]) -> None:
-        """Nothing to do: there are no weights."""
+        """No effect, since there are no weights."""
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Token vectors, zero past the last word; words past `text_len` are dropped. An empty prompt is all zero."""
+        """Token vectors [B, text_len, text_dim], zero after the last word; words after `text_len` are dropped."""
         out = torch.zeros(len(prompts), self.text_len, self.text_dim)
         for row, prompt in zip(out, prompts, strict=True):
             words = re.findall(r"\w+", prompt.lower())[: self.text_len]

@@ -1,15 +1,15 @@
-"""Wan's text encoder: UMT5-XXL through transformers, behind a cache of prompts.
+"""Wan's text encoder: UMT5-XXL (transformers) behind a cache of encoded prompts.
 
-Notable: the network is loaded when a prompt is missing from the cache, and let go of afterwards; a prompt is encoded
-alone and without padding, so its vectors are the same bits whatever else was asked for and wherever a run was killed;
-the processes of a job divide the prompts, and the network's weights lie spread over them.
+The network is loaded when a prompt is missing from the cache and freed afterwards. Each prompt is encoded alone and
+without padding, so its bits do not depend on the other prompts or on where a run was killed. The ranks of a job divide
+the prompts, and the network's weights are sharded over them.
 
 Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/tokenizers.py` for the cleaning.
 """
 
 import html
+import logging
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -30,19 +30,21 @@ from filmstill.runtime.distributed import ShardingConfig, is_rank0
 from filmstill.runtime.files import read_json
 from filmstill.runtime.progress import progress
 
+log = logging.getLogger(__name__)
+
 
 def clean_prompt(text: str) -> str:
-    """As Wan cleans it: mojibake and full-width letters mended, HTML unescaped twice, single spaces."""
+    """Clean a prompt as Wan does: repair mojibake and full-width letters, unescape HTML twice, collapse whitespace."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
 
 
 @dataclass
 class Umt5:
-    """`encode(prompts) -> [B, text_len, text_dim]` from the cache; what is missing there is encoded first.
+    """Text encoder that reads prompts from the cache and encodes those that are missing.
 
-    placement: "cpu": the network computes on the CPU; "offload": on `device`; either way it is let go of afterwards and
-    read again when it is needed again; "gpu": it stays on `device`. dtype: what it computes in and the cache keeps:
-    Wan's weights are bfloat16 (11 GB); float32 takes twice that, and is faster on a CPU without bfloat16 arithmetic.
+    placement: "cpu" runs the network on the CPU and "offload" on `device`; both free it afterwards and load it again
+    when needed. "gpu" keeps it on `device`. dtype: of computation and of cached vectors. Wan's weights are bfloat16
+    (11 GB); float32 takes twice that and is faster on a CPU without bfloat16 arithmetic.
     """
 
     folder: Path
@@ -60,115 +62,125 @@ class Umt5:
 
     @classmethod
     def load(cls, folder: Path, cache: Path, placement: str, device: torch.device, dtype: torch.dtype) -> "Umt5":
-        """The encoder of a folder that `import_umt5` wrote; reads its encoder.json alone."""
+        """Open a folder written by `import_umt5`, reading only its encoder.json.
+
+        Raises FilmstillError if that file is missing or describes another kind of encoder.
+        """
         facts = read_json(folder / FACTS)
         if facts.get("kind") != KIND or not {"config", "text_len", "sha256"} <= facts.keys():
-            raise FilmstillError(f"{folder / FACTS}: kind {facts.get('kind')!r}, not a whole {KIND!r}; import it again")
+            kind = facts.get("kind")
+            raise FilmstillError(
+                f"{folder / FACTS}: kind: is {kind!r}, allowed: {KIND!r} with config, text_len, sha256; import it again"
+            )
         config, text_len, digest = facts["config"], facts["text_len"], facts["sha256"]
         prompts = PromptCache(cache, f"{digest} {text_len} {dtype}")
         device = torch.device("cpu") if placement == "cpu" else device
         return cls(folder, config, text_len, digest, prompts, placement, device, dtype)
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Token vectors [B, text_len, text_dim] on the CPU in `dtype`, zero past a prompt's last token (its </s>).
+        """Token vectors [B, text_len, text_dim] on the CPU in `dtype`, zero after a prompt's last token (its </s>).
 
-        In a job of several processes the prompts must have been prepared: the network needs all of them at once.
+        With several ranks the prompts must have been prepared: running the sharded network is a collective, `encode`
+        is not. Raises FilmstillError for a prompt that was not prepared.
         """
         cleaned = [clean_prompt(prompt) for prompt in prompts]
-        asked = list(dict.fromkeys(cleaned))
-        alone = distributed.world_size() == 1
-        rows = self._found_or_made(asked) if alone else {prompt: self.cache.wait_for(prompt) for prompt in asked}
+        unique = list(dict.fromkeys(cleaned))
+        if distributed.world_size() == 1:
+            rows = self._read_or_encode(unique)
+        else:
+            rows = {prompt: self.cache.wait_for(prompt) for prompt in unique}
         out = torch.zeros(len(prompts), self.text_len, self.text_dim, dtype=self.dtype)
         for row, prompt in zip(out, cleaned, strict=True):
             row[: len(rows[prompt])] = rows[prompt]
         return out
 
     def prepare(self, prompts: list[str]) -> None:
-        """Encode what has no file in the cache. The processes of a job all ask for the same prompts, and divide them;
-        several jobs may share the cache."""
-        asked = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
-        # The first process looks for all: on another node a file that was looked for in vain may stay unseen for long.
-        missing = distributed.broadcast([prompt for prompt in asked if is_rank0() and not self.cache.holds(prompt)])
-        if missing:
-            self._make_shares(missing)
-        self._let_go()
+        """Encode the prompts that have no file in the cache, which several jobs may share.
 
-    def _let_go(self) -> None:
-        """Of the network's memory, unless it is to stay."""
+        Collective: every rank must call it, with the same prompts.
+        """
+        unique = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
+        # Only rank 0 looks for files: NFS clients remember a failed look-up, which would hide files written later.
+        missing = distributed.broadcast([prompt for prompt in unique if is_rank0() and not self.cache.holds(prompt)])
+        if missing:
+            self._encode_shares(missing)
+        self._free_network()
+
+    def _free_network(self) -> None:
+        """Free the network's memory, unless `placement` keeps it."""
         if self.placement != "gpu" and self._network is not None:
             self._network = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _found_or_made(self, prompts: list[str]) -> dict[str, Tensor]:
-        """Vectors [tokens, text_dim] of cleaned prompts, for a process alone."""
-        found = zip(prompts, self.cache.get(prompts), strict=True)
-        rows = {prompt: kept for prompt, kept in found if kept is not None}
+    def _read_or_encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Vectors [tokens, text_dim] of cleaned prompts, for a world size of 1."""
+        cached = zip(prompts, self.cache.get(prompts), strict=True)
+        rows = {prompt: vectors for prompt, vectors in cached if vectors is not None}
         if missing := [prompt for prompt in prompts if prompt not in rows]:
-            rows |= zip(missing, list(self._make(missing, self._tokens(missing))), strict=True)
-        self._let_go()
+            rows |= zip(missing, list(self._encode_each(missing, self._tokenize(missing))), strict=True)
+        self._free_network()
         return rows
 
-    def _make_shares(self, prompts: list[str]) -> None:
-        """Put cleaned prompts into the cache: every process its share of them, all in as many passes."""
-        processes, tokens = distributed.world_size(), self._tokens(prompts)
-        mine = slice(distributed.rank(), None, processes)
+    def _encode_shares(self, prompts: list[str]) -> None:
+        """Put cleaned prompts into the cache: each rank encodes a share, and all ranks run equally many passes."""
+        world_size, tokens = distributed.world_size(), self._tokenize(prompts)
+        share = slice(distributed.rank(), None, world_size)
         with progress("text", len(prompts), unit="prompt") if is_rank0() else nullcontext() as bar:
-            for _ in self._make(prompts[mine], tokens[mine]):
+            for _ in self._encode_each(prompts[share], tokens[share]):
                 if bar:
-                    bar.update(min(processes, len(prompts) - bar.n))
-        if len(tokens[mine]) < len(tokens[::processes]):
-            self._pass(tokens[0])  # the others' last pass gathers this process's weights too
+                    bar.update(min(world_size, len(prompts) - bar.n))
+        if len(tokens[share]) < len(tokens[::world_size]):
+            self._forward(tokens[0])  # the other ranks' last pass gathers this rank's shards
         distributed.barrier()
 
-    def _make(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
-        """Vectors [tokens, text_dim] of cleaned prompts as they are encoded, each put into the cache on its way."""
+    def _encode_each(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
+        """Encode cleaned prompts one by one; put each into the cache and yield its vectors [tokens, text_dim]."""
         for prompt, ids in zip(prompts, tokens, strict=True):
-            rows = self._pass(ids)
+            rows = self._forward(ids)
             self.cache.put(prompt, rows)
             yield rows
 
     @torch.no_grad()
-    def _pass(self, ids: list[int]) -> Tensor:
-        """[tokens, text_dim] on the CPU. Where the network is spread every process must make the pass."""
-        return self._placed()(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
+    def _forward(self, ids: list[int]) -> Tensor:
+        """Vectors [tokens, text_dim] on the CPU. Collective if the network is sharded: every rank must call it."""
+        return self._loaded()(torch.tensor([ids], device=self.device)).last_hidden_state[0].cpu()
 
-    def _tokens(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids with </s> at the end, cut to `text_len`; the first process says on stderr how many were cut."""
-        whole = [self._tokenizer.encode(prompt).ids for prompt in prompts]
-        longest = max(map(len, whole))
+    def _tokenize(self, prompts: list[str]) -> list[list[int]]:
+        """Token ids ending with </s>, truncated to `text_len`; rank 0 logs how many prompts were truncated."""
+        full = [self._tokenizer.encode(prompt).ids for prompt in prompts]
+        longest = max(map(len, full))
         if longest > self.text_len and is_rank0():
-            cut = sum(len(ids) > self.text_len for ids in whole)
-            print(
-                f"warning: {cut} of {len(prompts)} prompts are longer than {self.text_len} tokens and were cut;"
-                f" the longest has {longest}",
-                file=sys.stderr,
+            cut = sum(len(ids) > self.text_len for ids in full)
+            log.warning(
+                f"{cut} of {len(prompts)} prompts are longer than {self.text_len} tokens and were cut;"
+                f" the longest has {longest}"
             )
-        return [ids if len(ids) <= self.text_len else [*ids[: self.text_len - 1], ids[-1]] for ids in whole]
+        return [ids if len(ids) <= self.text_len else [*ids[: self.text_len - 1], ids[-1]] for ids in full]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return open_tokenizer(self.folder / TOKENIZER)
 
-    def _placed(self) -> nn.Module:
-        """The network on its device, or spread over the processes; loaded if need be."""
+    def _loaded(self) -> nn.Module:
+        """The network on its device, sharded if there are several ranks; loaded on the first call."""
         if self._network is None:
             if digest_of(self.folder) != self.digest:
                 raise FilmstillError(f"{self.folder}: its files are not those {FACTS} was written for; import it again")
             weights, sharding = self.folder / WEIGHTS, distributed.sharding_config()
             if sharding is None:
                 self._network = load_network(weights, self.config, self.device, self.dtype)
-            else:  # from the host's memory a block at a time: training's networks may be on the device already
-                whole = load_network(weights, self.config, torch.device("cpu"), self.dtype)
-                self._network = _shard(whole, sharding, self.device)
+            else:  # loaded on the CPU, since the device may already be filled by the networks in training
+                network = load_network(weights, self.config, torch.device("cpu"), self.dtype)
+                self._network = _shard(network, sharding, self.device)
         return self._network
 
 
 def _shard(network: Any, sharding: ShardingConfig, device: torch.device) -> nn.Module:
-    """Its weights divided over the processes in place: a group a block, and one for the embedding and the last norm."""
+    """Shard the weights over the ranks in place: one group per block, and one for the embedding and the last norm."""
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    if device.type != sharding.device:  # text.placement: cpu beside GPUs
+    if device.type != sharding.device:  # text.placement is cpu in a job with GPUs
         sharding = replace(sharding, device=device.type)
     offload = CPUOffloadPolicy() if sharding.offload and device.type == "cuda" else OffloadPolicy()
     for group in (*network.encoder.block, network):

@@ -1,6 +1,6 @@
-"""The text encoder's folder as filmstill keeps it: encoder.json, encoder.safetensors, tokenizer.json.
+"""Folder of a UMT5 text encoder: encoder.json, encoder.safetensors, tokenizer.json.
 
-`formats.umt5` writes it from a released encoder, `models.umt5` computes with it.
+`formats.umt5` writes it from a released encoder; `models.umt5` reads it.
 """
 
 import hashlib
@@ -17,14 +17,17 @@ from filmstill.runtime.safetensors_file import opened
 
 FACTS, WEIGHTS, TOKENIZER = "encoder.json", "encoder.safetensors", "tokenizer.json"
 KIND = "umt5"
-EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two of Hugging Face's names
+EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"  # two names in Hugging Face's network for one tensor
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer that neither pads nor cuts, whatever its file says."""
+    """Open a tokenizer with padding and truncation off, whatever its file sets.
+
+    Raises FilmstillError if the file is not a tokenizer.json of the tokenizers library.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
+    except Exception as error:  # tokenizers raises plain Exception
         raise FilmstillError(f"{path}: not a fast tokenizer's file ({str(error).splitlines()[0][:120]})") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -32,24 +35,25 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def empty_network(config: dict[str, Any]) -> nn.Module:
-    """UMT5's encoder on "meta"."""
-    from transformers import UMT5Config, UMT5EncoderModel  # five seconds
+    """UMT5's encoder without weights, on device "meta"."""
+    from transformers import UMT5Config, UMT5EncoderModel  # takes five seconds
 
     with torch.device("meta"):
         return UMT5EncoderModel(UMT5Config(**config)).eval()
 
 
 def load_network(path: Path, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """UMT5's encoder with the weights of a file, frozen, on `device` in `dtype`."""
     network: Any = empty_network(config)
     with opened(path, "pt") as file:
         tensors = {name: file.get_tensor(name).to(device, dtype) for name in file.keys()}  # noqa: SIM118 (not a dict)
     network.load_state_dict({**tensors, TIED: tensors[EMBEDDING]}, assign=True)
-    network.tie_weights()  # one parameter again: two would be gathered twice where the network is spread
+    network.tie_weights()  # make it one parameter again: two would be gathered twice by a sharded network
     return network.requires_grad_(False)
 
 
 def digest_of(folder: Path) -> str:
-    """SHA-256 over the hashes of the weights' and the tokenizer's file."""
+    """SHA-256 of the SHA-256s of the weights and tokenizer files. Raises FilmstillError if one cannot be read."""
     digest = hashlib.sha256()
     for path in (folder / WEIGHTS, folder / TOKENIZER):
         try:

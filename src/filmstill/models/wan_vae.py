@@ -1,9 +1,9 @@
-"""Wan2.1's video VAE behind the codec's interface, and the file it lives in.
+"""Wan2.1's video VAE as a codec, loaded from filmstill's file.
 
-Notable: diffusers' `AutoencoderKLWan` does the arithmetic; latents are normalised by Wan's mean and deviation of each
-channel; the first latent frame is one pixel frame, every later one four; what the decoder's causal convolutions
-remember belongs to a stream, not to the network, so streams may interleave and a clip decoded block by block is the
-clip decoded whole, bit for bit; TAEHV (taehv.py) decodes in its place when asked.
+The network is diffusers' `AutoencoderKLWan`. Latents are normalised by Wan's mean and deviation per channel. The first
+latent frame is one pixel frame, every later one four. The cache of the decoder's causal convolutions belongs to a
+stream, not to the network, so streams may interleave, and a clip decoded in blocks equals the clip decoded at once.
+TAEHV (taehv.py) can decode in place of the VAE.
 
 Source: Wan2.1 technical report (arXiv:2503.20314), its `wan/modules/vae.py`, and diffusers.
 """
@@ -22,14 +22,14 @@ from filmstill.models.taehv import Taehv, make_taehv
 from filmstill.runtime.tensor_files import load_tensors
 
 KIND = "wan_vae"
-TIME_STRIDE, SPACE_STRIDE = 4, 8  # pixels a latent; the first frame alone
+TIME_STRIDE, SPACE_STRIDE = 4, 8  # frames and pixels per latent; the first latent is one frame
 STATISTICS = ("latents_mean", "latents_std")
-# What of diffusers' config.json defines the network, as spelled there.
+# Keys of diffusers' config.json that define the network, as spelled there.
 CONFIG = ("base_dim", "z_dim", "dim_mult", "num_res_blocks", "attn_scales", "temperal_downsample", *STATISTICS)
 
 
 class WanVae:
-    """A codec: `vae`, an AutoencoderKLWan in evaluation mode, encodes, and decodes unless `fast` does."""
+    """Codec in which `vae`, an AutoencoderKLWan in evaluation mode, encodes, and `fast`, if given, decodes."""
 
     def __init__(self, vae: Any, fast: Taehv | None = None) -> None:
         self.vae = vae
@@ -40,9 +40,9 @@ class WanVae:
 
     @classmethod
     def load(cls, path: Path, fast: bool = False) -> "WanVae":
-        """The codec of a file of `import_vae`, float32 on the CPU; `fast` decodes with the file's TAEHV.
+        """Load a file written by `import_vae`, in float32 on the CPU. fast: decode with the file's TAEHV.
 
-        Raises FilmstillError for any other file, and for `fast` where the file has none.
+        Raises FilmstillError for any other file, and if `fast` is set but the file has no TAEHV.
         """
         tensors, header = load_tensors(path)
         if header.get("kind") != KIND:
@@ -56,24 +56,24 @@ class WanVae:
         return cls(vae, make_taehv(small, vae.config.z_dim))
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "WanVae":
-        """Move and convert the networks, in place; pixels and latents come out float32 all the same."""
+        """Move and convert the networks in place; pixels and latents are returned in float32 in any case."""
         for network in (self.vae, self.fast):
             if network is not None:
-                nn.Module.to(network, device, dtype)  # diffusers' own warns of half precision, whatever the network
+                nn.Module.to(network, device, dtype)  # diffusers' own `to` warns about half precision
         self.mean, self.deviation = self.mean.to(device), self.deviation.to(device)
         return self
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(f, C, h, w) of the latents of so many pixels. Raises FilmstillError for sizes that do not divide."""
+        """Shape (f, C, h, w) of the latents of a video. Raises FilmstillError for sizes that are not divisible."""
         if frames < 1 or (frames - 1) % TIME_STRIDE:
-            raise FilmstillError(f"frames: {frames}; Wan's VAE takes 1 + {TIME_STRIDE}k of them (1, 5, 9, …, 81)")
+            raise FilmstillError(f"frames: is {frames}, allowed: 1 + {TIME_STRIDE}k for Wan's VAE (1, 5, 9, …, 81)")
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % SPACE_STRIDE:
-                raise FilmstillError(f"{name}: {size}; Wan's VAE takes multiples of {SPACE_STRIDE} pixels")
+                raise FilmstillError(f"{name}: is {size}, allowed: multiples of {SPACE_STRIDE} for Wan's VAE")
         return 1 + (frames - 1) // TIME_STRIDE, self.channels, height // SPACE_STRIDE, width // SPACE_STRIDE
 
     def pixel_frames(self, latent_frames: int) -> int:
-        """Pixel frames of so many latent frames, at least one."""
+        """Number of pixel frames for `latent_frames` >= 1."""
         return 1 + TIME_STRIDE * (latent_frames - 1)
 
     @torch.no_grad()
@@ -94,11 +94,11 @@ class WanVae:
 
     @torch.no_grad()
     def decode_stream(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Decode latent blocks as they come, each to the frames it adds; together those of the whole decode."""
+        """Decode blocks of latents lazily; concatenated, the videos equal `decode` of the concatenated latents."""
         if self.fast is not None:
             yield from self.fast.decode_stream(blocks)
             return
-        features: dict[int, Any] = defaultdict(lambda: None)  # by causal convolution: its last input frames
+        features: dict[int, Any] = defaultdict(lambda: None)  # last input frames of each causal convolution
         for block in blocks:
             latents = (block.to(self.mean) * self.deviation + self.mean).to(self.vae.dtype).transpose(1, 2)
             pieces = [
@@ -109,6 +109,7 @@ class WanVae:
 
 
 def empty_vae(config: dict[str, Any]) -> Any:
+    """AutoencoderKLWan without weights, on device "meta", frozen, in evaluation mode."""
     from diffusers import AutoencoderKLWan  # takes seconds
 
     with torch.device("meta"):
@@ -117,4 +118,5 @@ def empty_vae(config: dict[str, Any]) -> Any:
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors with the sizes in the header, so that a file says what it is."""
+"""Network files: safetensors with the network's sizes and other facts in the header."""
 
 import json
 from dataclasses import asdict, fields
@@ -16,32 +16,32 @@ from filmstill.runtime.tensor_stream import stream_tensors
 
 
 def config_of(model: Model) -> DiTConfig:
-    """The network that the `model` section describes."""
+    """The sizes in section `model` of params.yaml."""
     return DiTConfig(**{field.name: getattr(model, field.name) for field in fields(DiTConfig)})
 
 
 def header_of(config: DiTConfig, facts: dict[str, object]) -> dict[str, str]:
-    """What a network's file says of itself."""
+    """Metadata of a network's file: its config and `facts` as JSON."""
     return {"config": json.dumps(asdict(config)), "facts": json.dumps(facts, sort_keys=True)}
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], config: DiTConfig, facts: dict[str, object]) -> None:
     """Write weights with their config and `facts` (JSON values: schedule, rollout, …) in the header.
 
-    Weights that lie on several processes are gathered one by one; every process must ask, the first one writes.
+    Sharded weights are gathered one by one and written by rank 0. Collective: every rank must call it.
     """
     if distributed.is_rank0():
         stream_tensors(path, tensors, header_of(config, facts), lambda _bytes: None)
     else:
-        for name in sorted(tensors):  # as the first one reads them
+        for name in sorted(tensors):  # the order in which rank 0 reads them
             distributed.full_tensor(tensors[name])
     distributed.barrier()
 
 
 def check_sizes(path: Path, found: DiTConfig, expected: DiTConfig) -> None:
-    """Refuse a network that is not of params.yaml's sizes."""
-    theirs, ours = asdict(found), asdict(expected)
-    differing = [f"{name} {theirs[name]} (params.yaml: {ours[name]})" for name in ours if ours[name] != theirs[name]]
+    """Raise FilmstillError if the sizes of the network in `path` differ from those of params.yaml."""
+    ours, wanted = asdict(found), asdict(expected)
+    differing = [f"{name} {ours[name]} (params.yaml: {wanted[name]})" for name in wanted if ours[name] != wanted[name]]
     if differing:
         raise FilmstillError(
             f"{path}: a network of other sizes: {', '.join(differing)}; set model.* to match or run its stage"
@@ -49,7 +49,10 @@ def check_sizes(path: Path, found: DiTConfig, expected: DiTConfig) -> None:
 
 
 def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT, dict]:
-    """(network in evaluation mode, facts) of a file; refuses one of other sizes than `expected`."""
+    """(frozen network in evaluation mode, facts) of a file written by `save_model`.
+
+    Raises FilmstillError if the file is damaged, is no network, or has other sizes than `expected`.
+    """
     tensors, header = load_tensors(path)
     if "config" not in header:
         raise FilmstillError(f"{path}: has no 'config' in its header; it was not written by a filmstill stage")

@@ -1,7 +1,9 @@
-"""Distribution matching distillation: the generator follows the teacher's score minus the critic's.
+"""Distribution matching distillation (DMD): the generator follows the teacher's score minus the critic's score.
+
+The teacher (real score) is frozen; the critic (fake score) is trained on the generator's clips. Guidance is
+`uncond + w*(cond - uncond)`; `real_guidance_scale: 3` in the released Self Forcing code is w = 4 here.
 
 Source: DMD (arXiv:2311.18828, eqs. 7-8), DMD2 (arXiv:2405.14867), as Self Forcing uses them (arXiv:2506.08009).
-Guidance is `uncond + w*(cond - uncond)` throughout; upstream's `real_guidance_scale: 3` is w = 4.
 """
 
 from dataclasses import dataclass
@@ -17,11 +19,14 @@ from filmstill.models.experts import Denoiser
 from filmstill.objectives.denoising import Draw, flow_loss
 from filmstill.runtime.stopwatch import part
 
-SIGMA_RANGE = (0.02, 0.98)  # noise levels at which the scores are compared
+SIGMA_RANGE = (0.02, 0.98)  # noise levels at which scores are compared and the critic is trained
 
 
 def dmd_gradient(x0: Tensor, fake_x0: Tensor, real_x0: Tensor, normalise: bool = True) -> Tensor:
-    """The direction in which x0 [B, F, C, H, W] leaves the teacher's distribution, scaled sample by sample (eq. 8)."""
+    """Gradient of the KL divergence in generated x0: fake_x0 - real_x0 (DMD, eq. 7), all [B, F, C, H, W].
+
+    normalise: divide each sample by the mean of |x0 - real_x0| over its elements (DMD, eq. 8).
+    """
     gradient = fake_x0 - real_x0
     if normalise:
         gradient = gradient / (x0 - real_x0).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
@@ -29,7 +34,10 @@ def dmd_gradient(x0: Tensor, fake_x0: Tensor, real_x0: Tensor, normalise: bool =
 
 
 def dmd_loss(x0: Tensor, gradient: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A float64 scalar whose gradient in x0 is `gradient` / elements, over the elements of the boolean `mask` alone."""
+    """Scalar, float64, whose gradient in x0 [B, F, C, H, W] is `gradient` / number of elements.
+
+    mask: boolean [B, F, C, H, W]; only its True elements count.
+    """
     target = (x0.double() - gradient.double()).detach()
     x0 = x0.double()
     if mask is not None:
@@ -39,16 +47,19 @@ def dmd_loss(x0: Tensor, gradient: Tensor, mask: Tensor | None = None) -> Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective: a frozen teacher (real score), a trained critic (fake score), and how they are compared."""
+    """The DMD losses of a frozen teacher (real score) and a trained critic (fake score)."""
 
     teacher: Denoiser
     critic: VideoDiT
     schedule: FlowSchedule
     guidance_scale: float
-    no_text: Tensor  # [1, text_len, text_dim]
+    no_text: Tensor  # token vectors of the negative prompt, [1, text_len, text_dim]
 
     def generator_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
-        """Loss of generated latents `video` [B, F, C, H, W], which carry the generator's graph."""
+        """Scalar loss of generated latents `video` [B, F, C, H, W], which carry the generator's graph.
+
+        text: token vectors of the prompts, [B, text_len, text_dim].
+        """
         sigma = self._sigma(draw.u)
         with torch.no_grad():
             noisy = add_noise(video, draw.noise, sigma)
@@ -62,10 +73,11 @@ class Objective:
         return dmd_loss(video, gradient)
 
     def critic_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
-        """Flow matching on what the generator makes now."""
+        """Flow matching loss of the critic on generated latents `video` [B, F, C, H, W], which carry no graph."""
         sigma = self._sigma(draw.u)
         velocity = self.critic(add_noise(video, draw.noise, sigma), sigma * TIMESTEPS, self.critic.read_text(text))
         return flow_loss(video, draw.noise, velocity)
 
     def _sigma(self, u: Tensor) -> Tensor:
+        """Sigma [B] of uniform times u [B]: warped by the schedule, then clamped."""
         return self.schedule.warp(u).clamp(*SIGMA_RANGE)

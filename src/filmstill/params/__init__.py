@@ -1,1 +1,1 @@
-"""What every key of params.yaml means: one dataclass a section, each beside nothing it does not need."""
+"""params.yaml: one file per section (a dataclass with a sentence per key), the schema of the whole, the profiles."""

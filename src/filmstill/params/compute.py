@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
 
@@ -11,13 +12,13 @@ DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
 class Compute:
     """What the numbers are computed on. Threads and micro-batches are parameters because they change the last bits."""
 
-    threads: int = 2
-    device: str = "cpu"
-    precision: str = "float32"  # of matrix products and frozen weights; weights in training stay float32
-    activation_checkpointing: bool = (
-        False  # compute a layer's activations again in the backward pass instead of keeping them
+    threads: int = key(2, "CPU threads per process")
+    device: str = key("cpu", "cpu or cuda")
+    precision: str = key(
+        "float32", "float32 or bfloat16, of matrix products and frozen weights; the trained are float32"
     )
-    micro_batch: int | None = None  # samples a pass of ode_init and distill, gradients added up; null: the whole batch
+    activation_checkpointing: bool = key(False, "recompute each layer's activations in the backward pass")
+    micro_batch: int | None = key(None, "samples per forward pass of ode_init and distill; null: the whole batch")
 
     def __post_init__(self) -> None:
         require(self.threads > 0, "threads", self.threads, "a positive integer")
@@ -27,13 +28,14 @@ class Compute:
         require(size is None or size > 0, "micro_batch", size, "null or a positive integer")
 
 
-def micro_batches(batch: int, micro_batch: int | None, key: str, rank: int, processes: int) -> list[range]:
-    """One process's samples of a batch, in parts whose gradients are added up: batch = part x processes x parts.
+def micro_batches(batch: int, micro_batch: int | None, batch_key: str, rank: int, world_size: int) -> list[range]:
+    """One rank's samples of a batch, one range per forward pass; their gradients are accumulated.
 
-    micro_batch: samples a part; None: as many as make it one. key: what the batch is called in params.yaml, for the
-    refusal of one that does not divide.
+    micro_batch: samples per forward pass; None: the rank's whole share. batch_key: the batch's key in params.yaml.
+    Raises FilmstillError unless batch = micro_batch x world_size x passes.
     """
-    part = micro_batch or max(batch // processes, 1)
-    many = f"{processes} process{'es' * (processes > 1)}"
-    require(batch % (part * processes) == 0, key, batch, f"a multiple of {part} samples (compute.micro_batch) x {many}")
-    return [range(start, start + part) for start in range(rank * part, batch, part * processes)]
+    size = micro_batch or max(batch // world_size, 1)
+    ranks = f"{world_size} process{'es' * (world_size > 1)}"
+    allowed = f"a multiple of {size} samples (compute.micro_batch) x {ranks}"
+    require(batch % (size * world_size) == 0, batch_key, batch, allowed)
+    return [range(start, start + size) for start in range(rank * size, batch, size * world_size)]

@@ -1,40 +1,40 @@
-"""Parameters of the distill stage."""
+"""The section `distill` of params.yaml."""
 
 from dataclasses import dataclass, field
 
 from filmstill.errors import require
 from filmstill.params.gates import Gate
+from filmstill.params.keys import key
 
 OBJECTIVES = ("dmd",)  # files of src/filmstill/objectives
 
 
 @dataclass
 class Distill:
-    """Self-Forcing distillation with one of OBJECTIVES."""
+    """Self-Forcing distillation of the student (arXiv:2506.08009)."""
 
-    objective: str = "dmd"  # a file of src/filmstill/objectives
-    steps: int = 80  # each: critic_updates of the critic, then one of the generator
-    batch: int = 16
-    lr: float = 2e-4
-    critic_lr: float = 2e-4
-    lr_decay_fraction: float = 0.4  # of the updates, at the end, down to 0
-    critic_updates: int = 3  # for every generator update
-    beta1: float = 0.0
-    beta2: float = 0.99
-    weight_decay: float = 0.01
-    max_grad_norm: float = 10.0
-    ema: float = 0.97
-    ema_start: int = 0  # updates before the average begins: until then it is the generator itself
-    guidance_scale: float = 3.0  # of the real score, uncond + w*(cond - uncond)
-    checkpoint_every: int = 5
-    sheet_every: int = 20
+    objective: str = key("dmd", f"a file of src/filmstill/objectives: {' or '.join(OBJECTIVES)}")
+    steps: int = key(80, "each: critic_updates updates of the critic, then one of the generator")
+    batch: int = key(16, "samples per update, over all ranks")
+    lr: float = key(2e-4, "the generator's learning rate")
+    critic_lr: float = key(2e-4, "the critic's learning rate")
+    lr_decay_fraction: float = key(0.4, "of the steps, at the end: the learning rates decay linearly to 0")
+    critic_updates: int = key(3, "per generator update")
+    beta1: float = key(0.0, "AdamW's")
+    beta2: float = key(0.99, "AdamW's")
+    weight_decay: float = key(0.01, "AdamW's")
+    max_grad_norm: float = key(10.0, "gradients are clipped to this norm")
+    ema: float = key(0.97, "decay of the generator's average, which is the student")
+    ema_start: int = key(0, "step at which the average begins; before it the average is the generator itself")
+    guidance_scale: float = key(3.0, "w of the real score, uncond + w * (cond - uncond)")
+    checkpoint_every: int = key(5, "steps")
+    sheet_every: int = key(20, "steps between sample sheets")
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
 
     def __post_init__(self) -> None:
         require(self.objective in OBJECTIVES, "objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
-        require(
-            self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or a positive weight: 1 is no guidance"
-        )
+        scale = self.guidance_scale
+        require(scale >= 0, "guidance_scale", scale, "0 or a positive weight: 1 is no guidance")
         for name in ("steps", "batch", "critic_updates", "checkpoint_every", "sheet_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         for name in ("lr", "critic_lr", "max_grad_norm"):
@@ -42,5 +42,5 @@ class Distill:
         for name in ("beta1", "beta2", "ema"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "a number in [0, 1)")
         require(0 <= self.lr_decay_fraction < 1, "lr_decay_fraction", self.lr_decay_fraction, "a share in [0, 1)")
-        require(self.ema_start >= 0, "ema_start", self.ema_start, "0 or more updates")
+        require(self.ema_start >= 0, "ema_start", self.ema_start, "0 or more steps")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or a positive number")

@@ -1,18 +1,19 @@
-"""Parameters of the evaluate stage."""
+"""The section `evaluate` of params.yaml."""
 
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 
 @dataclass
 class Evaluate:
-    """How digits-bench is measured and shown. None of it changes what was sampled."""
+    """How samples are scored and shown. Nothing here changes what was sampled."""
 
-    resamples: int = 1000  # of the bootstrap over prompts, for 95 % intervals
-    window_frames: int = 12  # frames of the long stream that are scored together
-    references: int = 240  # real clips behind each dimension's floor and ceiling
-    sheet_prompts: int = 6  # rows of the side-by-side sheet
+    resamples: int = key(1000, "of the bootstrap over prompts, for 95 % intervals")
+    window_frames: int = key(12, "latent frames of the long stream that are scored together")
+    references: int = key(240, "real clips behind each dimension's floor and ceiling")
+    sheet_prompts: int = key(6, "rows of the side-by-side sheet")
 
     def __post_init__(self) -> None:
         require(self.resamples >= 100, "resamples", self.resamples, "at least 100: fewer give no 95 % interval")

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 
 @dataclass
 class Gate:
-    """Judged on the stage's own samples of `prompts` train prompts. A gate is not part of a work folder's key."""
+    """Checked on the stage's own samples before it publishes. A gate is not part of a work folder's key."""
 
-    prompts: int = 48
-    min_all_attributes: float | None = 0.0  # share of clips with digit, colour and motion right; null: not asked
-    max_loss_ratio: float | None = None  # mean loss of the last tenth of steps over the first tenth's; null: not asked
+    prompts: int = key(48, "train prompts that are sampled and scored")
+    min_all_attributes: float | None = key(0.0, "least share of clips with every attribute right; null: not checked")
+    max_loss_ratio: float | None = key(
+        None, "most that the mean loss of the last tenth of steps may be, over the first tenth's; null: not checked"
+    )
 
     def __post_init__(self) -> None:
         require(self.prompts > 0, "prompts", self.prompts, "a positive integer")

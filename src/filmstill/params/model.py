@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 PATCH = 2  # latents per token, each way
 
@@ -11,14 +12,14 @@ PATCH = 2  # latents per token, each way
 class Model:
     """Wan2.1's transformer at any size (names as in the released config.json)."""
 
-    dim: int = 128
-    ffn_dim: int = 512
-    num_heads: int = 4
-    num_layers: int = 4
-    freq_dim: int = 64  # channels of the sinusoidal timestep embedding
-    text_dim: int = 64
-    text_len: int = 16  # tokens a prompt is padded or cut to
-    in_channels: int = 16  # latent channels: the codec's
+    dim: int = key(128, "channels")
+    ffn_dim: int = key(512, "channels of the feed-forward network")
+    num_heads: int = key(4, "attention heads")
+    num_layers: int = key(4, "transformer blocks")
+    freq_dim: int = key(64, "channels of the sinusoidal timestep embedding")
+    text_dim: int = key(64, "channels of the text encoder's token vectors")
+    text_len: int = key(16, "tokens that a prompt is padded or cut to")
+    in_channels: int = key(16, "latent channels of the codec")
 
     def __post_init__(self) -> None:
         for name in ("dim", "ffn_dim", "num_heads", "num_layers", "freq_dim", "text_dim", "text_len", "in_channels"):

@@ -1,27 +1,28 @@
-"""Parameters of the ode_init stage."""
+"""The section `ode_init` of params.yaml."""
 
 from dataclasses import dataclass, field
 
 from filmstill.errors import require
 from filmstill.params.gates import Gate
+from filmstill.params.keys import key
 
 
 @dataclass
 class OdeInit:
-    """Regression of the teacher's x0 from its trajectories."""
+    """Regression of the teacher's clips from its ODE trajectories, causally (CausVid, arXiv:2412.07772)."""
 
-    steps: int = 250
-    batch: int = 16
-    muon_lr: float | None = 5e-3  # matrices inside the blocks; null: AdamW for them, too
-    adamw_lr: float = 1e-3  # everything else
-    beta1: float = 0.9  # AdamW's
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    warmup: int = 10  # steps
-    lr_decay_fraction: float = 0.5  # of the steps, at the end, down to 0
-    checkpoint_every: int = 25
-    sheet_every: int = 50
+    steps: int = key(250, "optimizer steps")
+    batch: int = key(16, "samples per step, over all ranks")
+    muon_lr: float | None = key(5e-3, "Muon's learning rate, of the blocks' matrices; null: AdamW trains them too")
+    adamw_lr: float = key(1e-3, "AdamW's learning rate, of everything else")
+    beta1: float = key(0.9, "AdamW's")
+    beta2: float = key(0.999, "AdamW's")
+    weight_decay: float = key(0.0, "Muon's; AdamW's where muon_lr is null")
+    max_grad_norm: float = key(1.0, "gradients are clipped to this norm")
+    warmup: int = key(10, "steps of linear warm-up")
+    lr_decay_fraction: float = key(0.5, "of the steps, at the end: the learning rates decay linearly to 0")
+    checkpoint_every: int = key(25, "steps")
+    sheet_every: int = key(50, "steps between sample sheets")
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
 
     def __post_init__(self) -> None:

@@ -1,31 +1,27 @@
-"""Parameters of the ode_pairs stage."""
+"""The section `ode_pairs` of params.yaml."""
 
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 
 @dataclass
 class OdePairs:
-    """Trajectories of the teacher's sampler, kept at the nodes a student may stand at."""
+    """Trajectories of the teacher's sampler, kept at the sigmas where a student denoises."""
 
-    prompts: int = 192
-    sampling_steps: int = 48  # Euler steps of the sampler
-    guidance_scale: float = 3.0  # uncond + w*(cond - uncond)
-    nodes: int = 4  # trajectory points kept, besides the clean end
-    shards: int = 4  # files, made independently of one another
-    batch: int = 8  # trajectories integrated together: what a core's cache holds
+    prompts: int = key(192, "train prompts, one trajectory each")
+    sampling_steps: int = key(48, "Euler steps of the teacher's sampler")
+    guidance_scale: float = key(3.0, "w of the teacher's guidance, uncond + w * (cond - uncond)")
+    nodes: int = key(4, "points kept per trajectory, besides the clean end")
+    shards: int = key(4, "files, made independently of one another")
+    batch: int = key(8, "trajectories integrated together")
 
     def __post_init__(self) -> None:
-        require(
-            self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or a positive weight: 1 is no guidance"
-        )
+        scale = self.guidance_scale
+        require(scale >= 0, "guidance_scale", scale, "0 or a positive weight: 1 is no guidance")
         for name in ("prompts", "sampling_steps", "nodes", "shards", "batch"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
-        require(
-            self.sampling_steps % self.nodes == 0,
-            "nodes",
-            self.nodes,
-            f"a divisor of sampling_steps ({self.sampling_steps})",
-        )
+        steps = self.sampling_steps
+        require(steps % self.nodes == 0, "nodes", self.nodes, f"a divisor of sampling_steps ({steps})")
         require(self.shards <= self.prompts, "shards", self.shards, f"at most prompts ({self.prompts})")

@@ -1,24 +1,39 @@
-"""Profiles: schema ← overlay ← overrides, written whole to params.yaml. An overlay may name another as its `base`."""
+"""Profiles: schema ← overlay ← overrides, written to params.yaml with every key. An overlay may have a `base`."""
 
-from dataclasses import fields
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
+from filmstill.params.commented import commented
 from filmstill.params.load import checked, read_plain, read_yaml, to_plain
 from filmstill.params.schema import Params
-from filmstill.runtime.files import write_text
+from filmstill.runtime.files import replacing, write_text
 
 FOLDER = Path("params")
 EMBEDDED = "embedded"  # the schema's own defaults
 HEADER = "# Written by `python -m filmstill profile {name}`; edit values freely, `dvc repro` picks them up.\n"
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Values of the user's own that a profile replaced, one line each, and the file that keeps them."""
+
+    lines: list[str]
+    copy: Path
 
 
 def names() -> list[str]:
-    """The profiles there are: the embedded world and every overlay in params/."""
+    """Every profile: the embedded world's and the overlays in params/."""
     return [EMBEDDED, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
 
 
@@ -37,9 +52,9 @@ def compose(name: str, overrides: list[str]) -> Params:
 
 
 def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
-    """What a profile says over the schema's defaults, its base's say included.
+    """What a profile changes of the schema's defaults, its base's changes included.
 
-    key: where its name was given; over: the profiles it is the base of.
+    key: where its name was given; over: the profiles that have it as their base.
     """
     if name not in names() or name in over:
         allowed = ", ".join(known for known in names() if known not in over)
@@ -58,7 +73,7 @@ def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
 
 
 def check(path: Path = Path("params.yaml")) -> Params:
-    """Hold the whole of params.yaml against the schema; a stage by itself only sees its own sections."""
+    """Check all of params.yaml against the schema; a stage checks only its own sections."""
     values = read_plain(path)
     if absent := [field.name for field in fields(Params) if field.name not in values]:
         raise FilmstillError(
@@ -67,8 +82,55 @@ def check(path: Path = Path("params.yaml")) -> Params:
     return checked(Params, values, str(path))
 
 
-def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> Params:
-    """Write the whole of a profile's parameters to params.yaml; returns them."""
+def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> tuple[Params, Replaced | None]:
+    """Write all of a profile's parameters to params.yaml; returns them, and what of the user's own was replaced.
+
+    A params.yaml with values of the user's own is first copied to params.yaml.bak (.bak.1, ... where that is taken).
+    """
     params = compose(name, overrides)
-    write_text(path, HEADER.format(name=" ".join([name, *overrides])) + OmegaConf.to_yaml(OmegaConf.structured(params)))
-    return params
+    replaced = _replaced(path, params)
+    if replaced is not None:
+        with replacing(replaced.copy) as temporary:
+            shutil.copyfile(path, temporary)
+    write_text(path, HEADER.format(name=" ".join([name, *overrides])) + commented(params))
+    return params, replaced
+
+
+def _replaced(path: Path, params: Params) -> Replaced | None:
+    """What writing `params` to `path` would replace of the user's own; None: nothing."""
+    if not path.is_file():
+        return None
+    try:
+        found = _flat(read_plain(path))
+    except FilmstillError as unreadable:
+        return Replaced([str(unreadable)], _free(path))
+    written, planned = _as_written(path), _flat(asdict(params))
+    own = [key for key, value in found.items() if value not in (written.get(key, ABSENT), planned.get(key, ABSENT))]
+    lines = [f"{key} {found[key]!r} by {planned[key]!r}" if key in planned else f"{key} {found[key]!r}" for key in own]
+    return Replaced(lines, _free(path)) if lines else None
+
+
+def _as_written(path: Path) -> dict[str, Any]:
+    """The values that `profile` wrote, by the first line of the file; {} where another program wrote it."""
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    command = re.search(r"filmstill profile (\S+)((?: [^ `]+=[^`]*)?)`", first)
+    if command is None:
+        return {}
+    try:
+        return _flat(asdict(compose(command[1], command[2].split())))
+    except FilmstillError:  # a profile or a key that there is no more
+        return {}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _free(path: Path) -> Path:
+    """params.yaml.bak, or the next of its kind that does not exist."""
+    names = chain([f"{path.name}.bak"], (f"{path.name}.bak.{number}" for number in count(1)))
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())

@@ -1,20 +1,21 @@
-"""Parameters of the prompts stage."""
+"""The section `prompts` of params.yaml."""
 
 from dataclasses import dataclass, field
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 
 @dataclass
 class MaxScores:
-    """Highest score kept, by VidProM's column (Detoxify probabilities); null: that column is not looked at."""
+    """Highest score kept, per column of VidProM (Detoxify probabilities)."""
 
-    toxicity: float | None = 0.2
-    obscene: float | None = 0.2
-    identity_attack: float | None = 0.2
-    insult: float | None = 0.2
-    threat: float | None = 0.2
-    sexual_explicit: float | None = 0.2
+    toxicity: float | None = key(0.2, "null: not checked")
+    obscene: float | None = key(0.2, "null: not checked")
+    identity_attack: float | None = key(0.2, "null: not checked")
+    insult: float | None = key(0.2, "null: not checked")
+    threat: float | None = key(0.2, "null: not checked")
+    sexual_explicit: float | None = key(0.2, "null: not checked")
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
@@ -25,9 +26,9 @@ class MaxScores:
 class NearDuplicates:
     """When a prompt counts as a copy of an earlier one (prompts/duplicates.py says why these values)."""
 
-    jaccard: float = 0.8  # share of common shingles from which two prompts are copies
-    shingle_words: int = 2  # words a shingle
-    num_perm: int = 128  # MinHash permutations
+    jaccard: float = key(0.8, "share of common shingles from which two prompts are copies")
+    shingle_words: int = key(2, "words per shingle")
+    num_perm: int = key(128, "MinHash permutations")
 
     def __post_init__(self) -> None:
         require(0 < self.jaccard <= 1, "jaccard", self.jaccard, "a number in (0, 1]")
@@ -39,16 +40,16 @@ class NearDuplicates:
 class Prompts:
     """From a raw prompt table to clean train and eval prompts."""
 
-    raw: str = "data/prompts/raw.csv"  # VidProM-shaped CSV, or a .txt with one prompt a line
-    min_characters: int = 8
-    max_characters: int = 1500
-    min_latin_share: float = 0.9  # of a prompt's letters
-    max_scores: MaxScores = field(default_factory=MaxScores)  # for a CSV; a text file has no scores
-    unsafe_words: str = "data/prompts/unsafe_words.txt"  # one word or phrase a line
+    raw: str = key("data/prompts/raw.csv", "a CSV with VidProM's columns, or a .txt with one prompt per line")
+    min_characters: int = key(8, "shorter prompts are dropped")
+    max_characters: int = key(1500, "longer prompts are dropped")
+    min_latin_share: float = key(0.9, "least share of a prompt's letters that are Latin")
+    max_scores: MaxScores = field(default_factory=MaxScores)
+    unsafe_words: str = key("data/prompts/unsafe_words.txt", "one word or phrase per line; # starts a comment")
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
-    world: str | None = "digits"  # keep what this world can show; null: keep everything
-    extension: str = "data/prompts/extension.csv"  # columns prompt and text, the longer prompt; rows are optional
-    eval_share: float = 0.15  # of the prompts, by hash
+    world: str | None = key("digits", "keep the prompts that this world can show; null: keep all")
+    extension: str = key("data/prompts/extension.csv", "columns prompt and text: longer texts, looked up by prompt")
+    eval_share: float = key(0.15, "share of the prompts kept for evaluation, by hash")
 
     def __post_init__(self) -> None:
         require(bool(self.raw), "raw", self.raw, "the path of a prompt table")

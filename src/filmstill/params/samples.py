@@ -1,8 +1,9 @@
-"""Parameters of the samples stage."""
+"""The section `samples` of params.yaml."""
 
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 from filmstill.params.student import Student
 
 
@@ -10,20 +11,19 @@ from filmstill.params.student import Student
 class Samples:
     """Clips of every arm on the same prompts and the same seeds."""
 
-    prompts: int = 64  # of the eval split
-    seeds: int = 2  # clips a prompt
-    teacher_steps: int = 48  # Euler steps
-    guidance_scale: float = 3.0
-    batch: int = 64  # clips made together
-    fast_decoder: bool = False  # decode by the release's small decoder (TAEHV) instead of its VAE
-    long_prompts: int = 24  # prompts of the long stream
-    long_frames: int = 60
-    long_window_frames: int = 9  # local attention window of the long stream
+    prompts: int = key(64, "of the eval split")
+    seeds: int = key(2, "clips per prompt")
+    teacher_steps: int = key(48, "Euler steps of the teacher's sampler")
+    guidance_scale: float = key(3.0, "w of the teacher's guidance, uncond + w * (cond - uncond)")
+    batch: int = key(64, "clips made together")
+    fast_decoder: bool = key(False, "decode by the release's small decoder (TAEHV) instead of its VAE")
+    long_prompts: int = key(24, "prompts of the long stream")
+    long_frames: int = key(60, "latent frames of the long stream")
+    long_window_frames: int = key(9, "local attention window of the long stream, in latent frames")
 
     def __post_init__(self) -> None:
-        require(
-            self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or a positive weight: 1 is no guidance"
-        )
+        scale = self.guidance_scale
+        require(scale >= 0, "guidance_scale", scale, "0 or a positive weight: 1 is no guidance")
         for name in ("prompts", "seeds", "teacher_steps", "batch", "long_prompts", "long_frames"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
         allowed = f"at most prompts ({self.prompts})"

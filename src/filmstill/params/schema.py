@@ -6,6 +6,7 @@ from filmstill.errors import require
 from filmstill.params.compute import Compute
 from filmstill.params.distill import Distill
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.keys import key
 from filmstill.params.load import SEEDS
 from filmstill.params.model import Model
 from filmstill.params.ode_init import OdeInit
@@ -21,9 +22,9 @@ from filmstill.params.world import DIGITS, MAX_WORDS, OPEN, World
 
 @dataclass
 class Params:
-    """The active parameters. Stages read their own sections; `profile` checks and writes the whole."""
+    """The active parameters. Each stage reads its own sections; `profile` checks and writes the whole."""
 
-    seed: int = 0
+    seed: int = key(0, "every random number is a function of it, 0 to 2**63 - 1")
     compute: Compute = field(default_factory=Compute)
     world: World = field(default_factory=World)
     model: Model = field(default_factory=Model)
@@ -54,7 +55,7 @@ class Params:
         )
 
     def _check_world(self) -> None:
-        """What only one of the worlds can do."""
+        """Refuse what the chosen world cannot do."""
         name, released = self.world.name, self.teacher.released
         if name == DIGITS:
             allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
@@ -66,9 +67,10 @@ class Params:
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
             return
-        require(released != NOTHING, "teacher.released", released, "the folder of a released model: nothing trains one")
+        allowed = "the folder of a released model: no teacher is trained in the open world"
+        require(released != NOTHING, "teacher.released", released, allowed)
         require(self.prompts.world is None, "prompts.world", self.prompts.world, f"null where world.name is {OPEN}")
         for stage in ("ode_init", "distill"):
             asked = getattr(self, stage).gate.min_all_attributes
-            allowed = f"null: nobody judges clips where world.name is {OPEN}"
+            allowed = f"null: no judge scores clips where world.name is {OPEN}"
             require(asked is None, f"{stage}.gate.min_all_attributes", asked, allowed)

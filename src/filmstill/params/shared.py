@@ -1,4 +1,4 @@
-"""What every stage of the student reads of params.yaml, checked. Without torch, which takes seconds to import."""
+"""The sections of params.yaml that every stage of the student reads. Does not import torch, which takes seconds."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from filmstill.params.world import World
 
 @dataclass(frozen=True)
 class SharedParams:
-    """The sections that none of these stages does without, and the seed."""
+    """These sections, checked, and the seed."""
 
     seed: int
     world: World
@@ -35,7 +35,7 @@ class SharedParams:
 
 
 def read_student(world: World) -> Student:
-    """How the student rolls out clips of this world."""
+    """The section `student`, checked against the clip length of `world`."""
     student = section(Student, "student")
     student.check_frames(world.frames, "world.frames")
     return student

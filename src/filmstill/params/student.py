@@ -5,17 +5,18 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from filmstill.errors import FilmstillError, require
+from filmstill.params.keys import key
 
 
 @dataclass
 class Student:
     """How the causal student rolls out, in training and in serving."""
 
-    denoising_steps: int = 4  # denoising steps a block: nodes u = 1, 1 - 1/steps, … of the schedule
-    block_frames: int = 3  # latent frames denoised together
-    window_frames: int | None = None  # latent frames a block may attend to, itself and the sink included; null: all
-    sink_frames: int = 0  # first frames that never leave the window
-    context_noise: float = 0.0  # sigma at which a finished block enters the cache
+    denoising_steps: int = key(4, "per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule")
+    block_frames: int = key(3, "latent frames denoised together")
+    window_frames: int | None = key(None, "latent frames a block attends to, itself and the sink included; null: all")
+    sink_frames: int = key(0, "first latent frames, which never leave the window")
+    context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache")
 
     def __post_init__(self) -> None:
         require(self.denoising_steps > 0, "denoising_steps", self.denoising_steps, "a positive integer")
@@ -31,10 +32,13 @@ class Student:
     def of(cls, facts: Mapping[str, Any], file: str) -> "Student":
         """The section as the header of a student's `file` holds it. Raises FilmstillError for a key that is absent."""
         if absent := [field.name for field in fields(cls) if field.name not in facts]:
-            raise FilmstillError(f"{file}: its header has no '{absent[0]}'; it was written by another version")
+            raise FilmstillError(
+                f"{file}: its header has no '{absent[0]}', another version of filmstill wrote it; distil it again, or "
+                "`convert --to filmstill --student` its weights"
+            )
         return cls(**{field.name: facts[field.name] for field in fields(cls)})
 
-    def check_frames(self, frames: int, key: str) -> None:
-        """Refuse a clip length that is not whole blocks."""
+    def check_frames(self, frames: int, frames_key: str) -> None:
+        """Refuse a clip length that is not a whole number of blocks."""
         allowed = f"a multiple of student.block_frames ({self.block_frames})"
-        require(frames % self.block_frames == 0, key, frames, allowed)
+        require(frames % self.block_frames == 0, frames_key, frames, allowed)

@@ -1,8 +1,9 @@
-"""Parameters of the teacher stage."""
+"""The section `teacher` of params.yaml."""
 
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 NOTHING = "data/released/none"  # a folder that holds no model
 
@@ -11,20 +12,20 @@ NOTHING = "data/released/none"  # a folder that holds no model
 class Teacher:
     """Where the teacher comes from: an imported release, or (from `steps` on) the embedded world's training."""
 
-    released: str = NOTHING  # folder of a released model: what makes the pairs, and what student and critic start from
-    real_score: str = NOTHING  # folder of a larger one, or of two experts, whose score the student follows instead
-    boundary: float = 0.875  # sigma from which on the expert for high noise answers (Wan2.2 T2V A14B's)
-    steps: int = 800
-    batch: int = 24
-    muon_lr: float = 2e-2  # matrices inside the blocks
-    adamw_lr: float = 3e-3  # everything else
-    weight_decay: float = 0.1  # of the blocks' matrices
-    warmup: int = 50  # steps
-    lr_decay_fraction: float = 0.3  # of the steps, at the end, down to 0
-    ema: float = 0.99
-    drop_prompt: float = 0.1  # share of clips trained without prompt, for guidance
-    checkpoint_every: int = 100
-    sheet_every: int = 200
+    released: str = key(NOTHING, "folder of a released model: it makes the pairs, student and critic start from it")
+    real_score: str = key(NOTHING, "folder of a larger model, or of two experts, that gives the real score instead")
+    boundary: float = key(0.875, "sigma from which on the high-noise expert answers (Wan2.2 T2V A14B's)")
+    steps: int = key(800, "optimizer steps")
+    batch: int = key(24, "clips per step")
+    muon_lr: float = key(2e-2, "Muon's learning rate, of the blocks' matrices")
+    adamw_lr: float = key(3e-3, "AdamW's learning rate, of everything else")
+    weight_decay: float = key(0.1, "of the blocks' matrices")
+    warmup: int = key(50, "steps of linear warm-up")
+    lr_decay_fraction: float = key(0.3, "of the steps, at the end: the learning rates decay linearly to 0")
+    ema: float = key(0.99, "decay of the weights' average, which is the teacher")
+    drop_prompt: float = key(0.1, "share of clips trained without prompt, for classifier-free guidance")
+    checkpoint_every: int = key(100, "steps")
+    sheet_every: int = key(200, "steps between sample sheets")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "checkpoint_every", "sheet_every"):

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 
 PLACEMENTS = ("cpu", "gpu", "offload")
 
 
 @dataclass
 class Text:
-    """The text encoder. The embedded one has no weights and needs no place."""
+    """The text encoder. The embedded world's has no weights and needs no placement."""
 
-    placement: str = "cpu"  # of a released encoder: cpu, gpu (it stays), or offload (only to encode)
-    negative: str = ""  # prompt of guidance's other branch
+    placement: str = key("cpu", "of a released encoder: cpu, gpu (it stays there) or offload (there only to encode)")
+    negative: str = key("", "the negative prompt: guidance's unconditional branch")
 
     def __post_init__(self) -> None:
         require(self.placement in PLACEMENTS, "placement", self.placement, f"one of {', '.join(PLACEMENTS)}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
+from filmstill.params.keys import key
 from filmstill.params.model import PATCH
 
 DIGITS, OPEN = "digits", "open"
@@ -13,16 +14,16 @@ MAX_WORDS = 16  # of a prompt of the digits world: the embedded text encoder dro
 
 @dataclass
 class World:
-    """What clips show. digits: the embedded world, which draws clips and judges them, and trains its own teacher.
-    open: whatever a prompt asks for; nobody can draw it, so the models come from a release (teacher.released)."""
+    """What clips show. digits: the embedded world, which draws and judges clips and trains its own teacher.
+    open: anything that a prompt describes; its models come from a release (teacher.released)."""
 
-    name: str = DIGITS
-    frames: int = 12  # latent frames a clip; one is one pixel frame among digits; k are 1 + 4*(k - 1) in the open world
-    height: int = 32  # pixels
-    width: int = 32  # pixels
-    amplitude: float = 6.0  # pixels; this and what follows is for digits alone
-    period: int = 24  # frames a full swing or turn
-    random_phase: bool = False  # start anywhere in the period: 2-3 times harder to learn
+    name: str = key(DIGITS, "digits or open")
+    frames: int = key(12, "latent frames per clip: as many pixel frames (digits), or 1 + 4 * (frames - 1) (open)")
+    height: int = key(32, "pixels")
+    width: int = key(32, "pixels")
+    amplitude: float = key(6.0, "pixels that a digit swings; this key and the next two are the digits world's")
+    period: int = key(24, "frames per full swing or turn")
+    random_phase: bool = key(False, "start anywhere in the period: 2-3 times harder to learn")
 
     def __post_init__(self) -> None:
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")
@@ -37,6 +38,7 @@ class World:
 
     @property
     def fps(self) -> int:
+        """Pixel frames per second."""
         return FPS[self.name]
 
     def latent_shape(self, channels: int) -> tuple[int, int, int, int]:

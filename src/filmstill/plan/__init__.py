@@ -1,1 +1,1 @@
-"""What a run will need before it starts: memory, operations, time and disk, by arithmetic from its parameters."""
+"""What a run will need: memory, operations, time and disk, computed from its parameters before it starts."""

@@ -1,4 +1,4 @@
-"""The machine that a plan is made for: how many GPUs of which kind, and how networks are sharded over them."""
+"""The machine of a plan: kind and number of GPUs, and how networks are sharded over them."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,19 @@ from filmstill.cluster.config import SHARDINGS
 from filmstill.errors import require
 from filmstill.runtime.gpus import GPUS, Gpu
 
-USABLE = 0.9  # share of a GPU's memory: CUDA, its libraries' workspaces and fragmentation take the rest
+USABLE = 0.9  # share of a GPU's memory for tensors: CUDA, its libraries' workspaces and fragmentation take the rest
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`gpus` cards of one kind, and what is assumed of them.
+    """`gpus` GPUs of one kind.
 
-    sharding: none: every GPU holds whole networks; full: what a network keeps (weights, gradients, optimizer) is spread
-    over all GPUs and gathered a layer at a time (FSDP2); hybrid: the same within a node.
-    offload: frozen networks wait in the host's memory and come a layer at a time.
+    sharding: "none" replicates networks on every GPU; "full" shards weights, gradients and optimizer state over all
+    GPUs and gathers them layer by layer (FSDP2); "hybrid" does the same within each node.
+    offload: frozen networks stay in host memory and are copied to the GPU layer by layer.
     efficiency: share of the data sheet's speed that training and sampling reach (model FLOP utilisation).
+
+    Raises FilmstillError for a machine that cannot exist.
     """
 
     kind: str
@@ -42,9 +44,9 @@ class Machine:
 
     @property
     def shards(self) -> int:
-        """GPUs that what a network keeps is spread over."""
+        """Number of GPUs that a trained network's state is sharded over."""
         return {"none": 1, "hybrid": min(self.gpus, self.gpus_per_node), "full": self.gpus}[self.sharding]
 
     def seconds(self, flops: float, gpus: int) -> float:
-        """How long `gpus` of them take for so many operations."""
+        """Time that `gpus` GPUs need for `flops` operations."""
         return flops / (gpus * self.gpu.speed * self.efficiency)

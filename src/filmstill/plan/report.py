@@ -1,4 +1,4 @@
-"""A plan as people read it: two tables and plain sentences; or as JSON, to compare plans."""
+"""A plan as text, two tables and sentences, or as JSON, to compare plans."""
 
 import json
 from collections.abc import Callable
@@ -9,27 +9,27 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from filmstill.plan.changes import Cure, Request, cure
 from filmstill.plan.machine import USABLE, Machine
+from filmstill.plan.remedies import Remedy, Request, find_remedy
 from filmstill.plan.run import Run
 from filmstill.plan.stages import Stage, plan
 from filmstill.runtime.gpus import GIB
 
-PARTS = {  # of memory.Memory, as the table names them
+PARTS = {  # field of memory.Memory -> its name in the table
     "weights": "frozen weights",
     "master": "trained weights",
-    "average": "their average",
-    "optimizer": "optimizer",
+    "average": "EMA weights",
+    "optimizer": "optimizer state",
     "gradients": "gradients",
-    "copies": "copies of weights",
+    "copies": "weight copies",
     "activations": "activations",
     "kv_cache": "KV cache",
     "text": "text",
     "codec": "VAE",
 }
-NOTHING = "–"
-LEAST = 0.05 * GIB  # of what is shown as a number
-Cures = dict[str, Cure | None]  # by stage, of those that do not fit
+DASH = "–"
+LEAST = 0.05 * GIB  # the smallest size shown as a number
+Remedies = dict[str, Remedy | None]  # by stage, of the stages that do not fit
 
 
 def show_plan(
@@ -43,27 +43,27 @@ def show_plan(
     efficiency: float,
     as_json: bool,
 ) -> None:
-    """Print the plan of a profile with `key=value` overrides. sharding: None for full where there are several GPUs.
+    """Print the plan of a profile with `key=value` overrides. sharding None: full if there are several GPUs.
 
-    Raises FilmstillError for a parameter, a machine or a batch that cannot be.
+    Raises FilmstillError for invalid parameters, an invalid machine or a batch that cannot be divided evenly.
     """
     sharding = sharding or ("full" if gpus > 1 else "none")
     machine = Machine(gpu, gpus, gpus_per_node, sharding, offload, efficiency)
     request = Request.of(profile, overrides, machine)
     stages = plan(request.run)
-    cures = {stage.name: cure(request, stage) for stage in stages if not stage.fits(machine)}
+    remedies = {stage.name: find_remedy(request, stage) for stage in stages if not stage.fits(machine)}
     if as_json:
-        print(json.dumps(as_data(request, stages, cures), indent=2))
+        print(json.dumps(as_data(request, stages, remedies), indent=2))
         return
     console = Console(highlight=False)
     console.print(memory_table(request.run, stages))
     console.print(cost_table(machine, stages))
-    for line in sentences(request.run, stages, cures):
+    for line in sentences(request.run, stages, remedies):
         console.print(line, soft_wrap=True)
 
 
-def as_data(request: Request, stages: list[Stage], cures: Cures) -> dict[str, Any]:
-    """Everything that the tables and sentences say, unrounded: bytes, operations, seconds."""
+def as_data(request: Request, stages: list[Stage], remedies: Remedies) -> dict[str, Any]:
+    """The numbers of tables and sentences, unrounded: bytes, operations, seconds."""
     run, machine = request.run, request.run.machine
     return {
         "profile": request.profile,
@@ -71,15 +71,15 @@ def as_data(request: Request, stages: list[Stage], cures: Cures) -> dict[str, An
         "machine": {**asdict(machine), "memory": machine.gpu.memory, "speed": machine.gpu.speed, "usable": USABLE},
         "stages": {stage.name: _stage_data(machine, stage) for stage in stages},
         "encoded_prompt_bytes": _encoded_bytes(run),
-        "makes_it_fit": {name: _words(found) if found and found.fits else None for name, found in cures.items()},
+        "makes_it_fit": {name: found.arguments if found and found.fits else None for name, found in remedies.items()},
     }
 
 
 def memory_table(run: Run, stages: list[Stage]) -> Table:
-    """GiB a GPU, by part, at every stage's fullest moment; below it training's activations either way."""
+    """GiB per GPU by part in every stage's peak phase; below, training's activations with and without checkpointing."""
     shown = [stage for stage in stages if stage.memory.total]
     machine = run.machine
-    table = _table(f"Memory a GPU in GiB at each stage's fullest moment, {machine.gpus} × {machine.kind}")
+    table = _table(f"Memory per GPU in GiB, in the peak phase of each stage; {machine.gpus} × {machine.kind}")
     for stage in shown:
         table.add_column(stage.name, justify="right", min_width=len(stage.name))
 
@@ -91,23 +91,23 @@ def memory_table(run: Run, stages: list[Stage]) -> Table:
             row(title, lambda stage, name=name: gib(getattr(stage.memory, name)))  # type: ignore[misc]
     row("total", lambda stage: gib(stage.memory.total), style="bold")
     row(f"fits into {gib(USABLE * machine.gpu.memory)}", lambda stage: "yes" if stage.fits(machine) else "NO")
-    row("when", lambda stage: stage.peak, end_section=True)
-    for activation_checkpointing, title in ((True, "activations, checkpointing"), (False, "activations, all kept")):
-        most = most_activations(run, activation_checkpointing)
-        row(title, lambda stage, most=most: gib(most.get(stage.name, 0.0)))  # type: ignore[misc]
+    row("peak phase", lambda stage: stage.peak, end_section=True)
+    for checkpointing, setting in ((True, "on"), (False, "off")):
+        most = most_activations(run, checkpointing)
+        row(f"activations, checkpointing {setting}", lambda stage, most=most: gib(most.get(stage.name, 0.0)))  # type: ignore[misc]
     return table
 
 
 def most_activations(run: Run, activation_checkpointing: bool) -> dict[str, float]:
-    """Bytes of each training stage's activations at most, with and without checkpointing."""
+    """Most bytes of activations in each training stage, with or without checkpointing."""
     compute = replace(run.params.compute, activation_checkpointing=activation_checkpointing)
     stages = plan(Run(replace(run.params, compute=compute), run.machine))
     trained = [stage for stage in stages if stage.memory.optimizer]
-    return {stage.name: max(moment.activations for moment in stage.moments.values()) for stage in trained}
+    return {stage.name: max(memory.activations for memory in stage.phases.values()) for stage in trained}
 
 
 def cost_table(machine: Machine, stages: list[Stage]) -> Table:
-    """Operations, time and disk."""
+    """Operations, time and disk by stage."""
     table = _table("Operations, time and disk")
     for heading in ("FLOP", "GPUs", "time", "GPU hours", "artifacts GiB", "checkpoints GiB"):
         table.add_column(heading, justify="right", vertical="bottom", min_width=max(map(len, heading.split())))
@@ -117,51 +117,47 @@ def cost_table(machine: Machine, stages: list[Stage]) -> Table:
             seconds = _seconds(machine, stage)
             hours += stage.gpus * seconds / 3600
             work = [f"{stage.flops:.2e}", str(stage.gpus), duration(seconds), f"{stage.gpus * seconds / 3600:.1f}"]
-            disk = [gib(stage.artifacts), gib(stage.work)]
-            table.add_row(stage.name, *(work if stage.flops else [NOTHING] * 4), *disk)
+            disk = [gib(stage.artifacts), gib(stage.checkpoints)]
+            table.add_row(stage.name, *(work if stage.flops else [DASH] * 4), *disk)
     total = sum(_seconds(machine, stage) for stage in stages)
     flops, artifacts = sum(stage.flops for stage in stages), sum(stage.artifacts for stage in stages)
     table.add_row("total", f"{flops:.2e}", "", duration(total), f"{hours:.1f}", gib(artifacts), "", style="bold")
     return table
 
 
-def sentences(run: Run, stages: list[Stage], cures: Cures) -> list[str]:
-    """What is assumed, and what does not fit and what would make it fit."""
+def sentences(run: Run, stages: list[Stage], remedies: Remedies) -> list[str]:
+    """The assumptions of a plan, and for each stage that does not fit what would make it fit."""
     machine = run.machine
     speed, memory = machine.gpu.speed / 1e12, gib(machine.gpu.memory)
-    placed = f"sharding {machine.sharding}{', offload' if machine.offload else ''}"
+    placement = f"sharding {machine.sharding}{', offload' if machine.offload else ''}"
     lines = [
         f"Assumed: {machine.efficiency:g} of {speed:g} TFLOP/s (--efficiency), {USABLE:.0%} of {memory} GiB for "
-        f"tensors; {placed}.",
-        "samples has one GPU: its arms are timed one after the other (as jobs of SLURM's, side by side). DVC's cache "
-        "holds the artifacts once more where files cannot share blocks.",
+        f"tensors; {placement}.",
+        "samples uses one GPU: its arms are timed one after another, or side by side as SLURM jobs. DVC's cache takes "
+        "the size of the artifacts once more unless the file system can share blocks between files.",
     ]
     if run.params.compute.precision == "float32":
-        lines.append("compute.precision is float32: products are slower than the bfloat16 that the times are of.")
+        lines.append("compute.precision is float32: stages take longer than these times, which assume bfloat16.")
     if run.wan_encoder:
         thousand = gib(1000 * _encoded_bytes(run))
         lines.append(f"Every 1,000 encoded prompts take up to {thousand} GiB in .cache/prompts.")
-    lines += [_verdict(machine, stage, cures[stage.name]) for stage in stages if stage.name in cures]
-    return lines if cures else [*lines, "Every stage fits."]
+    lines += [_verdict(machine, stage, remedies[stage.name]) for stage in stages if stage.name in remedies]
+    return lines if remedies else [*lines, "Every stage fits."]
 
 
-def _verdict(machine: Machine, stage: Stage, found: Cure | None) -> str:
+def _verdict(machine: Machine, stage: Stage, found: Remedy | None) -> str:
     usable = gib(USABLE * machine.gpu.memory)
     line = f"{stage.name} does not fit: {gib(stage.memory.total)} GiB of {usable} ({stage.peak})."
     if found and found.fits:
         effects = "; ".join(change.effect for change in found.changes)
-        return f"{line} With {_words(found)} it does, in {gib(found.stage.memory.total)} GiB: {effects}."
-    line += " Nothing known here makes it fit."
+        return f"{line} With {found.arguments} it does, in {gib(found.stage.memory.total)} GiB: {effects}."
+    line += " No change that plan knows makes it fit."
     if found is None:
         return line
-    least = found.stage.memory
-    part = max(PARTS, key=lambda name: getattr(least, name))
-    most = f"most of it {PARTS[part]} ({gib(getattr(least, part))})"
-    return f"{line} With {_words(found)} it would still take {gib(least.total)} GiB, {most}."
-
-
-def _words(found: Cure) -> str:
-    return " ".join(change.words for change in found.changes)
+    memory = found.stage.memory
+    largest = max(PARTS, key=lambda name: getattr(memory, name))
+    part = f"most of it {PARTS[largest]} ({gib(getattr(memory, largest))})"
+    return f"{line} With {found.arguments} it would still take {gib(memory.total)} GiB, {part}."
 
 
 def _stage_data(machine: Machine, stage: Stage) -> dict[str, Any]:
@@ -169,18 +165,18 @@ def _stage_data(machine: Machine, stage: Stage) -> dict[str, Any]:
     return {
         "peak": stage.peak,
         "fits": stage.fits(machine),
-        "moments": {name: {**asdict(memory), "total": memory.total} for name, memory in stage.moments.items()},
+        "phases": {name: {**asdict(memory), "total": memory.total} for name, memory in stage.phases.items()},
         "flops": stage.flops,
         "gpus": stage.gpus,
         "seconds": seconds,
         "gpu_hours": stage.gpus * seconds / 3600,
         "artifacts": stage.artifacts,
-        "checkpoints": stage.work,
+        "checkpoints": stage.checkpoints,
     }
 
 
 def _encoded_bytes(run: Run) -> int:
-    """Of one encoded prompt on disk, at most; the embedded encoder keeps none."""
+    """Most bytes of one encoded prompt on disk; the embedded encoder stores none."""
     return run.params.model.text_len * run.config.text_dim * run.size if run.open else 0
 
 
@@ -189,14 +185,14 @@ def _seconds(machine: Machine, stage: Stage) -> float:
 
 
 def gib(number: float) -> str:
-    """Bytes in GiB; a dash for none."""
+    """Bytes in GiB; a dash for 0."""
     if number == 0:
-        return NOTHING
+        return DASH
     return f"{number / GIB:.1f}" if number >= LEAST else "<0.1"
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 3 d 4 h, 1 h 10 min, 12 min, 34 s."""
+    """Seconds in at most two units: 3 d 4 h, 1 h 10 min, 12 min, 34 s."""
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""A run in the planner's terms: its networks, its clip, its machine, and what of each GPU's memory they take."""
+"""A run as the planner sees it: networks, clip and machine, and the memory that they take on each GPU."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,19 +32,19 @@ SIZES = {"float32": FLOAT32, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Run:
-    """Parameters on a machine."""
+    """The parameters of a run and its machine."""
 
     params: Params
     machine: Machine
 
     @cached_property
     def config(self) -> DiTConfig:
-        """Of teacher, student and critic."""
+        """Sizes of teacher, student and critic."""
         return config_of(self.params.model)
 
     @cached_property
-    def scores(self) -> list[DiTConfig]:
-        """Of the real score: the teacher's own, a larger network's, or two experts'."""
+    def real_scores(self) -> list[DiTConfig]:
+        """Sizes of the real score's networks: the teacher, a larger network, or two experts."""
         folder = self.params.teacher.real_score
         return [self.config] if folder == NOTHING else released_networks(folder, "teacher.real_score")
 
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def size(self) -> int:
-        """Bytes of a number in `compute.precision`."""
+        """Bytes per number in `compute.precision`."""
         return SIZES[self.params.compute.precision]
 
     @property
@@ -63,16 +63,16 @@ class Run:
 
     @property
     def open(self) -> bool:
-        """Whether models, encoder and codec are released ones."""
+        """Whether networks, text encoder and codec come from a release."""
         return self.params.world.name == OPEN
 
     @property
     def wan_encoder(self) -> bool:
-        """Whether prompts are encoded by UMT5-XXL: a miniature's encoder is nothing to plan for."""
+        """Whether prompts are encoded by UMT5-XXL; the encoder of a miniature is too small to count."""
         return self.open and self.config.text_dim == UMT5_DIM
 
     def latent_shape(self, frames: int | None = None) -> tuple[int, int, int, int]:
-        """(F, C, H, W) of a clip, or of a stream of so many frames."""
+        """(F, C, H, W) of a clip, or of a stream of `frames` latent frames."""
         shape = self.params.world.latent_shape(self.config.in_channels)
         return (frames or shape[0], *shape[1:])
 
@@ -80,7 +80,7 @@ class Run:
         return Clip.of(self.latent_shape(frames), self.params.model.text_len)
 
     def micro_batch(self, stage: str, batch: int) -> int:
-        """Samples a GPU takes at once. Raises FilmstillError for a batch that does not come out even."""
+        """Samples per GPU and micro-batch. Raises FilmstillError for a batch that cannot be divided evenly."""
         gpus, size = self.machine.gpus, self.params.compute.micro_batch
         if size is None:
             require(batch % gpus == 0, f"{stage}.batch", batch, f"a multiple of --gpus ({gpus})")
@@ -93,7 +93,7 @@ class Run:
         return kv_cache_bytes(config, batch, self.params.model.text_len, self.size)
 
     def trained(self, networks: int, averaged: bool, muon: bool) -> Memory:
-        """What `networks` in training keep; one of them is updated at a time, so gradients are one's."""
+        """State of `networks` networks in training; one is updated at a time, so only one has gradients."""
         weights, shards = float32_bytes(self.config), self.machine.shards
         return Memory(
             master=networks * weights / shards,
@@ -104,12 +104,10 @@ class Run:
         )
 
     def copies(self, graphs: int, frozen: list[DiTConfig]) -> float:
-        """Copies of weights beside a training's: what is gathered, or autocast's copy of the network at work.
+        """Copies of weights during training: gathered ones, or autocast's copies of the network being run.
 
-        A rollout gathers its whole network, others come a layer at a time.
-
-        graphs: passes whose graph is alive; without checkpointing each holds copies of its own. frozen: what is not
-        trained.
+        A rollout gathers its whole network, other passes gather layer by layer.
+        graphs: passes whose graph is alive; without checkpointing each holds its own copies. frozen: frozen networks.
         """
         if self.machine.shards > 1:
             layers = [gathered_bytes(config, self.size) for config in frozen]
@@ -120,7 +118,7 @@ class Run:
         )
 
     def frozen(self, networks: list[DiTConfig], shards: int = 1) -> float:
-        """Weights of frozen networks, of which one answers at a time."""
+        """Weights of the largest of several frozen networks, of which one is on the GPU at a time."""
         largest = max(frozen_bytes(config, self.size) for config in networks)
         return 0.0 if self.machine.offload else largest / shards
 
@@ -129,7 +127,7 @@ class Run:
         return float(self.size * VAE_PARAMETERS) if self.open else 0.0
 
     def decode_bytes(self, batch: int, frames: int | None = None) -> float:
-        """What the codec works in."""
+        """Working memory of the codec."""
         if not self.open:
             return 0.0
         world, latent_frames = self.params.world, self.latent_shape(frames)[0]
@@ -139,7 +137,7 @@ class Run:
         return vae_decode_flops(self.latent_shape(frames)) if self.open else 0.0
 
     def streaming(self, base: Memory, batch: int, attention: BlockCausal, frames: int | None = None) -> Memory:
-        """`base` while a rollout without gradients makes its last block, whose own keys and values wait, too."""
+        """`base` while a rollout without gradients generates its last block, with that block's keys and values."""
         clip = self.clip(frames)
         block = clip.blocks(attention, batch)[-1]
         cached = clip.cached_tokens(attention) + block.tokens
@@ -151,7 +149,7 @@ class Run:
         )
 
     def sheet(self, base: Memory, prompts: int, frozen: list[DiTConfig]) -> dict[str, Memory]:
-        """A look at the student while it trains."""
+        """Phases of a sheet: clips of the student, generated and decoded during its training."""
         clips = min(prompts, SHEET_ROWS)
         idle = replace(base, gradients=0.0, copies=self.copies(1, frozen))
         decoding = replace(idle, copies=0.0, codec=self.codec_bytes + self.decode_bytes(clips))

@@ -1,9 +1,8 @@
-"""The plan of a run, stage by stage: memory at every moment that may be the fullest, operations, GPUs and disk.
+"""The plan of a run, stage by stage: memory per phase, operations, GPUs and disk.
 
-Notable: the exit step of a training rollout is drawn evenly, so its passes are counted by their mean; looks at the
-student while it trains count for memory, not for time; a time is operations over speed: whatever disks and the network
-between GPUs cost is in the efficiency; the small decoder (samples.fast_decoder) counts as the VAE, of which it takes a
-fraction.
+The exit step of a training rollout is uniform, so its passes are counted by their mean. Sheets of the student during
+training count as memory, not as time. Time is operations / speed; disks and the network between GPUs are part of the
+efficiency. The small decoder (samples.fast_decoder) is counted as the VAE, although it takes a fraction of it.
 """
 
 from dataclasses import dataclass, replace
@@ -31,83 +30,83 @@ from filmstill.plan.memory import (
     float32_bytes,
     forward_bytes,
     gathered_bytes,
-    held_bytes,
     kv_cache_bytes,
     optimizer_bytes,
+    saved_bytes,
 )
 from filmstill.plan.run import Run
 from filmstill.training.checkpoint import KEPT
 
-WARM_UPS = 3  # clips an arm makes before it is timed
+WARM_UPS = 3  # clips per arm before it is timed
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`moments`: memory of one GPU by what it does; `flops` in all, on `gpus` GPUs; disk in bytes.
+    """phases: memory of one GPU by phase. flops: in total, on `gpus` GPUs.
 
-    artifacts: what the stage leaves; work: its checkpoints while it runs.
+    artifacts: bytes of the stage's output on disk. checkpoints: bytes of its checkpoints while it runs.
     """
 
     name: str
-    moments: dict[str, Memory]
+    phases: dict[str, Memory]
     flops: float = 0.0
     gpus: int = 0
     artifacts: float = 0.0
-    work: float = 0.0
+    checkpoints: float = 0.0
 
     @property
     def peak(self) -> str:
-        """The fullest moment."""
-        return max(self.moments, key=lambda moment: self.moments[moment].total)
+        """The phase with the most memory."""
+        return max(self.phases, key=lambda phase: self.phases[phase].total)
 
     @property
     def memory(self) -> Memory:
-        """At the fullest moment."""
-        return self.moments[self.peak]
+        """Memory in the peak phase."""
+        return self.phases[self.peak]
 
     def fits(self, machine: Machine) -> bool:
         return self.memory.total <= USABLE * machine.gpu.memory
 
 
 def plan(run: Run) -> list[Stage]:
-    """Every stage that takes a GPU or space to speak of: prompts and evaluate do not."""
+    """All stages that take a GPU or much disk; prompts and evaluate take neither."""
     return [stage(run) for stage in (encoding, teacher, ode_pairs, ode_init, distill, samples)]
 
 
 def encoding(run: Run) -> Stage:
-    """Prompts to token vectors, before the stages that need them; the encoder is gone when they begin."""
+    """Encoding of prompts, before the stages that read them; the encoder is freed before they begin."""
     on_gpu = run.wan_encoder and run.params.text.placement != "cpu"
     return Stage("encoding", {"encoding": Memory(text=run.size * UMT5_PARAMETERS if on_gpu else 0.0)})
 
 
 def teacher(run: Run) -> Stage:
-    """A release is imported, its networks in float32; the embedded world's is trained, on one GPU and in float32."""
+    """Import of a release, in float32, or training of the embedded world's teacher, on one GPU in float32."""
     if run.open:
-        networks = [run.config, *(run.scores if run.params.teacher.real_score != NOTHING else [])]
+        networks = [run.config, *(run.real_scores if run.params.teacher.real_score != NOTHING else [])]
         encoder = 2 * UMT5_PARAMETERS if run.wan_encoder else 0
         disk = sum(map(float32_bytes, networks)) + FLOAT32 * VAE_PARAMETERS + encoder
         return Stage("teacher", {"import": Memory()}, artifacts=disk)
-    alone = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
+    single = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
     params, weights = run.params.teacher, float32_bytes(run.config)
     whole = run.clip().whole(params.batch)
     flops = params.steps * regression_flops(run.config, whole, activation_checkpointing=False)
-    update = _regression(alone, alone.trained(1, averaged=True, muon=True), whole, [])
-    work = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
-    return Stage("teacher", {"update": update}, flops, 1, weights, work)
+    update = _regression(single, single.trained(1, averaged=True, muon=True), whole, [])
+    checkpoints = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
+    return Stage("teacher", {"update": update}, flops, 1, weights, checkpoints)
 
 
 def ode_pairs(run: Run) -> Stage:
-    """Guided sampling by the teacher, a GPU a shard."""
+    """Guided sampling by the teacher, one GPU per shard."""
     params, config = run.params.ode_pairs, run.config
     flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.sampling_steps)
     disk = params.prompts * (params.nodes + 1) * prod(run.latent_shape()) * run.size
-    together = min(params.batch, ceil(params.prompts / params.shards))
-    moments = {"sampling": _guided(run, [config], together)}
-    return Stage("ode_pairs", moments, flops, min(run.machine.gpus, params.shards), disk)
+    batch = min(params.batch, ceil(params.prompts / params.shards))
+    phases = {"sampling": _guided(run, [config], batch)}
+    return Stage("ode_pairs", phases, flops, min(run.machine.gpus, params.shards), disk)
 
 
 def ode_init(run: Run) -> Stage:
-    """Regression of the teacher's trajectories, block-causally over whole clips."""
+    """Block-causal regression of the teacher's trajectories, over whole clips."""
     params, config = run.params.ode_init, run.config
     micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
     flops = (
@@ -117,40 +116,40 @@ def ode_init(run: Run) -> Stage:
     )
     state = run.trained(1, averaged=False, muon=muon)
     update = _regression(run, state, run.clip().causal(run.attention, micro), [])
-    moments = {"update": update, **run.sheet(state, params.gate.prompts, [])}
-    work = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
-    return Stage("ode_init", moments, flops, run.machine.gpus, float32_bytes(config), work)
+    phases = {"update": update, **run.sheet(state, params.gate.prompts, [])}
+    checkpoints = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
+    return Stage("ode_init", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
 
 
 def distill(run: Run) -> Stage:
-    """Self-Forcing: critic updates on rollouts without gradient, then one of the generator on a rollout with it."""
+    """Self-Forcing: critic updates on rollouts without gradients, then a generator update on a rollout with them."""
     params, config = run.params.distill, run.config
     passes = (run.params.student.denoising_steps + 1) / 2
     rolled = (run.clip(), run.attention, passes, run.activation_checkpointing)
     critic = critic_update_flops(config, *rolled)
-    generator = generator_update_flops(config, run.scores[0], *rolled)
+    generator = generator_update_flops(config, run.real_scores[0], *rolled)
     flops = params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
-    state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.scores, run.machine.shards))
-    moments = {
-        "critic update": _regression(run, state, run.clip().whole(micro), run.scores),
+    state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.real_scores, run.machine.shards))
+    phases = {
+        "critic update": _regression(run, state, run.clip().whole(micro), run.real_scores),
         **_generator_update(run, state, micro),
-        **run.sheet(state, params.gate.prompts, run.scores),
+        **run.sheet(state, params.gate.prompts, run.real_scores),
     }
-    work = _checkpoints(3 * float32_bytes(config) + 2 * optimizer_bytes(config, muon=False))
-    return Stage("distill", moments, flops, run.machine.gpus, float32_bytes(config), work)
+    checkpoints = _checkpoints(3 * float32_bytes(config) + 2 * optimizer_bytes(config, muon=False))
+    return Stage("distill", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
 
 
 def samples(run: Run) -> Stage:
-    """Every arm's clips, one arm after the other on one GPU, decoded block by block."""
+    """Clips of every arm, one arm after another on one GPU, decoded block by block."""
     params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
     clips, streams = params.prompts * params.seeds, params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
-    of_arm = {"real": 0.0, "teacher": sampling_flops(run.scores[0], run.clip().whole(2), params.teacher_steps)}
+    of_arm = {"real": 0.0, "teacher": sampling_flops(run.real_scores[0], run.clip().whole(2), params.teacher_steps)}
     student = rollout_flops(config, run.clip().blocks(run.attention), steps)
     stream = rollout_flops(config, run.clip(params.long_frames).blocks(long), steps)
     flops = disk = 0.0
-    for arm in every_arm(run.params.world):
+    for arm in every_arm(run.params.world.name):
         count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
         made = stream if arm == LONG_ARM else of_arm.get(arm, student)
         flops += (count + WARM_UPS) * (made + run.decode_flops(frames))
@@ -159,77 +158,77 @@ def samples(run: Run) -> Stage:
 
 
 def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
-    """The teacher's clips, the student's, and its long stream, each while it is made and while it is decoded."""
+    """Phases of the teacher's clips, the student's clips and its long stream: each generated, then decoded."""
     params, codec = run.params.samples, run.codec_bytes
     clips, streams = min(params.batch, params.prompts * params.seeds), min(params.batch, params.long_prompts)
-    streaming = replace(_alone(run, [run.config]), codec=codec)
+    streaming = replace(_inference(run, [run.config]), codec=codec)
     made = {
-        "teacher": (replace(_guided(run, run.scores, clips), codec=codec), clips, None),
+        "teacher": (replace(_guided(run, run.real_scores, clips), codec=codec), clips, None),
         "student": (run.streaming(streaming, clips, run.attention), clips, None),
         "long stream": (run.streaming(streaming, streams, long, params.long_frames), streams, params.long_frames),
     }
-    moments = {}
+    phases = {}
     for arm, (memory, batch, frames) in made.items():
         decoding = codec + run.decode_bytes(batch, frames)
-        moments[arm] = memory
-        moments[f"{arm}, decoding"] = replace(memory, activations=0.0, codec=decoding)
-    return moments
+        phases[arm] = memory
+        phases[f"{arm}, decoding"] = replace(memory, activations=0.0, codec=decoding)
+    return phases
 
 
 def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) -> Memory:
-    """A forward and a backward pass over whole clips of a network in training, beside `frozen` ones."""
+    """Forward and backward pass over whole clips of a network in training, beside `frozen` networks."""
     config, size, activation_checkpointing = run.config, run.size, run.activation_checkpointing
-    # Without checkpointing what a forward pass works in is what it leaves.
+    # Without checkpointing, the working memory of the forward pass is what it saves.
     forward = forward_bytes(config, call, size) if activation_checkpointing else 0.0
     working = max(forward, backward_bytes(config, call, size, activation_checkpointing))
     return replace(
         state,
         copies=run.copies(1, frozen),
-        activations=held_bytes(config, call, size, activation_checkpointing) + working,
+        activations=saved_bytes(config, call, size, activation_checkpointing) + working,
         text=run.text_bytes(config, call.batch),
     )
 
 
 def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
-    """The rollout's graph, while its backward pass runs and while the real score is asked before it.
+    """The rollout's graph while the real score is evaluated, and then during the backward pass.
 
-    With checkpointing every block's layers are computed again from their context, so contexts stay: views of one
-    room, or, where a window moves on, a room each.
+    With checkpointing, layers of every block are recomputed from their context, so all contexts stay in memory: as
+    views of one buffer, or as one buffer per block under a moving window.
     """
     config, size, clip, activation_checkpointing = run.config, run.size, run.clip(), run.activation_checkpointing
     blocks = clip.blocks(run.attention, batch)
     moving = run.attention.window_frames is not None and activation_checkpointing
     contexts = sum(block.keys - block.tokens for block in blocks) if moving else clip.cached_tokens(run.attention)
-    graph = sum(held_bytes(config, block, size, activation_checkpointing) for block in blocks)
+    graph = sum(saved_bytes(config, block, size, activation_checkpointing) for block in blocks)
     rolled = replace(
         state,
-        copies=run.copies(len(blocks), run.scores),
+        copies=run.copies(len(blocks), run.real_scores),
         activations=graph + backward_bytes(config, blocks[-1], size, activation_checkpointing),
         kv_cache=kv_cache_bytes(config, batch, contexts, size),
         text=run.text_bytes(config, batch),
     )
     scored = replace(
         rolled,
-        activations=graph + forward_bytes(run.scores[0], clip.whole(2 * batch), size),
+        activations=graph + forward_bytes(run.real_scores[0], clip.whole(2 * batch), size),
         kv_cache=rolled.kv_cache if activation_checkpointing else 0.0,
-        text=rolled.text + run.text_bytes(run.scores[0], 2 * batch),
+        text=rolled.text + run.text_bytes(run.real_scores[0], 2 * batch),
     )
     return {"generator update, backward": rolled, "generator update, real score": scored}
 
 
 def _guided(run: Run, networks: list[DiTConfig], batch: int) -> Memory:
-    """One of `networks` sampling, guidance's other branch in the batch."""
+    """Sampling by one of `networks`, with both branches of guidance in one batch."""
     config, both = networks[0], run.clip().whole(2 * batch)
     activations, text = forward_bytes(config, both, run.size), run.text_bytes(config, 2 * batch)
-    return replace(_alone(run, networks), activations=activations, text=text)
+    return replace(_inference(run, networks), activations=activations, text=text)
 
 
-def _alone(run: Run, networks: list[DiTConfig]) -> Memory:
-    """Weights of a process that trains nothing: no other GPU holds a share of them."""
+def _inference(run: Run, networks: list[DiTConfig]) -> Memory:
+    """Weights of a process that trains nothing: they are not sharded."""
     gathered = gathered_bytes(networks[0], run.size) if run.machine.offload else 0.0
     return Memory(weights=run.frozen(networks), copies=gathered)
 
 
 def _checkpoints(tensors: float) -> float:
-    """Those that are kept, and the next one being written."""
+    """Bytes of the checkpoints that are kept and of the one being written."""
     return (KEPT + 1) * tensors

@@ -1,1 +1,1 @@
-"""From a raw prompt table to the prompts a world can show."""
+"""Prompts: from a raw table to clean, safe, distinct prompts that a world can show."""

@@ -1,15 +1,15 @@
-"""Copies of earlier prompts: the same text, nearly the same words, or the same words with one misspelt.
+"""Find copies of earlier prompts: the same text, nearly the same words, or the same words with one misspelt.
 
-Notable: the first row is always the one that is kept, so rows added at the end change nothing above them.
-MinHash only proposes candidates; the Jaccard index is then computed exactly, so a hash may keep a copy
-(RECALL), and never costs a prompt that is none. rensa rather than datasketch: on 100,000 prompts 0.8 s and
-0.16 GB against 12.5 s and 0.8 GB, which decides for VidProM's 1.67 million.
+The first of several copies is kept, so rows added at the end change nothing above them. MinHash only proposes
+candidates, whose Jaccard index is then computed exactly: a copy may be missed (RECALL), but no prompt that is not a
+copy is dropped. rensa needs 0.8 s and 0.16 GB for 100,000 prompts, datasketch 12.5 s and 0.8 GB; VidProM
+(arXiv:2403.06098) has 1.67 million.
 
-Why shingles of two words and a Jaccard index of 0.8: one replaced word changes two of the n + 1 shingles of
-n words (sentence ends included), which leaves (n - 1) / (n + 3). Up to 16 words that is below 0.8, so "a red
-three sways" and "a blue three sways" are two prompts, while long prompts that differ by a word are copies.
-Short prompts are copies only when the one word is a slip of the pen (`one_slip`). Letters would not do as
-shingles: "a red 2 sways" is nearer to "a red 3 sways" than any misspelling of it.
+Shingles are two words and the Jaccard threshold is 0.8 because one replaced word changes two of the n + 1 shingles of n
+words (sentence ends included), which leaves an index of (n - 1) / (n + 3). Up to 16 words this is below 0.8, so "a red
+three sways" and "a blue three sways" are two prompts, while long prompts that differ by one word are copies. Short
+prompts are copies only if the one word is a misspelling (`one_slip`). Shingles of letters would fail: "a red 2 sways"
+is closer to "a red 3 sways" than any misspelling of it.
 """
 
 import re
@@ -21,13 +21,13 @@ from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]
 from filmstill.params.prompts import NearDuplicates
 from filmstill.prompts.clean import key
 
-RECALL = 0.98  # of pairs right at the threshold; the higher, the more candidates are computed exactly
-SLIP_LETTERS = 4  # shorter words that differ by a letter are mostly different words (cat, car)
-SLIP_WORDS = 16  # in longer prompts a single other word is a copy by its shingles
+RECALL = 0.98  # for pairs exactly at the threshold; a higher one needs more exact comparisons
+SLIP_LETTERS = 4  # shorter words that differ by one letter are mostly different words (cat, car)
+SLIP_WORDS = 16  # longer prompts that differ by one word are copies by their shingles
 
 
 def exact_reasons(prompts: Sequence[str], ids: Sequence[str]) -> list[str | None]:
-    """A reason for every row whose prompt or whose id an earlier kept row has."""
+    """A reason for every row whose prompt or id equals an earlier kept row's, else None."""
     first: dict[str, str] = {}
     names: set[str] = set()
     reasons: list[str | None] = []
@@ -44,7 +44,7 @@ def exact_reasons(prompts: Sequence[str], ids: Sequence[str]) -> list[str | None
 
 
 def near_reasons(prompts: Sequence[str], ids: Sequence[str], params: NearDuplicates) -> list[str | None]:
-    """A reason for every row that is nearly an earlier kept row."""
+    """A reason for every row whose prompt is nearly an earlier kept row's, else None."""
     shingled, slips = _Shingled(prompts, params), _Slips(prompts)
     reasons: list[str | None] = []
     for row in range(len(prompts)):
@@ -56,27 +56,27 @@ def near_reasons(prompts: Sequence[str], ids: Sequence[str], params: NearDuplica
     return reasons
 
 
-@lru_cache(maxsize=65536)  # candidates are looked at again and again; all of VidProM at once would not fit
+@lru_cache(maxsize=65536)  # candidates are compared many times; all of VidProM would not fit into memory
 def words_of(prompt: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation; the characters, if there is no word."""
+    """Lower-case words without punctuation; the characters if there is no word."""
     return tuple(re.findall(r"\w+", key(prompt))) or tuple(prompt)
 
 
 @lru_cache(maxsize=65536)
 def shingles(prompt: str, size: int) -> frozenset[str]:
-    """Every run of `size` words, the sentence's ends counting as words if `size` is more than 1."""
+    """Every run of `size` words; the sentence's ends count as words if `size` is more than 1."""
     words = ("", *words_of(prompt), "") if size > 1 else words_of(prompt)
     return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1)))
 
 
 def rows_per_band(jaccard: float, num_perm: int) -> int:
-    """The most rows a band with which a pair at the threshold is still found with probability RECALL."""
+    """The largest number of rows per band that still finds a pair at the threshold with probability RECALL."""
     enough = (r for r in range(num_perm, 0, -1) if 1 - (1 - jaccard**r) ** (num_perm // r) >= RECALL)
     return next(enough, 1)
 
 
 def one_slip(a: str, b: str) -> bool:
-    """Whether one letter added, left out, replaced or swapped with its neighbour turns `a` into `b`."""
+    """Whether adding, omitting or replacing one letter, or swapping two neighbours, turns `a` into `b`."""
     if a == b or min(len(a), len(b)) < SLIP_LETTERS or not (a.isalpha() and b.isalpha()):
         return False
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -86,13 +86,13 @@ def one_slip(a: str, b: str) -> bool:
 
 
 def one_word_slipped(a: Sequence[str], b: Sequence[str]) -> bool:
-    """Whether all words are the same but one, and that one is a slip."""
+    """Whether the words are equal except for one, which is a slip."""
     different = [pair for pair in zip(a, b, strict=False) if pair[0] != pair[1]]
     return len(a) == len(b) and len(different) == 1 and one_slip(*different[0])
 
 
 class _Shingled:
-    """Kept rows by MinHash of their shingles; a candidate is a copy if its exact Jaccard index says so."""
+    """Index of kept rows by the MinHash of their shingles; a candidate is a copy if its exact Jaccard index is high."""
 
     def __init__(self, prompts: Sequence[str], params: NearDuplicates) -> None:
         self.prompts, self.params = prompts, params
@@ -102,9 +102,10 @@ class _Shingled:
         self.lsh = RMinHashLSH(threshold=params.jaccard, num_perm=self.num_perm, num_bands=bands)
 
     def earliest(self, row: int) -> int | None:
-        mine = self._shingles(row)
+        """The first kept row that `row` is a copy of."""
+        of_row = self._shingles(row)
         candidates = sorted(self.lsh.query(self._sketch(row)))
-        return next((other for other in candidates if self._similar(mine, self._shingles(other))), None)
+        return next((other for other in candidates if self._similar(of_row, self._shingles(other))), None)
 
     def add(self, row: int) -> None:
         self.lsh.insert(row, self._sketch(row))
@@ -123,13 +124,14 @@ class _Shingled:
 
 
 class _Slips:
-    """Kept rows by all their words but one."""
+    """Index of kept rows by their words with one word left out."""
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self.prompts = prompts
         self.rows: dict[int, list[int]] = {}
 
     def earliest(self, row: int) -> int | None:
+        """The first kept row that differs from `row` by one misspelt word."""
         words = words_of(self.prompts[row])
         near = {other for hole in self._holes(words) for other in self.rows.get(hole, ())}
         copies = (other for other in near if one_word_slipped(words, words_of(self.prompts[other])))
@@ -141,7 +143,7 @@ class _Slips:
 
     @staticmethod
     def _holes(words: tuple[str, ...]) -> list[int]:
-        """A hash of the other words for every word long enough for a slip; none for a long prompt."""
+        """For every word long enough for a slip, a hash of the other words; [] for a long prompt."""
         if len(words) > SLIP_WORDS:
             return []
         return [hash((words[:i], words[i + 1 :])) for i, word in enumerate(words) if len(word) >= SLIP_LETTERS]

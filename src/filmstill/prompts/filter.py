@@ -1,8 +1,8 @@
-"""From a raw prompt table to train and eval prompts, every dropped row with its step and reason.
+"""Filter a raw prompt table to train and eval prompts; record step and reason of every dropped row.
 
-Notable: a step is a function from the rows still there to a reason for each (None keeps it); near copies are
-looked for last, among what can be shown, so that a misspelt first copy never costs the good one; same input,
-same bytes out.
+A step is a function from the remaining rows to a reason per row (None keeps the row). Near duplicates are searched
+last, among prompts that the world can show, so that a misspelt first copy is not kept in place of a good one. The same
+input gives the same bytes.
 """
 
 import hashlib
@@ -30,24 +30,24 @@ from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]
 STEPS = ("empty", "length", "script", "safety", "duplicates", "world", "near_duplicates")
-SHOWN = 300  # characters of a rejected prompt that are kept for reading
+SHOWN = 300  # characters of a rejected prompt that rejected.parquet keeps
 
 
 def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
-    """Write train, eval and rejected .parquet and counts.json into `out`; return the counts.
+    """Write train.parquet, eval.parquet, rejected.parquet and counts.json to `out`; return the counts.
 
-    Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`. Raises
-    FilmstillError for a table that cannot be read and if no train or no eval prompt is left.
+    Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`.
+    Raises FilmstillError if a table cannot be read or no train or no eval prompt is left.
     """
     scores = {name: limit for name, limit in vars(params.max_scores).items() if limit is not None}
     extension = read_extension(params.extension)
-    judges = _judges(params, scores)
+    reasons_of = _steps(params, scores)
     table = read_table(params.raw, list(scores))
     table["prompt"] = [clean(prompt) for prompt in table["prompt"].tolist()]
     counts, rejected = {"raw": len(table)}, []
     with progress("prompts", len(STEPS)) as bar:
         for step in STEPS:
-            reasons = judges[step](table)
+            reasons = reasons_of[step](table)
             dropped = [reason is not None for reason in reasons]
             rows = table.loc[dropped, ["id", "prompt"]]
             rejected.append(rows.assign(step=step, reason=[reason for reason in reasons if reason is not None]))
@@ -66,7 +66,7 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
 
 
 def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
-    """Print what each step kept and dropped, and what the split gave."""
+    """Print how many rows each step kept and dropped, and the sizes of the split."""
     table = Table("step", title=f"prompts: {counts['raw']:,} raw rows", title_justify="left")
     table.add_column("dropped", justify="right")
     table.add_column("kept", justify="right")
@@ -78,15 +78,15 @@ def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     (console or Console()).print(table)
 
 
-def _judges(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:
-    """The steps by name, in STEPS' order."""
+def _steps(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:
+    """The steps by name, in the order of STEPS. scores: maximum of each score column."""
     words = read_words(params.unsafe_words)
 
     def each(reason: Callable[[str], str | None]) -> Callable[[pd.DataFrame], Reasons]:
         return lambda table: [reason(prompt) for prompt in table["prompt"].tolist()]
 
     def unsafe(table: pd.DataFrame) -> Reasons:
-        limits = {name: limit for name, limit in scores.items() if name in table}  # a text file has none
+        limits = {name: limit for name, limit in scores.items() if name in table}  # a text file has no scores
         by_score = score_reasons(table, limits)
         by_word = word_reasons(table["prompt"].tolist(), words) if words else [None] * len(table)
         return [score or word for score, word in zip(by_score, by_word, strict=True)]
@@ -119,6 +119,7 @@ def _unshowable(prompt: str) -> str | None:
 
 
 def _check_left(counts: dict[str, int], params: Prompts) -> None:
+    """Raise FilmstillError if no train or no eval prompt is left."""
     worst = max(STEPS, key=lambda step: counts[f"{step}.dropped"])
     most = f"the step '{worst}' dropped most, {counts[f'{worst}.dropped']} of {counts['raw']} rows"
     left = counts["train"] + counts["eval"]
@@ -135,13 +136,13 @@ def _check_left(counts: dict[str, int], params: Prompts) -> None:
 
 
 def _readable(rejected: pd.DataFrame) -> pd.DataFrame:
-    """Rejected rows in file order, monstrous prompts cut short."""
+    """Rejected rows with long prompts shortened to SHOWN characters."""
     long = rejected["prompt"].str.len() > SHOWN
     return rejected.assign(prompt=rejected["prompt"].where(~long, rejected["prompt"].str[:SHOWN] + "…"))
 
 
 def not_latin(prompt: str, min_share: float) -> str | None:
-    """Why the prompt is refused: too few of its letters are Latin, or it has none. None if it is fine."""
+    """A reason if too few of the prompt's letters are Latin or it has no letters, else None."""
     if prompt.isascii() and any(map(str.isalpha, prompt)):
         return None
     scripts = Counter(script_of(character) for character in prompt if character.isalpha())
@@ -155,18 +156,18 @@ def not_latin(prompt: str, min_share: float) -> str | None:
 
 @lru_cache(maxsize=65536)
 def script_of(letter: str) -> str:
-    """The first word of the letter's Unicode name: LATIN, CYRILLIC, CJK, HIRAGANA, ARABIC …"""
+    """The first word of the letter's Unicode name: LATIN, CYRILLIC, CJK, HIRAGANA, ARABIC, …"""
     return unicodedata.name(letter, "UNKNOWN").split()[0]
 
 
 def is_eval(prompt: str, share: float) -> bool:
-    """Whether this cleaned prompt belongs to the `share` of prompts kept for evaluation."""
+    """Whether the hash of a cleaned prompt puts it into the `share` of prompts for evaluation."""
     digest = hashlib.sha256(key(prompt).encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def read_extension(path: Path | str) -> dict[str, str]:
-    """Longer text by the key of its prompt, from a CSV with the columns `prompt` and `text`; the first row counts."""
+    """Extended text by the key of its prompt, from a CSV with columns `prompt` and `text`; first row per key counts."""
     columns = read_columns(Path(path), ("prompt", "text"))
     extension: dict[str, str] = {}
     for prompt, text in zip(columns["prompt"], map(clean, columns["text"]), strict=True):
@@ -176,5 +177,5 @@ def read_extension(path: Path | str) -> dict[str, str]:
 
 
 def extended(prompts: Sequence[str], extension: dict[str, str]) -> list[str]:
-    """The longer text of every cleaned prompt, itself where there is none."""
+    """The extended text of every cleaned prompt; the prompt itself if there is none."""
     return [extension.get(key(prompt), prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""What must not be learned: by the table's own scores, and by a list of words."""
+"""Safety filters for prompts: the table's scores and a list of words."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from filmstill.errors import FilmstillError
 
 
 def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | None]:
-    """A reason for every row with a score above its limit; an unreadable score counts as unsafe."""
+    """A reason for every row with a score above its limit, else None; an unreadable score counts as unsafe."""
     reasons: list[str | None] = [None] * len(table)
     for name, limit in limits.items():
         for row, score in enumerate(table[name].tolist()):
@@ -20,7 +20,7 @@ def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | N
 
 
 def read_words(path: Path | str) -> list[str]:
-    """Words or phrases, one a line; `#` starts a comment. There may be none."""
+    """Read words or phrases, one per line, in lower case; `#` starts a comment. The list may be empty."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -31,7 +31,7 @@ def read_words(path: Path | str) -> list[str]:
 
 
 def word_reasons(prompts: Sequence[str], words: Sequence[str]) -> list[str | None]:
-    """A reason for every prompt that holds one of `words` (lower case) as a whole word or phrase."""
+    """A reason for every prompt that contains one of `words` (lower case) as a whole word or phrase, else None."""
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
     found = (pattern.search(prompt.casefold()) for prompt in prompts)

@@ -1,4 +1,4 @@
-"""The finished prompt tables, as later stages read them."""
+"""Read the prompt tables that the prompts stage wrote."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from filmstill.runtime.tables import read_table
 def load_prompts(path: Path, count: int | None = None, key: str = "") -> pd.DataFrame:
     """Columns id, prompt, text of the first `count` prompts (None: all).
 
-    `key` names the parameter that asks for `count`; raises FilmstillError when there are fewer.
+    key: the parameter that sets `count`. Raises FilmstillError, naming it, if there are fewer prompts.
     """
     table = read_table(path, ["id", "prompt", "text"])
     if count is not None and len(table) < count:

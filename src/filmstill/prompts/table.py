@@ -1,8 +1,8 @@
-"""Read prompt tables as people have them: VidProM's CSV, or a text file with one prompt a line.
+"""Read raw prompt tables: a CSV with VidProM's columns (arXiv:2403.06098), or a text file with one prompt per line.
 
-Notable: read line by line, so that a file that is not UTF-8, or not text at all, is told with its byte
-offset; VidProM's quoted prompts hold line breaks, so a row may span lines; columns are found by VidProM's
-names or sensible others, in any order and case.
+A file is read line by line, so that an error for a file that is not UTF-8 or not text names the byte offset. VidProM's
+quoted prompts contain line breaks, so a row may span lines. Columns are found by VidProM's names or the other ALIASES,
+in any order and case.
 """
 
 import csv
@@ -15,7 +15,7 @@ import pandas as pd
 
 from filmstill.errors import FilmstillError
 
-# Column as used here: names it may have in a file (after lower-casing, other signs as underscores).
+# Column to the names that it may have in a file (compared in lower case, with other characters as underscores).
 ALIASES = {
     "id": ("uuid", "id", "prompt_id"),
     "prompt": ("prompt", "caption", "text"),
@@ -31,10 +31,10 @@ LONGEST_LINE = 64 * 2**20  # bytes; far above any prompt (VidProM's longest has 
 
 
 def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
-    """The raw rows in file order: `id`, `prompt` (as written) and, of a CSV, every column of `scores` (float).
+    """The raw rows in file order: `id`, `prompt` (unchanged) and, from a CSV, every column of `scores` (float).
 
-    A score that is no number is NaN. A row without an id is named by a hash of its prompt, so that adding
-    rows renames none. A text file has no scores. Raises FilmstillError for a file that is no such table.
+    A score that is not a number is NaN. The id of a row without one is a hash of its prompt, so that added rows change
+    no id. A text file has no scores. Raises FilmstillError if the file is not such a table.
     """
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".txt"):
@@ -55,46 +55,50 @@ def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
 
 
 def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Columns of a CSV as text, by their names here. Raises FilmstillError with the line that is not CSV."""
+    """Columns of a CSV as text, by the keys of ALIASES.
+
+    Raises FilmstillError for a missing column of `required`, and with the line number for a line that is not CSV.
+    """
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(_lines(path), strict=True)
     try:
         header = next(reader, [])
-        places = _places(path, header, required, optional)
-        columns: dict[str, list[str]] = {name: [] for name in places}
+        positions = _positions(path, header, required, optional)
+        columns: dict[str, list[str]] = {name: [] for name in positions}
         for row in reader:
             if row and len(row) != len(header):
                 raise FilmstillError(
                     f"{path}: line {reader.line_num}: has {len(row)} cells where the header has {len(header)}; "
                     "a prompt with commas or quotes must be quoted"
                 )
-            for name, place in places.items() if row else ():  # an empty line is no row
-                columns[name].append(row[place])
+            for name, position in positions.items() if row else ():  # an empty line is not a row
+                columns[name].append(row[position])
     except csv.Error as error:
         raise FilmstillError(f"{path}: line {reader.line_num}: not CSV ({error})") from error
     return columns
 
 
-def _places(path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+def _positions(path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Position of each column in the header. Raises FilmstillError if a required one is missing."""
     found = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()) for name in header]
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for name in (*required, *optional):
-        free = (alias for alias in ALIASES[name] if alias in found and found.index(alias) not in places.values())
-        place = next((found.index(alias) for alias in free), None)
-        if place is not None:
-            places[name] = place
-    missing = [name for name in required if name not in places]
+        free = (alias for alias in ALIASES[name] if alias in found and found.index(alias) not in positions.values())
+        position = next((found.index(alias) for alias in free), None)
+        if position is not None:
+            positions[name] = position
+    missing = [name for name in required if name not in positions]
     if missing:
         shown = ", ".join(name[:40] for name in header[:12]) or "none"
         raise FilmstillError(
             f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
             f"found: {shown}; needed: {', '.join(required)}"
         )
-    return places
+    return positions
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The file's lines with their line ends. Raises FilmstillError where it stops being text."""
+    """Yield the file's lines with their line ends. Raises FilmstillError, with the byte offset, if it is not text."""
     if not path.is_file():
         raise FilmstillError(f"{path}: no such file; a prompt table (.csv or .txt) is needed")
     if path.stat().st_size == 0:

@@ -1,1 +1,1 @@
-"""Everything around the arithmetic: keyed work folders, safe files, addressed randomness."""
+"""The process and its files: ranks, randomness, exit codes, progress, atomic files, images, videos, GPUs."""

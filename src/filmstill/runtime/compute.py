@@ -1,4 +1,4 @@
-"""The machine a stage computes on, fixed where it changes the last bits, and kept from needless work."""
+"""Settings of torch and malloc for one process: threads, deterministic CPU kernels, memory reuse."""
 
 import ctypes
 from contextlib import suppress
@@ -7,31 +7,35 @@ import torch
 
 from filmstill.errors import FilmstillError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt takes no more
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt refuses larger values
 
 
 def prepare(device: str, threads: int) -> None:
-    """Set the number of threads, ask for deterministic kernels on the CPU, keep freed memory."""
+    """Set the number of threads; on the CPU also allow only deterministic kernels and keep freed memory.
+
+    Raises FilmstillError if `device` is "cuda" and torch sees no GPU.
+    """
     check_device(device, "compute.device")
     torch.set_num_threads(threads)
     if device == "cuda":
         return
-    # The same switch as use_deterministic_algorithms(True), which would import the compiler too: a second a process.
+    # The same switch as use_deterministic_algorithms(True), which would also import the compiler (one second).
     torch.set_deterministic_debug_mode("error")
-    # Filling fresh memory with NaN helps to find operators that read it, and writes every byte twice; none here does.
+    # Filling new tensors with NaN writes every byte twice. It only helps to find operators that read uninitialized
+    # memory, and no operator used here does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
 
 
 def check_device(device: str, key: str) -> None:
-    """Refuse a GPU where torch sees none; `key` is where it was asked for."""
+    """Raise FilmstillError if `device` is "cuda" and torch sees no GPU; `key` names the setting in the message."""
     if device == "cuda" and not torch.cuda.is_available():
         raise FilmstillError(f"{key}: is 'cuda', but torch sees no CUDA device here; use a machine with a GPU, or cpu")
 
 
 def _keep_freed_memory() -> None:
-    """A step frees what the next one asks for again: given back to the system, it costs a fault a page."""
+    """Make malloc keep freed memory: the next step needs the same sizes, and every returned page costs a page fault."""
     with suppress(AttributeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)

@@ -1,8 +1,8 @@
-"""The processes of one training job: who this one is, what all agree on, and the mesh that networks are spread over.
+"""Ranks of a training job: rank and world size, collectives on Python values, and the mesh that shards networks.
 
-Notable: one mesh, replicate x shard, says every way to spread a network: `full` is 1 x processes, `hybrid` nodes x
-processes a node, `none` processes x 1; a process alone has no group and pays nothing; what is drawn, trained and saved
-is the same on any number of processes, so nothing here is part of a stage's key.
+One mesh [replicate, shard] describes each way to shard a network: "full" is 1 x world size, "hybrid" is nodes x ranks
+per node, "none" is world size x 1. A single process has no process group, and the functions here then return their
+argument. Draws, training and saved files do not depend on the world size, so nothing here is part of a stage's key.
 """
 
 import os
@@ -22,16 +22,19 @@ from filmstill.runtime.compute import check_device
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-REPLICATE, SHARD = "replicate", "shard"  # the mesh's dimensions
-TIMEOUT = timedelta(minutes=30)  # with a process that is late: its node reads 57 GB of weights more slowly
+REPLICATE, SHARD = "replicate", "shard"  # dimensions of the mesh
+TIMEOUT = timedelta(minutes=30)  # of a collective: a slow node may take long to read 57 GB of weights
 
 Value = TypeVar("Value")
 
 
 @dataclass
 class ShardingConfig:
-    """How networks lie on this job's processes. sharding: none, hybrid (whole on every node) or full.
-    offload: frozen networks wait in the host's memory."""
+    """How networks are placed on the job's ranks.
+
+    device: "cuda" or "cpu". sharding: "none" (replicated on every rank), "hybrid" (sharded within a node, replicated
+    across nodes) or "full" (sharded over all ranks). offload: keep frozen networks in host memory between passes.
+    """
 
     device: str
     sharding: str
@@ -39,31 +42,34 @@ class ShardingConfig:
 
     @cached_property
     def mesh(self) -> "DeviceMesh":
-        """[replicate, shard]."""
+        """Device mesh of shape [replicate, shard]."""
         from torch.distributed.device_mesh import init_device_mesh
 
-        together = {"none": 1, "hybrid": int(os.environ["LOCAL_WORLD_SIZE"]), "full": world_size()}[self.sharding]
-        return init_device_mesh(self.device, (world_size() // together, together), mesh_dim_names=(REPLICATE, SHARD))
+        shards = {"none": 1, "hybrid": int(os.environ["LOCAL_WORLD_SIZE"]), "full": world_size()}[self.sharding]
+        return init_device_mesh(self.device, (world_size() // shards, shards), mesh_dim_names=(REPLICATE, SHARD))
 
 
-_config: ShardingConfig | None = None  # one a process, as torch.distributed's own group
+_config: ShardingConfig | None = None  # global, like torch.distributed's default process group
 
 
 def start(device: str, sharding: str, offload: bool) -> None:
-    """Join the job's processes, told by torch's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, …)."""
+    """Join the process group that torch's environment variables describe (RANK, WORLD_SIZE, LOCAL_RANK, …).
+
+    Raises FilmstillError if `device` is "cuda" and this rank has no GPU.
+    """
     global _config
     if device == "cuda":
         check_device(device, "compute.device")
-        own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        require(own < there, "tasks_per_node", os.environ.get("LOCAL_WORLD_SIZE"), f"at most {there}, one a GPU")
-        torch.cuda.set_device(own)
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        require(local_rank < gpus, "tasks_per_node", os.environ.get("LOCAL_WORLD_SIZE"), f"at most {gpus}, one per GPU")
+        torch.cuda.set_device(local_rank)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
         _config = ShardingConfig(device, sharding, offload)
 
 
 def stop() -> None:
-    """Leave the job's processes."""
+    """Leave the process group."""
     global _config
     if _config is not None:
         dist.destroy_process_group()
@@ -71,31 +77,32 @@ def stop() -> None:
 
 
 def sharding_config() -> ShardingConfig | None:
-    """How networks are to lie on the processes; None for a process alone."""
+    """The configuration passed to `start`; None if the world size is 1."""
     return _config
 
 
 def rank() -> int:
+    """Rank of this process; 0 if the world size is 1."""
     return dist.get_rank() if _config is not None else 0
 
 
 def world_size() -> int:
-    """Processes of the job."""
+    """Number of ranks of the job."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_rank0() -> bool:
-    """Whether this process is the one that writes what a run makes once."""
+    """Whether this is rank 0, which writes the files that a run writes once."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait for every process."""
-    all_reduce_max(0)  # over gloo: nccl's barrier would hold a GPU
+    """Wait for every rank. Collective: every rank must call it."""
+    all_reduce_max(0)  # over gloo: the barrier of NCCL would occupy the GPU
 
 
 def broadcast(value: Value) -> Value:
-    """The first process's value, on every process."""
+    """The value of rank 0, which must be picklable. Collective: every rank must call it."""
     if _config is None:
         return value
     values = [value]
@@ -103,71 +110,71 @@ def broadcast(value: Value) -> Value:
     return values[0]
 
 
-def all_reduce_sum(*shares: float) -> list[float]:
-    """Each number summed over the processes."""
-    return _reduced(torch.tensor(shares, dtype=torch.float64), dist.ReduceOp.SUM).tolist()
+def all_reduce_sum(*numbers: float) -> list[float]:
+    """Each number summed over all ranks, in float64. Collective: every rank must call it."""
+    return _all_reduce(torch.tensor(numbers, dtype=torch.float64), dist.ReduceOp.SUM).tolist()
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of the processes' numbers."""
-    return int(_reduced(torch.tensor([number]), dist.ReduceOp.MAX))
+    """The largest number of any rank. Collective: every rank must call it."""
+    return int(_all_reduce(torch.tensor([number]), dist.ReduceOp.MAX))
 
 
-def first_message(words: str | None) -> str | None:
-    """What the lowest process that says anything says."""
+def first_message(message: str | None) -> str | None:
+    """The message of the lowest rank that has one; None if no rank has. Collective: every rank must call it."""
     if _config is None:
-        return words
-    said: list[str | None] = [None] * world_size()
-    dist.all_gather_object(said, words)
-    return next(filter(None, said), None)
+        return message
+    messages: list[str | None] = [None] * world_size()
+    dist.all_gather_object(messages, message)
+    return next(filter(None, messages), None)
 
 
-def _reduced(numbers: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+def _all_reduce(numbers: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
     if _config is not None:
-        dist.all_reduce(numbers, how)
+        dist.all_reduce(numbers, operation)
     return numbers
 
 
 def reduced_norm(tensors: list[Tensor]) -> Tensor:
-    """The norm of all of them together, []; those that lie whole on every process are first summed over them, in place.
+    """Global 2-norm [] of gradients, after summing the replicated ones over all ranks in place.
 
-    What is spread is taken to be summed already: FSDP2 does it as it scatters gradients.
+    Sharded gradients must be summed already, as FSDP2 does in its reduce-scatter. Collective: every rank must call it.
     """
     if _config is None:
         return get_total_norm(tensors)
-    everywhere = [tensor for tensor in tensors if not _is_sharded(tensor)]
+    replicated = [tensor for tensor in tensors if not _is_sharded(tensor)]
     norm = get_total_norm([local_tensor(tensor) for tensor in tensors if _is_sharded(tensor)]).square()
     dist.all_reduce(norm)
-    norm /= _config.mesh[REPLICATE].size()
-    if everywhere:
-        flat = torch.cat([tensor.flatten() for tensor in everywhere])
+    norm /= _config.mesh[REPLICATE].size()  # each replica of a shard was counted
+    if replicated:
+        flat = torch.cat([tensor.flatten() for tensor in replicated])
         dist.all_reduce(flat)
-        for tensor, summed in zip(everywhere, flat.split([tensor.numel() for tensor in everywhere]), strict=True):
+        for tensor, summed in zip(replicated, flat.split([tensor.numel() for tensor in replicated]), strict=True):
             tensor.copy_(summed.view_as(tensor))
         norm += flat.square().sum()
     return norm.sqrt()
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor, which shares its memory; an unspread tensor is all there."""
+    """This rank's shard of a tensor, sharing its memory; an unsharded tensor is returned as it is."""
     return tensor.to_local() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor; every process must ask for it."""
+    """All of a tensor, gathered if it is sharded. Collective: every rank must call it."""
     return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def redistribute_like(everything: Tensor, spread: Tensor) -> Tensor:
-    """A tensor that every process has, laid out as another one of its shape is."""
-    if not _is_sharded(spread):
-        return everything
+def redistribute_like(replicated: Tensor, like: Tensor) -> Tensor:
+    """Shard a tensor that is replicated on every rank in the way of `like`, which has the same shape."""
+    if not _is_sharded(like):
+        return replicated
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh, placements = spread.device_mesh, spread.placements  # type: ignore[attr-defined]
-    there = DTensor.from_local(everything, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return there.redistribute(placements=placements)
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    tensor = DTensor.from_local(replicated, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return tensor.redistribute(placements=placements)
 
 
 def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # DTensor: the module that defines it takes its time to import
+    return hasattr(tensor, "full_tensor")  # a DTensor, whose module is slow to import

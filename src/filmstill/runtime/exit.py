@@ -1,4 +1,4 @@
-"""How a command runs and ends: every foreseen failure is one line on stderr and an exit code."""
+"""Exit of a command: every expected failure becomes one line on stderr and an exit code."""
 
 import gc
 import os
@@ -11,52 +11,55 @@ from typing import NoReturn
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.runtime.logs import log_to_stderr
 
-# Containers made before Python looks for cycles among them. Its own 700 is for small programs: imports make a million
-# that all stay, and to look through them again and again takes a sixth of a short stage's time. No tensor waits for it:
-# a step leaves none in a cycle.
+# Allocated containers before Python's garbage collector runs. The default of 700 is for small programs: the imports
+# make a million containers that all stay, and scanning them repeatedly takes a sixth of a short stage's time. The
+# higher threshold keeps no tensor alive, since a training step leaves none in a reference cycle.
 COLLECT_AFTER = 50_000
 
 
 def exit_code(action: Callable[[], None]) -> int:
-    """Run `action`; every foreseen failure becomes one line on stderr and an exit code."""
+    """Run `action` and return the exit code; an expected failure prints one line on stderr.
+
+    0: success. 1: GateError. 2: FilmstillError or OSError. 128 + signal number: Interrupted. 130: Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _stop)
     log_to_stderr()
     try:
         action()
-        if sys.stdout:  # None where it is closed
+        if sys.stdout:  # None if closed
             sys.stdout.flush()
     except GateError as error:
-        return _say(error, 1)
+        return _report(error, 1)
     except Interrupted as error:
-        return _say(error, 128 + error.signal)
+        return _report(error, 128 + error.signal)
     except FilmstillError as error:
-        return _say(error, 2)
+        return _report(error, 2)
     except OSError as error:
         if error.errno in FULL:
-            return _say(writing_failed(error.filename or "a file", error), 2)
-        return _say(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+            return _report(writing_failed(error.filename or "a file", error), 2)
+        return _report(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
-        return _say("stopped by Ctrl-C; finished work is kept, run it again to go on", 130)
+        return _report("stopped by Ctrl-C; finished work is kept, run it again to resume", 130)
     return 0
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """`main` is all that this process is for; it ends with the code that main returns.
+    """Run `main` and exit the process with its return value, skipping the interpreter's shutdown.
 
-    At once: with torch imported, Python takes a second or two to take itself apart, and nothing here waits for that.
+    With torch imported, the shutdown takes one to two seconds, and nothing here depends on it.
     """
     gc.set_threshold(COLLECT_AFTER)
     code = main()
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        with suppress(OSError):  # who reads it has gone, or the disk is full: `exit_code` has said so
+        with suppress(OSError):  # the reader exited, or the disk is full, which `exit_code` reported
             stream.flush()
     os._exit(code)
 
 
 def _stop(number: int, _frame: object) -> None:
-    raise Interrupted("stopped by SIGTERM; finished work is kept, run it again to go on", number)
+    raise Interrupted("stopped by SIGTERM; finished work is kept, run it again to resume", number)
 
 
-def _say(message: object, code: int) -> int:
+def _report(message: object, code: int) -> int:
     print(f"filmstill: {message}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written to a name beside their own, flushed to disk, renamed."""
+"""Atomic files: written to a temporary name in the same folder, flushed to disk, then renamed."""
 
 import hashlib
 import json
@@ -14,9 +14,12 @@ from filmstill.errors import FilmstillError, writing_failed
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` when the block ends without an error."""
+    """Yield a temporary path beside `path` and rename it to `path` if the block raises nothing.
+
+    Raises FilmstillError if the system refuses the write; the old file at `path` is then unchanged.
+    """
     path = Path(path)
-    # A random name: processes of several machines that write here may have one and the same pid.
+    # The name is random: processes on several machines may write here and share a pid.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,16 +34,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write `text` atomically as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: object) -> None:
+    """Write `value` atomically as indented JSON with sorted keys."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises FilmstillError for anything else."""
+    """Read a JSON object. Raises FilmstillError for a missing or unreadable file and for any other JSON value."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -53,17 +58,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
-    """Copy a folder file by file; `shutil.copytree` would hide the system's reason in a list."""
+    """Copy a folder file by file. Unlike `shutil.copytree`, it raises the system's own OSError."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
         there = target / path.relative_to(source)
         if path.is_dir():
             there.mkdir(exist_ok=True)
-        elif not path.name.endswith(".tmp"):  # of a write that was killed
+        elif not path.name.endswith(".tmp"):  # left by a write that was killed
             copy(path, there)
 
 
 def sha256_of(path: Path) -> str:
-    """Of a whole file."""
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""GPUs as data: memory and speed of each kind.
+"""Memory and peak speed of GPU models.
 
-Memory is the total capacity that torch reports for a card (its out-of-memory messages print it), which is less than the
-product's name. Speed is that of dense bfloat16 products, from the vendor's data sheet.
+Memory is the total capacity that torch reports (its out-of-memory messages print it), which is less than the number in
+the product's name. Speed is the peak of dense bfloat16 matrix products in the vendor's data sheet.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ GIB = 2.0**30
 
 @dataclass(frozen=True)
 class Gpu:
-    """`memory` in bytes, `speed` in floating-point operations a second."""
+    """`memory` in bytes, `speed` in floating-point operations per second."""
 
     memory: float
     speed: float
@@ -33,7 +33,7 @@ GPUS = {
 
 
 def speed_of(device: "torch.device") -> float | None:
-    """Speed of the GPU that this is; None: a CPU, or a card that is not in the table."""
+    """Peak speed of a device in floating-point operations per second; None for a CPU or a GPU not in the table."""
     if device.type != "cuda":
         return None
     import torch

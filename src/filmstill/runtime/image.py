@@ -1,4 +1,4 @@
-"""Sample sheets: what the network in training makes of a few fixed prompts, as one picture."""
+"""Sample sheets: clips that the network in training generates for a few fixed prompts, as one picture."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from filmstill.runtime.files import replacing
 
-ENLARGE = 2
-COLUMNS = 12  # frames shown of a longer clip, evenly spaced
-HEIGHT = 128  # screen pixels of a larger one
+ENLARGE = 2  # scale of small frames
+COLUMNS = 12  # maximum frames shown per clip, evenly spaced
+HEIGHT = 128  # maximum height of a frame in pixels; taller frames are scaled down
 
 
 def save_sheet(video: Tensor, path: Path) -> None:
-    """Write video [B, F, 3, H, W] in [0, 1] as a PNG: a clip a row, a frame a column."""
+    """Write video [B, F, 3, H, W] in [0, 1] as a PNG with one row per clip and one column per frame."""
     video = video[:, torch.linspace(0, video.shape[1] - 1, min(COLUMNS, video.shape[1])).round().long()]
     if (height := video.shape[-2]) > HEIGHT:
         size = (HEIGHT, round(video.shape[-1] * HEIGHT / height))

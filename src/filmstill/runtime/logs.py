@@ -1,6 +1,6 @@
-"""Log lines on stderr: everything a command says that is not its output.
+"""Logging to stderr: warnings and status of a command, as opposed to its output.
 
-Modules log by `logging.getLogger(__name__)`; commands, stages and jobs call `log_to_stderr` once.
+Modules use `logging.getLogger(__name__)`; commands, stages and jobs call `log_to_stderr` once.
 """
 
 import logging
@@ -8,17 +8,17 @@ import sys
 
 
 class _AboveTheBar(logging.Handler):
-    """Writes a line to stderr, above a progress bar where one is drawn."""
+    """Writes a line to stderr, above the progress bar if one is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm  # here: most commands log nothing
+        from tqdm import tqdm  # imported here since most commands log nothing
 
-        if sys.stderr:  # None where it is closed
+        if sys.stderr:  # None if closed
             tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _Formatter(logging.Formatter):
-    """The message; a warning says that it is one."""
+    """The bare message; warnings get the prefix "warning: "."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = super().format(record)
@@ -26,7 +26,7 @@ class _Formatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send filmstill's log, from level INFO on, to stderr."""
+    """Send the log records of filmstill from level INFO to stderr; later calls have no effect."""
     logger = logging.getLogger("filmstill")
     if not logger.handlers:
         handler = _AboveTheBar()

@@ -1,4 +1,4 @@
-"""Progress: a bar redrawn on a terminal, a line now and then in a log file, a small file inside a cluster's job."""
+"""Progress of a long loop: a bar on a terminal, occasional lines in a log file, a JSON file in a cluster job."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 
 def progress(label: str, total: int, done: float = 0, unit: str = "step") -> "tqdm | Report":
-    """A bar on stderr; use it as a context manager and call `update()`. In a job, a report for whoever waits for it."""
+    """A context manager whose `update()` advances a bar on stderr or, in a cluster job, the job's progress file."""
     if JOB in os.environ:
         return Report(label, total, done, unit)
     on_terminal = sys.stderr.isatty()
@@ -28,7 +28,7 @@ def progress(label: str, total: int, done: float = 0, unit: str = "step") -> "tq
 
 
 class Report:
-    """What a bar is used for here, written by a job's first process to its submission's folder."""
+    """The part of tqdm's interface used here; rank 0 writes its state to the job's folder, where `follow` reads it."""
 
     def __init__(self, label: str, total: int, done: float, unit: str) -> None:
         self.label, self.total, self.n, self.unit = label, total, done, unit
@@ -53,7 +53,7 @@ class Report:
 
     def _write(self) -> None:
         facts = ("label", "total", "n", "unit", "unit_scale", "postfix")
-        with suppress(FilmstillError):  # a full disk is for the checkpoint to report
+        with suppress(FilmstillError):  # a full disk is reported by the next checkpoint
             if os.environ.get("RANK", "0") == "0":
                 write_json(Path(os.environ[JOB]) / REPORT, {name: getattr(self, name) for name in facts})
         self.written = time.monotonic()

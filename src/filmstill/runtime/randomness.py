@@ -1,7 +1,6 @@
-"""Randomness is addressed, not consumed.
+"""Addressed randomness: every random number is a function of (seed, purpose, step, sample).
 
-Every random number is a function of (seed, purpose, step, sample). A resumed run needs no generator
-state, and the number of processes or the batch a sample falls into does not change what is drawn.
+A resumed run needs no generator state. Neither the world size nor a sample's place in a batch changes its draw.
 """
 
 import hashlib
@@ -12,14 +11,14 @@ from torch import Tensor
 
 
 def generator(seed: int, purpose: str, *address: int | str) -> torch.Generator:
-    """A CPU generator that depends on its address alone (SHA-256 of it, first 63 bits)."""
+    """CPU generator seeded with the first 63 bits of the SHA-256 of its address (seed, purpose, *address)."""
     text = "/".join(map(str, (seed, purpose, *address)))
     digest = hashlib.sha256(text.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def normal(shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
-    """Standard normal noise [len(samples), *shape], float32: one generator a sample."""
+    """Standard normal noise [len(samples), *shape], float32, from one generator per sample."""
     return torch.stack([torch.randn(shape, generator=generator(seed, purpose, step, s)) for s in samples])
 
 
@@ -37,11 +36,11 @@ def integers(
 
 
 def batch_indices(count: int, seed: int, purpose: str, step: int, batch: int) -> list[int]:
-    """Indices into `count` samples of the batch at `step`; every sample comes once an epoch."""
+    """Indices in [0, count) of the batch at `step`; every sample occurs once per epoch."""
     positions = range(step * batch, (step + 1) * batch)
     return [int(_permutation(count, seed, purpose, p // count)[p % count]) for p in positions]
 
 
-@lru_cache(maxsize=16)  # one a purpose
+@lru_cache(maxsize=16)  # one entry per purpose
 def _permutation(count: int, seed: int, purpose: str, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, purpose, epoch))

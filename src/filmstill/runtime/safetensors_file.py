@@ -1,4 +1,4 @@
-"""A safetensors file, opened; and what its header says, read without torch, which takes seconds to import."""
+"""Opening safetensors files and reading their metadata, without importing torch, which takes seconds."""
 
 import json
 from collections.abc import Iterator
@@ -10,20 +10,23 @@ from safetensors import SafetensorError, safe_open
 
 from filmstill.errors import FilmstillError
 
-HEADER = "filmstill"  # the one metadata key: safetensors writes several in a random order
+HEADER = "filmstill"  # the only metadata key: safetensors writes several keys in random order
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file of `save_tensors`, without its tensors: nothing here proves that it is whole."""
+    """Metadata of a file written by `save_tensors`. The digest is not checked, so the tensors may be damaged.
+
+    Raises FilmstillError if the file is missing or not safetensors.
+    """
     with opened(path, framework="np") as file:
         return metadata_of(file)
 
 
 @contextmanager
 def opened(path: Path, framework: str) -> Iterator[Any]:
-    """A safetensors file, its tensors read as they are asked for. framework: what reads them, "pt" for torch, "np".
+    """Open a safetensors file whose tensors are read on access. framework: "pt" for torch, "np" for numpy.
 
-    Raises FilmstillError as `load_tensors` does.
+    Raises FilmstillError if the file is missing or not safetensors; a pickle is refused by name and never opened.
     """
     if not path.is_file():
         raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
@@ -35,11 +38,12 @@ def opened(path: Path, framework: str) -> Iterator[Any]:
 
 
 def metadata_of(file: Any) -> dict[str, str]:
-    """What the header of an opened file says, its digest included."""
+    """Metadata in the header of an opened file, including the digest."""
     return json.loads((file.metadata() or {}).get(HEADER, "{}"))
 
 
 def _what_it_is(path: Path) -> str:
+    """Reason why a file is not readable as safetensors, from its first bytes."""
     with open(path, "rb") as file:
         start = file.read(2)
     if start == b"PK" or start[:1] == b"\x80":

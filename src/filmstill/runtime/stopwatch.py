@@ -1,8 +1,8 @@
-"""Where a step's time goes: parts named where they happen, collected once a step.
+"""Telemetry: the time of each named part of a training step. Nothing here changes a result.
 
-Notable: a part inside another takes its time out of it, so that parts add up to the step; on a GPU stamps are events in
-its stream, read when the step is over, so nothing waits for them; collectives run on streams of their own there, beside
-the parts: they count by their own length, which is no part of the sum.
+Time spent in a nested part is not counted in the outer one, so the parts add up to the step. On a GPU, timestamps are
+events in its stream that are read after the step, so nothing waits for them. Collectives run on other streams there,
+beside the parts: their durations are reported too, but are not part of the sum.
 """
 
 import time
@@ -16,22 +16,23 @@ import torch
 import torch.distributed as dist
 
 OTHER, COMMUNICATION = "other", "communication"
-COLLECTIVES = ("all_gather_single", "reduce_scatter_single", "all_reduce")  # by which FSDP2 gathers and sums
+COLLECTIVES = ("all_gather_single", "reduce_scatter_single", "all_reduce")  # used by FSDP2
 
-Stamp = Any  # seconds, or an event of the GPU's
+Stamp = Any  # seconds, or a torch.cuda.Event
 
 
 class Stopwatch:
-    """Seconds by part since the last lap."""
+    """Measures seconds per part since the last lap."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._parts = [OTHER]
         self._stamps: list[tuple[str, Stamp]] = [(OTHER, self._stamp())]
-        self._beside: list[tuple[Stamp, Stamp]] = []
+        self._collectives: list[tuple[Stamp, Stamp]] = []
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Count the block's time as part `name`."""
         self._mark()
         self._parts.append(name)
         try:
@@ -42,28 +43,29 @@ class Stopwatch:
 
     @contextmanager
     def collective(self) -> Iterator[None]:
+        """Count the block's time as communication."""
         if not self._on_gpu:
             with self.part(COMMUNICATION):
                 yield
             return
         began = self._stamp()
         yield
-        self._beside.append((began, self._stamp()))
+        self._collectives.append((began, self._stamp()))
 
     def lap(self) -> tuple[float, dict[str, float]]:
-        """Seconds since the lap before, in all and by part, and begin another."""
+        """(total seconds, seconds by part) since the last lap; starts the next lap."""
         self._mark()
         seconds: dict[str, float] = defaultdict(float)
         for (_, began), (name, ended) in zip(self._stamps, self._stamps[1:], strict=False):
             seconds[name] += self._between(began, ended)
-        whole = sum(seconds.values())
-        for began, ended in self._beside:
+        total = sum(seconds.values())
+        for began, ended in self._collectives:
             seconds[COMMUNICATION] += self._between(began, ended)
-        self._stamps, self._beside = self._stamps[-1:], []
-        return whole, dict(seconds)
+        self._stamps, self._collectives = self._stamps[-1:], []
+        return total, dict(seconds)
 
     def _mark(self) -> None:
-        """What has passed since the last mark belongs to the part at work."""
+        """Count the time since the last mark as the innermost open part."""
         self._stamps.append((self._parts[-1], self._stamp()))
 
     def _stamp(self) -> Stamp:
@@ -80,34 +82,34 @@ class Stopwatch:
         return began.elapsed_time(ended) / 1000
 
 
-_watch: Stopwatch | None = None  # one a process, so that a part is named where it happens and by no argument
+_watch: Stopwatch | None = None  # global, so that code names its parts without passing a stopwatch
 
 
 def part(name: str) -> AbstractContextManager[None]:
-    """The block is this part of the step; nothing where nobody watches."""
+    """Count the block's time as part `name` of the step; no effect outside `watching`."""
     return nullcontext() if _watch is None else _watch.part(name)
 
 
 @contextmanager
 def watching(device: torch.device) -> Iterator[Stopwatch]:
-    """While the block runs, parts and collectives are timed."""
+    """Time parts and collectives while the block runs."""
     global _watch
-    library = {name: getattr(dist, name) for name in COLLECTIVES}
+    originals = {name: getattr(dist, name) for name in COLLECTIVES}
     _watch = watch = Stopwatch(device)
-    for name, collective in library.items():
+    for name, collective in originals.items():
         setattr(dist, name, _timed(watch, collective))
     try:
         yield watch
     finally:
         _watch = None
-        for name, collective in library.items():
+        for name, collective in originals.items():
             setattr(dist, name, collective)
 
 
 def _timed(watch: Stopwatch, collective: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(collective)
-    def run(*given: Any, **named: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         with watch.collective():
-            return collective(*given, **named)
+            return collective(*args, **kwargs)
 
     return run

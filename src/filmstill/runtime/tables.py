@@ -1,4 +1,4 @@
-"""Parquet tables on disk."""
+"""Parquet tables."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from filmstill.runtime.files import replacing
 
 
 def write_table(path: Path | str, table: pd.DataFrame) -> None:
-    """Write a parquet table without its index."""
+    """Write a parquet table atomically, without its index."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A parquet table. Raises FilmstillError for a missing or damaged file or one without these columns."""
+    """Read a parquet table. Raises FilmstillError for a missing or damaged file and for missing columns."""
     if not path.is_file():
         raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
     try:

@@ -1,7 +1,6 @@
-"""Tensors on disk that prove they are the ones that were written.
+"""safetensors files with the SHA-256 of their tensors and metadata in the header.
 
-Notable: a safetensors file carries the SHA-256 of its tensors and metadata in its header, so that a truncated or
-bit-flipped one is told from a good one; a pickle is refused by name and never opened.
+Loading checks the digest, so truncated and bit-flipped files are detected. A pickle is refused and never opened.
 """
 
 import errno
@@ -23,7 +22,7 @@ DIGEST = "sha256"
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 over the metadata and the tensors' names, dtypes, shapes and bytes, in the order of the names."""
+    """SHA-256 of the metadata and of each tensor's name, dtype, shape and bytes, sorted by name."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -33,14 +32,17 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors atomically, with a digest in the header. Same tensors and metadata, same bytes."""
+    """Write safetensors atomically, with a digest in the header. Equal tensors and metadata give equal bytes.
+
+    Raises FilmstillError if the system refuses the write.
+    """
     contiguous = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     facts = dict(metadata or {})
     header = json.dumps({**facts, DIGEST: digest_of(contiguous, facts)}, sort_keys=True)
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata={HEADER: header})
-        except SafetensorError as error:  # safetensors wraps the system's error in its own
+        except SafetensorError as error:  # safetensors wraps the system's error
             code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             raise OSError(code, str(error)) from error
 

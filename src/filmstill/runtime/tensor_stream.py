@@ -1,7 +1,7 @@
-"""safetensors written tensor by tensor, and folders that are either whole or absent.
+"""safetensors written one tensor at a time, and atomic folders.
 
-Notable: the header is made of shapes and dtypes, which a mapped tensor tells without being read, so that memory holds
-one tensor at a time; same bytes as the library's; the digest is taken while writing and put into a place kept for it.
+The header needs shapes and dtypes only, so memory holds one tensor at a time. The bytes are those of the safetensors
+library. The digest is computed while writing and then replaces a placeholder of the same length in the header.
 """
 
 import json
@@ -21,14 +21,14 @@ from filmstill.runtime.files import replacing
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
 
-# What a network is kept in, with safetensors' names, in the order in which its library puts them into a file.
+# Dtypes of stored networks and their safetensors names, in the order in which the library sorts them in a file.
 STORED = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
-Written = Callable[[int], object]  # told the bytes of each write
+Written = Callable[[int], object]  # called after each write with its number of bytes
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Written) -> None:
-    """Write safetensors atomically from a mapping that may read as it is asked; dtypes are those of STORED."""
+    """Write safetensors atomically from a mapping that may read lazily; dtypes are those of STORED."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         stream = _Stream(file, tensors, written)
         stream.write_header(metadata)
@@ -37,9 +37,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def stream_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Written) -> None:
-    """`tensor_files.save_tensors`, byte for byte, from a mapping that may read as it is asked.
+    """Write the same bytes as `tensor_files.save_tensors`, from a mapping that may read lazily.
 
-    A tensor that lies on several processes is gathered as it is written: the others must ask for it then, by name.
+    A sharded tensor is gathered when it is written: the other ranks must call `full_tensor` on each in order of names.
     """
 
     def sealed(digest: str) -> dict[str, str]:
@@ -54,11 +54,14 @@ def stream_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; rename it to `path`, absent or empty, when the block ends well."""
+    """Yield a temporary folder beside `path` and rename it to `path` if the block raises nothing.
+
+    `path` must be absent or an empty folder. Raises FilmstillError if the system refuses a write.
+    """
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had this number
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same pid
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(path)
@@ -69,12 +72,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 class _Stream(Mapping[str, Tensor]):
-    """The tensors of a file in the making, in its order; one that is read here is thereby written to its place."""
+    """Tensors of a file being written, in file order; reading a tensor writes it to its place in the file."""
 
     def __init__(self, file: BinaryIO, tensors: Mapping[str, Tensor], written: Written) -> None:
         self.file, self.tensors, self.written = file, tensors, written
         self.entries = _entries(tensors)
-        self.start = 0  # of the first tensor, in bytes
+        self.start = 0  # offset of the first tensor in bytes
 
     def write_header(self, metadata: Mapping[str, str]) -> None:
         header = {"__metadata__": dict(metadata), **self.entries}
@@ -97,7 +100,7 @@ class _Stream(Mapping[str, Tensor]):
 
 
 def _entries(tensors: Mapping[str, Tensor]) -> dict[str, dict]:
-    """The header's entry of each tensor, in the file's order."""
+    """Header entry of each tensor (dtype, shape, data_offsets), in file order."""
     order = list(STORED.values())
     specs = {name: (STORED[tensor.dtype], list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
     entries, end = {}, 0

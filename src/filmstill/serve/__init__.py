@@ -1,1 +1,1 @@
-"""Streaming a student: from the command line."""
+"""Streaming from a distilled student, and the command that writes its videos."""

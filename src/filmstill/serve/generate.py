@@ -21,15 +21,19 @@ def generate(
     device: str,
     fast: bool,
 ) -> None:
-    """Write one video for every prompt and seed; several are numbered."""
+    """Write one video per prompt and seed to `out`; several get numbers.
+
+    frames and window are latent frames, None for those of the training; fast decodes with the release's small decoder.
+    Raises FilmstillError for a format, device, length or window that is not allowed.
+    """
     check_format(out)
     check_device(device, "--device")
     streamer = Streamer.load(files, device, fast).with_stream(frames, window)
     streamer.encoder.prepare(prompts)
-    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    requests = [(prompt, seed) for prompt in prompts for seed in seeds]
     blocks = len(streamer.rollout_config.attention.blocks(streamer.latent_shape[0]))
-    for number, (prompt, seed) in enumerate(wanted):
-        path = out if len(wanted) == 1 else out.with_stem(f"{out.stem}-{number:03d}")
+    for number, (prompt, seed) in enumerate(requests):
+        path = out if len(requests) == 1 else out.with_stem(f"{out.stem}-{number:03d}")
         start, pieces, seconds = time.perf_counter(), [], []
         with progress("generate", blocks, unit="block") as bar:
             for piece in streamer.stream(prompt, seed):
@@ -39,4 +43,4 @@ def generate(
         video = torch.cat(pieces)
         save_video(video, path, streamer.fps)
         speed = len(video) / seconds[-1]
-        print(f"{path}: {prompt!r}, seed {seed}: first block after {seconds[0]:.3f} s, {speed:.0f} frames a second")
+        print(f"{path}: {prompt!r}, seed {seed}: first block after {seconds[0]:.3f} s, {speed:.0f} frames per second")

@@ -1,1 +1,1 @@
-"""Training: the loop, what trains in it, and what the stages of the student share."""
+"""Training: the loop, the three trainings that run in it, and the setup that the student's stages share."""

@@ -1,12 +1,12 @@
-"""Checkpoints of a training run: sharded, asynchronous, whole or absent, verified on read, the last two kept.
+"""Checkpoints of a training run: sharded, asynchronous, atomic, verified on read; the last two are kept.
 
-Notable: torch.distributed.checkpoint writes each process's part as safetensors, while training goes on, into a folder
-of a temporary name, which is renamed when every part is on disk; a part's SHA-256 stands in the manifest; any number of
-processes reads what any number wrote, straight into the tensors that it will go on with.
+torch.distributed.checkpoint writes each rank's shard as safetensors, while training continues, into a temporary folder
+that is renamed once every shard is on disk. The manifest holds each shard's SHA-256. A job of any world size can load
+the checkpoints of any other, directly into the tensors that it continues with.
 """
 
+import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -20,25 +20,27 @@ from filmstill.errors import FULL, FilmstillError, writing_failed
 from filmstill.runtime import distributed
 from filmstill.training.checkpoint_folder import MANIFEST, damage, missing_part, remove, unfinished
 
-KEPT = 2
+KEPT = 2  # checkpoints that stay on disk
 
-# A process alone needs no group; the library warns of it at every save and load, from a thread of its own.
+# The library warns of this at every save and load, from another thread; a single process needs no process group.
 warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """`step-<n>` folders in one folder; n is the number of finished steps."""
+    """The folders `step-<n>` in `folder`; n is the number of finished steps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._saving: Future | None = None
         self._target = folder
-        self._group = _own_group()
+        self._group = _checkpoint_group()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors and write them in the background; the save before is over when this begins.
+        """Copy the tensors and write them in the background, after waiting for the previous save.
 
-        Every process must ask. Raises FilmstillError when the save before could not be written.
+        Collective: every rank must call it. Raises as `wait` if the previous save failed.
         """
         from torch.distributed.checkpoint import async_save
 
@@ -48,13 +50,13 @@ class Checkpoints:
         self._target = self._path(step)
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         writer = Writer(self._target, [self._path(old) for old in self.steps()[: 1 - KEPT]])
-        alone = self._group is None
-        saving = async_save(contiguous, storage_writer=writer, process_group=self._group, no_dist=alone)
-        assert isinstance(saving, Future)  # of a save whose tensors are copied when it returns
+        single = self._group is None
+        saving = async_save(contiguous, storage_writer=writer, process_group=self._group, no_dist=single)
+        assert isinstance(saving, Future)  # the tensors are already copied: training may change them
         self._saving = saving
 
     def wait(self) -> None:
-        """Until the last save is on disk."""
+        """Wait until the last save is on disk. Raises FilmstillError for a full disk, else the error of the save."""
         saving, self._saving = self._saving, None
         if saving is None:
             return
@@ -62,25 +64,26 @@ class Checkpoints:
 
         try:
             saving.result()
-        except (Exception, CheckpointException) as error:  # the library's is no Exception
+        except (Exception, CheckpointException) as error:  # CheckpointException is not an Exception
             shutil.rmtree(unfinished(self._target), ignore_errors=True)
             raise _cause(self._target, error) from error
 
     def close(self) -> None:
-        """Let a save end that is still being written when training ends for a reason of its own."""
+        """Wait for a save that is still running when training ends by an error; the save's own errors are dropped."""
         if self._saving is not None:
             wait([self._saving])
 
     def newest(self) -> int:
-        """The step of the newest checkpoint, once the one that is being written is there or has failed; 0: none."""
-        with suppress(Exception):  # whoever asks has a worse thing to tell
+        """The step of the newest checkpoint, after waiting for a running save; 0 if there is none."""
+        with suppress(Exception):  # the caller is about to report a worse error
             self.wait()
         return max(self.steps(), default=0)
 
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int:
-        """Fill `tensors()` from the newest good checkpoint and return its step; 0 when there is none.
+        """Fill `tensors()` from the newest good checkpoint and return its step; return 0 if there is none.
 
-        A damaged one is removed with a warning. Raises FilmstillError for one of another training.
+        Collective: every rank must call it. A damaged checkpoint is removed with a warning.
+        Raises FilmstillError for a checkpoint of another training.
         """
         self._remove_unfinished()
         steps = self.steps()
@@ -92,13 +95,13 @@ class Checkpoints:
                 return step
             if distributed.is_rank0():
                 before = "the checkpoint before it" if step > steps[0] else "the beginning"
-                print(f"warning: {found}; going on from {before}", file=sys.stderr)
+                log.warning("%s; resuming from %s", found, before)
                 remove(path)
             distributed.barrier()
         return 0
 
     def steps(self) -> list[int]:
-        """Steps at which there is a checkpoint, the same on every process."""
+        """Steps that have a checkpoint, ascending and equal on every rank. Collective: every rank must call it."""
         found = self.folder.glob(f"step-*/{MANIFEST}") if distributed.is_rank0() else []
         return distributed.broadcast(sorted(int(path.parent.name.removeprefix("step-")) for path in found))
 
@@ -107,21 +110,21 @@ class Checkpoints:
         from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
         reader = HuggingFaceStorageReader(str(path))
-        held = {
+        saved = {
             name: tuple(entry.size)
             for name, entry in reader.read_metadata().state_dict_metadata.items()
             if isinstance(entry, TensorStorageMetadata)
         }
-        wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if differing := sorted(name for name in held | wanted if held.get(name) != wanted.get(name)):
+        expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if differing := sorted(name for name in saved | expected if saved.get(name) != expected.get(name)):
             raise FilmstillError(
-                f"{path}: no checkpoint of this training: {differing[0]} is {held.get(differing[0], 'absent')} there "
-                f"and {wanted.get(differing[0], 'absent')} here; remove {self.folder} to start anew"
+                f"{path}: is not a checkpoint of this training: {differing[0]} is {saved.get(differing[0], 'absent')} "
+                f"in it and {expected.get(differing[0], 'absent')} here; remove {self.folder} to start again"
             )
         load(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._group is None)
 
     def _remove_unfinished(self) -> None:
-        """What a save left that was killed, or had no room."""
+        """Remove the folders of saves that were killed or failed."""
         if distributed.is_rank0():
             for folder in self.folder.glob(".step-*.tmp"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -131,8 +134,8 @@ class Checkpoints:
         return self.folder / f"step-{step:07d}"
 
 
-def _own_group() -> Any:
-    """Processes' talk of checkpoints, apart from that of the training they are written beside; None: alone."""
+def _checkpoint_group() -> Any:
+    """A gloo group for checkpoints only, since a save communicates while training does; None for a single process."""
     if distributed.sharding_config() is None:
         return None
     import torch.distributed as dist
@@ -141,7 +144,7 @@ def _own_group() -> Any:
 
 
 def _cause(path: Path, error: BaseException) -> Exception:
-    """What a save failed of, on whichever process; a full disk as its one line."""
+    """Why a save failed, on whichever rank: the one line for a full disk, else the first rank's error."""
     causes = [cause for cause, _ in getattr(error, "failures", {0: (error, None)}).values()]
     full = (cause for cause in causes if isinstance(cause, OSError) and cause.errno in FULL)
     if found := next(full, None):

@@ -1,4 +1,4 @@
-"""A checkpoint's folder: where it is written, its manifest, how it is verified and removed."""
+"""A checkpoint's folder: its temporary name, its manifest, verification and removal."""
 
 import json
 import shutil
@@ -9,34 +9,40 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime import distributed
 from filmstill.runtime.files import sha256_of
 
-MANIFEST = "checkpoint.json"  # the SHA-256 of each part by its file's name
+MANIFEST = "checkpoint.json"  # SHA-256 of each shard by file name
 
 
 def unfinished(path: Path) -> Path:
-    """Where a checkpoint is written, so that at its own name it is whole or absent."""
+    """The temporary folder in which a checkpoint is written, so that `path` is complete or absent."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint's folder, at once to whoever looks for it."""
-    away = path.with_name(f".{path.name}.old.tmp")
+    """Remove a checkpoint's folder. It is renamed first, so that no reader finds a part of it."""
+    removed = path.with_name(f".{path.name}.old.tmp")
     with suppress(FileNotFoundError):
-        path.rename(away)
-    shutil.rmtree(away, ignore_errors=True)
+        path.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def missing_part(path: Path) -> str | None:
-    """Which part is not there, to the first process: to another node's eyes it may only be late."""
+    """A message about the first missing shard, on rank 0; None if all exist.
+
+    Other ranks do not look: a shared file system may show them a new file late.
+    """
     if not distributed.is_rank0():
         return None
-    with suppress(ValueError, OSError):  # of a manifest that `damage` looks at
-        gone = sorted(name for name in json.loads((path / MANIFEST).read_text()) if not (path / name).exists())
-        return f"{path / gone[0]}: damaged: it is not there" if gone else None
+    with suppress(ValueError, OSError):  # `damage` reports an unreadable manifest
+        missing = sorted(name for name in json.loads((path / MANIFEST).read_text()) if not (path / name).exists())
+        return f"{path / missing[0]}: damaged: it is missing" if missing else None
     return None
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with this process's share of the parts; None: nothing."""
+    """A message about the first damaged shard among those that this rank checks; None if they are good.
+
+    Raises FilmstillError if a file cannot be read here, which is no reason to drop the checkpoint.
+    """
     try:
         files = json.loads((path / MANIFEST).read_text())
         for name in sorted(files)[distributed.rank() :: distributed.world_size()]:
@@ -44,7 +50,7 @@ def damage(path: Path) -> str | None:
                 return f"{path / name}: damaged: its SHA-256 is not the {files[name][:12]}… of {MANIFEST}"
     except ValueError as error:
         return f"{path / MANIFEST}: damaged: {error}"
-    except OSError as error:  # of the disk or of its mount: no reason to give up a checkpoint
+    except OSError as error:  # the disk or its mount may be at fault
         raise FilmstillError(
             f"{error.filename or path}: cannot be read here ({error.strerror}); run it again"
         ) from None

@@ -1,4 +1,4 @@
-"""How torch.distributed.checkpoint's parts become one folder that is there or not."""
+"""A storage writer for torch.distributed.checkpoint whose shards become one folder atomically."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ from filmstill.training.checkpoint_folder import MANIFEST, remove, unfinished
 
 
 class Writer(HuggingFaceStorageWriter):
-    """Writes beside `target`; when every process has written its part, renames the whole and removes what is `stale`.
+    """Writes into a temporary folder; once every rank's shard is there, renames it to `target`, removes `stale` ones.
 
-    Its methods are those that the library calls: on every process, but `finish` on the first alone.
+    The library calls its methods on every rank, but `finish` on rank 0 only.
     """
 
     def __init__(self, target: Path, stale: list[Path]) -> None:
@@ -30,14 +30,14 @@ class Writer(HuggingFaceStorageWriter):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        written = super().write_data(plan, planner)  # in this very thread
-        for part in self.folder.glob(f"shard-{plan.storage_data['shard_index']:05d}-*.safetensors"):
-            part.with_suffix(".sha256").write_text(sha256_of(part))
+        written = super().write_data(plan, planner)  # synchronous: the shard is on disk now
+        for shard in self.folder.glob(f"shard-{plan.storage_data['shard_index']:05d}-*.safetensors"):
+            shard.with_suffix(".sha256").write_text(sha256_of(shard))
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        names = sorted({written.storage_data.relative_path for of_process in results for written in of_process})
-        digests = {name: (self.folder / name).with_suffix(".sha256") for name in names}  # every process's, or it fails
+        names = sorted({written.storage_data.relative_path for rank_results in results for written in rank_results})
+        digests = {name: (self.folder / name).with_suffix(".sha256") for name in names}  # missing ones fail the save
         write_json(self.folder / MANIFEST, {name: digest.read_text() for name, digest in digests.items()})
         for digest in digests.values():
             digest.unlink()

@@ -1,10 +1,10 @@
-"""Scalars of a training run, logged by DVCLive and cut back to the checkpoint on resume."""
+"""Scalars of a training run, logged by DVCLive; on resume, rows after the checkpoint are dropped."""
 
 import os
 import shutil
 from pathlib import Path
 
-os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # a training run calls nobody
+os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # no usage analytics over the network
 
 from dvclive import Live
 
@@ -12,14 +12,14 @@ from filmstill.runtime.files import copy_tree, write_text
 
 
 class Curves:
-    """`plots/metrics/<name>.tsv` with columns step and name; rows at or past `first_step` are dropped on opening."""
+    """`plots/metrics/<name>.tsv` with columns step and name. Opening drops the rows of step `first_step` and later."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self.folder = folder / "plots" / "metrics"
-        (folder / "metrics.json").unlink(missing_ok=True)  # DVCLive's own summary; a kill can leave half of it
+        (folder / "metrics.json").unlink(missing_ok=True)  # DVCLive's summary, which a kill may have cut off
         for path in self.folder.rglob("*.tsv"):
             _drop_rows_from(path, first_step)
-        # Only the scalars: no DVC experiment, no dvc.yaml and no report of DVCLive's own.
+        # Log scalars only: no DVC experiment, no dvc.yaml, no report.
         self._live = Live(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None, report=None)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
@@ -35,7 +35,7 @@ class Curves:
         return [float(line.split("\t")[1]) for line in path.read_text().splitlines()[1:]]
 
     def flush(self) -> None:
-        """Put every row on disk: a checkpoint must not outlive the rows before it."""
+        """Sync every row to disk, so that a checkpoint never survives a crash that loses earlier rows."""
         for path in self.folder.rglob("*.tsv"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -46,17 +46,17 @@ class Curves:
 
 def publish_curves(work: Path, out: Path) -> None:
     """Copy a training's curves and sample sheets from its work folder to `out`, beside its weights."""
-    for made, kept in (("curves/plots/metrics", "curves"), ("sheets", "sheets")):
-        shutil.rmtree(out / kept, ignore_errors=True)
-        copy_tree(work / made, out / kept)
+    for source, target in (("curves/plots/metrics", "curves"), ("sheets", "sheets")):
+        shutil.rmtree(out / target, ignore_errors=True)
+        copy_tree(work / source, out / target)
 
 
 def _drop_rows_from(path: Path, first_step: int) -> None:
-    """Keep the header and the whole rows of earlier steps (a kill can leave half a row)."""
+    """Keep the header and the complete rows of earlier steps; a kill may have cut off the last row."""
     header, *rows = path.read_text().splitlines(keepends=True) or [""]
-    whole = [row for row in rows if row.endswith("\n") and row.count("\t") == header.count("\t")]
-    kept = [row for row in whole if int(row.split("\t")[0]) < first_step]
+    complete = [row for row in rows if row.endswith("\n") and row.count("\t") == header.count("\t")]
+    kept = [row for row in complete if int(row.split("\t")[0]) < first_step]
     if kept:
         write_text(path, header + "".join(kept))
     else:
-        path.unlink()  # DVCLive writes the header into a new file only
+        path.unlink()  # DVCLive writes the header only to a new file

@@ -1,7 +1,7 @@
 """Distillation of the student: critic and generator are updated in turns on the student's own clips.
 
-Each step makes `critic_updates` updates of the critic, then one of the generator (DMD2, arXiv:2405.14867, two
-time-scale update rule; Self Forcing, arXiv:2506.08009, algorithm 1). The objective gives both losses.
+Each step makes `critic_updates` updates of the critic, then one of the generator (two time-scale update rule of DMD2,
+arXiv:2405.14867; algorithm 1 of Self Forcing, arXiv:2506.08009). The objective computes both losses.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,10 @@ from filmstill.training.telemetry import StepCost
 
 
 class DistillationObjective(Protocol):
-    """What an objective (filmstill/objectives/<name>.py) gives: losses of generated latents [B, F, C, H, W]."""
+    """An objective (filmstill/objectives/<name>.py): losses of generated latents [B, F, C, H, W].
+
+    text: [B, text_len, text_dim]. draw: times and noise for the score. Both losses are means over the micro-batch.
+    """
 
     @property
     def teacher(self) -> Denoiser: ...
@@ -40,7 +43,7 @@ class DistillationObjective(Protocol):
 
 
 class Distillation:
-    """The roles of one run: generator and its average, critic and teacher (in the objective), their optimizers."""
+    """One run: the generator and its average, critic and teacher (in the objective), clips, and optimizers."""
 
     def __init__(
         self,
@@ -68,12 +71,13 @@ class Distillation:
         return [f"critic{number}" for number in range(self.params.critic_updates)]
 
     def updates(self) -> Iterator[tuple[int, str]]:
-        """(step, update) of the whole run."""
+        """(step, update) for every update of the run, in order."""
         for index in range(self.params.steps):
             for update in (*self.critics(), "generator"):
                 yield index, update
 
     def state(self) -> TrainState:
+        """The state to checkpoint. The teacher is frozen and has none."""
         return TrainState(
             {"generator": self.generator, "critic": self.objective.critic},
             {"generator": self.generator_optimizer, "critic": self.critic_optimizer},
@@ -81,7 +85,7 @@ class Distillation:
         )
 
     def cost(self) -> StepCost:
-        """Tokens of all updates' clips; operations by the exit steps that are drawn."""
+        """Work per step, for telemetry; a step's operations depend on the exit steps that its updates draw."""
         return StepCost.of_distillation(
             self.generator,
             self.objective.teacher.config,
@@ -94,7 +98,7 @@ class Distillation:
         )
 
     def step(self, index: int) -> dict[str, float]:
-        """`critic_updates` updates of the critic, then one of the generator."""
+        """Make `critic_updates` updates of the critic, then one of the generator; return the scalars to log."""
         factor = warmup_then_decay(index, self.params.steps, 0, self.params.lr_decay_fraction)
         set_learning_rate([self.generator_optimizer, self.critic_optimizer], factor)
         for update in self.critics():
@@ -106,6 +110,7 @@ class Distillation:
         return {"loss": loss, "critic_loss": critic_loss, "gradient_norm": norm}
 
     def _update_critic(self, index: int, update: str) -> float:
+        """One critic update on newly generated clips; returns this rank's share of the batch's loss."""
         losses = []
         for samples in self.micro_batches:
             with torch.no_grad():
@@ -117,6 +122,7 @@ class Distillation:
         return sum(losses)
 
     def _update_generator(self, index: int) -> tuple[float, float]:
+        """One generator update; returns this rank's share of the batch's loss, and the gradient norm over all ranks."""
         losses = []
         for samples in self.micro_batches:
             video, text = self.clips.generate(index, "generator", samples)
@@ -126,7 +132,7 @@ class Distillation:
         return sum(losses), self._apply(self.generator_optimizer, self.generator)
 
     def _apply(self, optimizer: AdamW, model: VideoDiT) -> float:
-        """Update by the gradients; returns the norm they had."""
+        """Clip the gradients and take an optimizer step; returns the gradient norm before clipping."""
         with part("optimizer"):
             norm = clip_gradients(model, self.params.max_grad_norm)
             optimizer.step()
@@ -134,14 +140,17 @@ class Distillation:
         return norm
 
     def _backward(self, loss: Tensor, samples: range) -> float:
-        """Add the gradients of a micro-batch's mean loss; returns its share of the batch's."""
+        """Accumulate gradients of a micro-batch's mean loss times its share of the batch; returns this product."""
         share = loss * (len(samples) / self.params.batch)
         share.backward()
         return share.item()
 
 
 def train_distillation(folder: Path, run: Distillation, draw_sheet: Callable[[Path], None]) -> list[float]:
-    """Train in `folder`, returns every loss; afterwards `run.ema` is the student."""
+    """Train in `folder`, resuming from a checkpoint there; return every step's generator loss.
+
+    The student is `run.ema` afterwards.
+    """
 
     def sheet_of_average(path: Path) -> None:
         with run.ema.swapped_into(run.generator):

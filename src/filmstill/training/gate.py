@@ -1,4 +1,4 @@
-"""How a student's training ends: weights, metrics and the gate they must meet."""
+"""The end of a student's training stage: write weights and metrics, and check the metrics against the gate."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,41 +17,42 @@ from filmstill.training.setup import Setup
 def finish(
     work: Path, file: Path, weights: dict[str, Tensor], setup: Setup, gate: Gate, metrics: dict[str, float]
 ) -> None:
-    """Write what a training stage publishes: weights, metrics.json, curves and sheets. Every rank must call it.
+    """Write what a training stage publishes: weights, metrics.json, curves and sheets.
 
-    work: the stage's work folder. file: where its weights go, in a folder named after the stage; the rest goes beside
-    them. Raises GateError when a metric misses the gate.
+    Collective: every rank must call it.
+    work: the stage's work folder. file: path of the weights, in a folder named after the stage; everything else is
+    written beside it. Raises GateError if a metric misses the gate.
     """
     save_model(file, weights, setup.config, setup.facts())
     if is_rank0():
-        write_json(file.parent / "metrics.json", _judged(gate, metrics))
+        write_json(file.parent / "metrics.json", _with_gate(gate, metrics))
         publish_curves(work, file.parent)
     _check(gate, metrics, file.parent)
 
 
 def loss_ratio(losses: list[float]) -> float:
-    """Mean of the last tenth of the losses over that of the first tenth."""
+    """Mean of the last tenth of the losses divided by the mean of the first tenth."""
     tenth = max(len(losses) // 10, 1)
     return (sum(losses[-tenth:]) / tenth) / (sum(losses[:tenth]) / tenth)
 
 
-def _judged(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
-    """What a training stage records: its metrics, the gate they met and whether they did."""
+def _with_gate(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
+    """The metrics, with the gate and whether they pass it."""
     return {**metrics, "gate": {**asdict(gate), "passed": not _missed("", gate, metrics)}}
 
 
-def _check(gate: Gate, metrics: dict[str, float], made: Path) -> None:
-    """Raise GateError when a metric misses the gate; it says by how much, and that `made` is kept."""
-    stage = made.name
+def _check(gate: Gate, metrics: dict[str, float], folder: Path) -> None:
+    """Raise GateError if a metric misses the gate, by how much, and where the results are kept."""
+    stage = folder.name
     if missed := _missed(f"{stage}.", gate, metrics):
         raise GateError(
-            f"{stage}: below its gate: {'; '.join(missed)}. Weights and metrics.json are kept in {made}: "
+            f"{stage}: below its gate: {'; '.join(missed)}. Weights and metrics.json are kept in {folder}: "
             f"train longer, or lower the gate in params.yaml, which publishes them without training again"
         )
 
 
 def _missed(prefix: str, gate: Gate, metrics: dict[str, float]) -> list[str]:
-    """What misses the gate, and by how much."""
+    """One message per metric that misses the gate, with the difference; parameters are named with `prefix`."""
     missed = []
     score, least = metrics.get("all_attributes"), gate.min_all_attributes
     if score is not None and least is not None and score < least:

@@ -1,7 +1,7 @@
-"""The loop around a training step: resume, curves, progress, checkpoints, and when to stop.
+"""The loop around a training step: resume, curves, progress bar, checkpoints, sample sheets, stopping.
 
-Notable: state is what `TrainState` names, everything else is a function of the step; the loop stops at the
-last good checkpoint when the loss is not finite or explodes, and writes one when it is told to stop.
+Only the state that `TrainState` names is saved; everything else is a function of the step. Training stops at the last
+good checkpoint if a scalar is not finite or the loss explodes, and writes a checkpoint before it stops for a signal.
 """
 
 import math
@@ -17,30 +17,30 @@ from torch.optim import Optimizer
 
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.distributed import broadcast, first_message, is_rank0, local_tensor
-from filmstill.runtime.job_folder import note_leave
+from filmstill.runtime.job_folder import record_clean_exit
 from filmstill.runtime.progress import progress
 from filmstill.runtime.stopwatch import part
 from filmstill.training.checkpoint import Checkpoints
 from filmstill.training.curves import Curves
 from filmstill.training.ema import Ema
-from filmstill.training.stopping import SAVE, stop_requested
+from filmstill.training.stopping import SAVE_AND_CONTINUE, deferred_signals
 from filmstill.training.telemetry import StepCost, Telemetry
 
-EXPLODES = 100.0  # times the median loss of the last WINDOW steps
+EXPLOSION_FACTOR = 100.0  # a loss above this many times the median of the last WINDOW steps has exploded
 WINDOW = 50
-LEAST = 10  # steps before a usual loss can be told
+MIN_LOSSES = 10  # steps before that median is compared with
 
 
 @dataclass
 class TrainState:
-    """All that a resumed run must find again, by name."""
+    """Everything that a resumed run restores, by name."""
 
     models: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     emas: dict[str, Ema] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Flat names: model/<name>/…, ema/<name>/…, optimizer/<name>/<parameter number>/<key>."""
+        """All state by flat names: model/<name>/…, ema/<name>/…, optimizer/<name>/<parameter number>/<key>."""
         flat: dict[str, Tensor] = {}
         for name, model in self.models.items():
             flat |= {f"model/{name}/{key}": value for key, value in model.state_dict().items()}
@@ -52,7 +52,7 @@ class TrainState:
         return flat
 
     def allocated(self) -> dict[str, Tensor]:
-        """The same names when the optimizers hold nothing yet: what a checkpoint is read into."""
+        """The same tensors before the first step, for a checkpoint to be loaded into: allocates optimizer state."""
         for optimizer in self.optimizers.values():
             _allocate(optimizer)
         return self.tensors()
@@ -60,7 +60,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Intervals:
-    """How long to train and how often to save and to show samples, in steps."""
+    """Number of steps to train, and the number of steps between checkpoints and between sample sheets."""
 
     steps: int
     checkpoint_every: int
@@ -76,21 +76,22 @@ def train(
     cost: StepCost,
     draw_sheet: Callable[[Path], None],
 ) -> list[float]:
-    """Run `step(0)` … `step(steps - 1)` from wherever `folder` says the run stands, on every process of a job.
+    """Run `step(0)` … `step(steps - 1)`, resuming from the newest checkpoint in `folder`; return every step's loss.
 
-    step: trains once and returns scalars, `loss` among them, the same on every process. cost: what a step does.
-    draw_sheet: writes a picture of samples to a path. Returns the loss of every step.
-    Raises FilmstillError when the loss is not finite or explodes, Interrupted when told to stop.
+    Collective: every rank must call it.
+    step: trains one step and returns scalars, `loss` among them, equal on all ranks. cost: a step's work (telemetry).
+    draw_sheet: writes a sheet of samples to a path; called without gradients.
+    Raises FilmstillError if a scalar is not finite or the loss explodes, Interrupted if a signal ended the run.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     done = checkpoints.load_latest(state.allocated)
     curves = Curves(folder / "curves", done) if is_rank0() else None
     losses = broadcast(curves.values("loss") if curves else [])
-    with closing(checkpoints), stop_requested() as stopping, Telemetry.of(cost, folder) as telemetry:
+    with closing(checkpoints), deferred_signals() as poll_signals, Telemetry.of(cost, folder) as telemetry:
         with progress(label, intervals.steps, done) as bar:
             for index in range(done, intervals.steps):
                 scalars = step(index)
-                stop = stopping()  # once a step, before it leaves a trace: this start may have been given up
+                stop = poll_signals()  # before the step writes anything: exits here if the job was started again
                 _check(label, scalars, losses[-WINDOW:], index, checkpoints)
                 losses.append(scalars["loss"])
                 if curves:
@@ -99,7 +100,7 @@ def train(
                 bar.set_postfix(loss=f"{scalars['loss']:.4g}", refresh=False)
                 telemetry.add(index)
                 finished = index + 1
-                # The sheet comes before the checkpoint: a run that resumes past a sheet would never draw it.
+                # Before the checkpoint: a run that resumed from it would never draw a sheet that was still missing.
                 if finished % intervals.sheet_every == 0 or finished == intervals.steps:
                     with part("sheets"), torch.no_grad():
                         draw_sheet(folder / "sheets" / f"step-{finished:07d}.png")
@@ -110,9 +111,9 @@ def train(
                 if stop:
                     checkpoints.wait()
                     if is_rank0():
-                        note_leave()
-                if stop > SAVE and finished < intervals.steps:
-                    raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` goes on from there", stop)
+                        record_clean_exit()
+                if stop > SAVE_AND_CONTINUE and finished < intervals.steps:
+                    raise Interrupted(f"{label}: stopped after step {finished}; `dvc repro` resumes from there", stop)
         checkpoints.wait()
     if curves:
         curves.close()
@@ -120,7 +121,7 @@ def train(
 
 
 def _save(label: str, checkpoints: Checkpoints, state: TrainState, curves: Curves | None, finished: int) -> None:
-    """Start to write a checkpoint, once what it stands on is known to be good and on disk."""
+    """Start writing a checkpoint, after checking its tensors and putting the curves up to it on disk."""
     tensors = state.tensors()
     _check_tensors(label, tensors, finished - 1, checkpoints)
     if curves:
@@ -129,7 +130,7 @@ def _save(label: str, checkpoints: Checkpoints, state: TrainState, curves: Curve
 
 
 def _allocate(optimizer: Optimizer) -> None:
-    """Give an optimizer its state by a step that changes nothing."""
+    """Make an optimizer allocate its state: a step with zero gradients and learning rate 0 changes no parameter."""
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -142,9 +143,9 @@ def _allocate(optimizer: Optimizer) -> None:
 
 
 def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, checkpoints: Checkpoints) -> None:
-    """A checkpoint is a good one: the loss of a step says nothing of the update that follows it."""
-    spoilt = (name for name, tensor in tensors.items() if not local_tensor(tensor).isfinite().all())
-    if name := first_message(next(spoilt, None)):
+    """Raise FilmstillError if a tensor is not finite: a step's loss is computed before its update."""
+    not_finite = (name for name, tensor in tensors.items() if not local_tensor(tensor).isfinite().all())
+    if name := first_message(next(not_finite, None)):
         raise FilmstillError(
             f"{label}: {name} is not finite after step {index}; stopped, the last good checkpoint is step "
             f"{checkpoints.newest()}: lower the learning rate, or look at the curves beside it"
@@ -152,14 +153,15 @@ def _check_tensors(label: str, tensors: dict[str, Tensor], index: int, checkpoin
 
 
 def _check(label: str, scalars: dict[str, float], recent: list[float], index: int, checkpoints: Checkpoints) -> None:
+    """Raise FilmstillError if a scalar is not finite, or the loss exceeds EXPLOSION_FACTOR times the recent median."""
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FilmstillError(
                 f"{label}: {name} is {value} at step {index}; stopped, the last good checkpoint is step "
                 f"{checkpoints.newest()}: lower the learning rate, or look at the curves beside it"
             )
-    if len(recent) >= LEAST and abs(scalars["loss"]) > EXPLODES * (usual := median(map(abs, recent))):
+    if len(recent) >= MIN_LOSSES and abs(scalars["loss"]) > EXPLOSION_FACTOR * (usual := median(map(abs, recent))):
         raise FilmstillError(
-            f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLODES:g} times the usual "
+            f"{label}: the loss is {scalars['loss']:.3g} at step {index}, over {EXPLOSION_FACTOR:g} times the usual "
             f"{usual:.3g}; stopped, the last good checkpoint is step {checkpoints.newest()}: lower the learning rate"
         )

@@ -1,10 +1,10 @@
-"""Muon: momentum whose update is orthogonalised, for the matrices of a network's layers.
+"""Muon: momentum orthogonalised by a Newton-Schulz iteration, for the matrices of a network's layers.
 
-Notable: float32 throughout, where torch.optim.Muon iterates in bfloat16: there the last bit of a gradient, which the
-number of processes decides, grows to a thousandth of the update; matrices of one shape are iterated together; where
-they lie on several processes each is gathered for it, and momentum stays spread.
+The iteration runs in float32. torch.optim.Muon's runs in bfloat16, where the last bit of a gradient, which depends on
+the world size, grows to a thousandth of the update. Matrices of one shape are iterated as a batch. A sharded matrix is
+gathered for the iteration; its momentum stays sharded.
 
-Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); steps of AdamW's size: arXiv:2502.16982.
+Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); scaling to AdamW's update size: arXiv:2502.16982.
 """
 
 from collections import defaultdict
@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 from filmstill.runtime.distributed import full_tensor, redistribute_like
 
 MOMENTUM = 0.95
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic whose slope at zero is steepest
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan's quintic, chosen for a steep slope at zero
 ITERATIONS = 5
-AS_ADAMW = 0.2  # root mean square of AdamW's updates
+ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates
 
 
 class Muon(Optimizer):
-    """Nesterov momentum, decoupled weight decay."""
+    """Muon with Nesterov momentum and decoupled weight decay."""
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
@@ -38,13 +38,13 @@ class Muon(Optimizer):
                     by_shape[tuple(p.shape)].append(p)
             for shape, matrices in by_shape.items():
                 updates = orthogonal(torch.stack([full_tensor(self._momentum(p)) for p in matrices]))
-                size = group["lr"] * AS_ADAMW * max(shape) ** 0.5
+                size = group["lr"] * ADAMW_RMS * max(shape) ** 0.5  # an orthogonal matrix has RMS max(shape) ** -0.5
                 for p, update in zip(matrices, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(redistribute_like(update, p), alpha=-size)
 
     def _momentum(self, p: nn.Parameter) -> Tensor:
-        """Take in a gradient; returns where Nesterov looks ahead to."""
+        """Update a parameter's momentum by its gradient; returns Nesterov's look-ahead."""
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
@@ -54,7 +54,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices [N, rows, columns] with their singular values brought near 1 (0.7 to 1.2), by Newton-Schulz."""
+    """Bring the singular values of matrices [N, rows, columns] near 1 (0.7 to 1.2) by Newton-Schulz iterations."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices

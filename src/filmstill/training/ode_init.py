@@ -1,8 +1,8 @@
-"""ODE initialisation: regress the teacher's x0 from its own trajectory, causally.
+"""ODE initialisation: causal regression of the teacher's x0 from points of its own trajectory.
 
-Each block of frames stands at a node of its own and sees the blocks before it at theirs (CausVid,
-arXiv:2412.07772, section 4.2). The clean end is a node too, since finished context is what a rollout sees; it
-has no loss of its own, and the last block, which is nobody's context, is never clean.
+CausVid (arXiv:2412.07772), section 4.2: every block of frames is at a random node of the trajectory, drawn per block,
+and attends to the earlier blocks at their nodes. The clean end counts as a node, since the context of a rollout is
+clean; clean blocks have no loss, and the last block, which is context to none, is never clean.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from filmstill.training.telemetry import StepCost
 
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
-    """One random node a block, the same for its frames: [B, F] in [0, nodes]; `nodes` itself is the clean end."""
+    """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end."""
     blocks = attention.blocks(frames)
     drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
     drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
@@ -48,9 +48,11 @@ def train_ode_init(
     micro_batches: list[range],
     draw_sheet: Callable[[Path], None],
 ) -> list[float]:
-    """Train `model`, which comes with the teacher's weights, in `folder`; returns every loss.
+    """Train `model`, which starts from the teacher's weights, in `folder`; return every step's loss.
 
+    student_steps: the student's denoising steps, whose nodes are drawn.
     micro_batches: this rank's samples of a batch, one range per forward pass.
+    Raises FilmstillError if the pairs lack one of the student's nodes, and as `loop.train`.
     """
     kept = pairs.node_indices(schedule, student_steps)
     sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
@@ -58,15 +60,18 @@ def train_ode_init(
     frames, device = pairs.shape[0], model.device
 
     def regress(samples: range, chosen: list[int], node: Tensor, noisy_in_batch: Tensor) -> Tensor:
-        """This micro-batch's share of the loss, its gradients added to the others'."""
+        """Accumulate a micro-batch's gradients; returns its share of the batch's loss.
+
+        A share is weighted by its number of noisy frames, which differs between samples.
+        """
         with part("data"):
             node = node[samples.start : samples.stop]
-            mine = chosen[samples.start : samples.stop]
-            trajectory = pairs.trajectories(mine, kept).float()  # [b, S, F, C, H, W]
-            rows, columns = torch.arange(len(mine))[:, None], torch.arange(frames)
+            indices = chosen[samples.start : samples.stop]
+            trajectory = pairs.trajectories(indices, kept).float()  # [b, S, F, C, H, W]
+            rows, columns = torch.arange(len(indices))[:, None], torch.arange(frames)
             xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
             sigma, noisy = sigmas[node], (node < student_steps).to(device)
-            text = encoder.encode([pairs.prompts[i] for i in mine]).to(device)
+            text = encoder.encode([pairs.prompts[i] for i in indices]).to(device)
         with part("forward"):
             velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), attention=attention)
             loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
@@ -95,6 +100,7 @@ def train_ode_init(
 
 
 def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:
+    """Muon and AdamW, or AdamW alone if `muon_lr` is null."""
     if params.muon_lr is not None:
         return muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
     betas = (params.beta1, params.beta2)

@@ -1,4 +1,4 @@
-"""Which ODE pairs there are, and in which shard each is. Without torch, which takes seconds to import."""
+"""The table of ODE pairs: prompts, shards and manifest. Does not import torch, which takes seconds."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,15 @@ def shard_names(params: OdePairs) -> list[str]:
 
 
 def prompts_of(params: OdePairs) -> pd.DataFrame:
-    """Columns id, prompt, text: a row a pair."""
+    """Columns id, prompt, text; one row per pair."""
     return load_prompts(TRAIN_PROMPTS, params.prompts, "ode_pairs.prompts")
 
 
 def write_manifest(params: OdePairs, folder: Path, shards: list[Path]) -> None:
-    """Bind the shards: one row a pair, in the order of the latents."""
+    """Write manifest.parquet (id, text, shard, row): one row per pair, in the order of the shards' latents."""
     prompts = prompts_of(params).set_index("id")
     rows = []
     for shard in shards:
-        ids = json.loads(read_metadata(shard)["ids"])  # the digest is for whoever reads the latents
+        ids = json.loads(read_metadata(shard)["ids"])  # without checking the digest: readers of the latents do
         rows += [{"id": i, "text": prompts.loc[i, "text"], "shard": shard.name, "row": n} for n, i in enumerate(ids)]
     write_table(folder / "manifest.parquet", pd.DataFrame(rows))

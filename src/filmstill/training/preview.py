@@ -1,6 +1,6 @@
-"""A look at a student in training: samples of a few train prompts, their sheet and their score.
+"""Preview of a student in training: samples of a few train prompts, as a sheet and as a score.
 
-In the open world nobody judges what a clip shows: there the score is left out.
+The open world has no judge of what a clip shows, so its previews have no score.
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,12 @@ SHEET_ROWS = 6
 
 @dataclass(frozen=True)
 class Preview:
-    """`shown` is what the prompts ask for (None: unknown), `texts` [N, text_len, text_dim] are their encodings."""
+    """N prompts and all that sampling them needs.
 
-    shown: list[Attributes] | None
+    attributes: what each prompt asks for (None: unknown). texts: encoded prompts [N, text_len, text_dim].
+    """
+
+    attributes: list[Attributes] | None
     texts: Tensor
     codec: Codec
     world: World
@@ -41,29 +44,35 @@ class Preview:
     @classmethod
     def of(cls, setup: Setup, gate: Gate, stage: str) -> "Preview":
         """Samples of the first `gate.prompts` train prompts."""
-        asked = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
-        shown = parse_all(asked["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == DIGITS else None
-        texts = setup.encoded(asked["text"].tolist())
-        return cls(shown, texts, setup.codec(), setup.world, setup.rollout_config, setup.latent_shape, setup.seed)
+        prompts = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
+        attributes = parse_all(prompts["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == DIGITS else None
+        texts = setup.encoded(prompts["text"].tolist())
+        return cls(attributes, texts, setup.codec(), setup.world, setup.rollout_config, setup.latent_shape, setup.seed)
 
     def save_sheet(self, model: VideoDiT, path: Path) -> None:
-        """Every process of a job must ask: the network may lie on all of them."""
+        """Write the samples of the first SHEET_ROWS prompts to `path`.
+
+        Collective: every rank must call it, since the network may be sharded over them.
+        """
         video = self._video(model, SHEET_ROWS).cpu()
         if is_rank0():
             save_sheet(video, path)
 
     def score(self, model: VideoDiT) -> dict[str, float]:
-        """`all_attributes`: share of clips whose digit, colour and motion are all right; {} where nobody can tell."""
-        if self.shown is None:
+        """`all_attributes`: share of clips whose digit, colour and motion are all right; {} in the open world.
+
+        Collective: every rank must call it.
+        """
+        if self.attributes is None:
             return {}
-        right = all_right(self._video(model, len(self.shown)), self.shown, self.world)
+        right = all_right(self._video(model, len(self.attributes)), self.attributes, self.world)
         return broadcast({"all_attributes": right.all(dim=1).float().mean().item()})
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:
+        """Samples of the first `count` prompts, [B, frames, 3, height, width] in [0, 1]."""
         texts = self.texts[:count]
         shape = (self.rollout_config.noises, *self.latent_shape)
         noise = randomness.normal(shape, self.seed, "probe", 0, range(len(texts))).to(model.device)
-        return self.codec.decode(
-            torch.cat(list(rollout(model, model.read_text(texts), noise, self.rollout_config)), dim=1)
-        )
+        blocks = rollout(model, model.read_text(texts), noise, self.rollout_config)
+        return self.codec.decode(torch.cat(list(blocks), dim=1))

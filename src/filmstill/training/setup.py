@@ -1,4 +1,4 @@
-"""What the stages of the student share: read once from params.yaml, taken apart where it is used."""
+"""The setup that the student's stages share: parameters, schedule, networks, codec and text encoder."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,8 +30,7 @@ from filmstill.runtime.compute import prepare
 class Setup:
     """The shared sections of params.yaml and what follows from them.
 
-    `student` and `rollout_config` are read when a stage asks for them; a stage that does not is not made again when
-    they change.
+    `student` and `rollout_config` are read on first use, so that stages without them do not run again when they change.
     """
 
     seed: int
@@ -43,7 +42,7 @@ class Setup:
 
     @classmethod
     def prepared(cls) -> "Setup":
-        """Read by a process that computes: it is made ready to."""
+        """Read params.yaml and prepare this process for computing (device, threads)."""
         params = SharedParams.read()
         prepare(params.compute.device, params.compute.threads)
         schedule, config = FlowSchedule(params.schedule.shift), config_of(params.model)
@@ -74,25 +73,23 @@ class Setup:
         return load_codec(self.compute, fast=fast)
 
     def no_text(self) -> Tensor:
-        """[1, text_len, text_dim] of the prompt of guidance's other branch, on the device."""
+        """Encoding [1, text_len, text_dim] of the negative prompt, guidance's second branch, on the device."""
         return self.encoded([self.text.negative])
 
     def encoded(self, prompts: list[str]) -> Tensor:
-        """[B, text_len, text_dim] on the device; no weights of the encoder stay, unless text.placement is gpu."""
+        """Encodings [B, text_len, text_dim] on the device; the encoder's weights stay only if text.placement is gpu."""
         self.encoder.prepare(prompts)
         return self.encoder.encode(prompts).to(self.device)
 
     def frozen(self, path: Path) -> VideoDiT:
-        """The network in a stage's file, to compute with; refused if it is of other sizes than params.yaml's."""
+        """The network in a stage's file, for inference. Raises FilmstillError if its sizes are not params.yaml's."""
         return frozen(load_model(path, self.config)[0], self.compute)
 
     def trained(self, path: Path) -> VideoDiT:
-        """The same, to train: its weights stay float32."""
+        """The network in a stage's file, for training: float32 weights, sharded over ranks. Raises as `frozen`."""
         model = load_model(path, self.config)[0].float().requires_grad_(True)
-        model.precision, model.activation_checkpointing = (
-            DTYPES[self.compute.precision],
-            self.compute.activation_checkpointing,
-        )
+        model.precision = DTYPES[self.compute.precision]
+        model.activation_checkpointing = self.compute.activation_checkpointing
         return shard(model, self.compute.device)
 
     def micro_batches(self, batch: int, key: str) -> list[range]:
@@ -100,20 +97,21 @@ class Setup:
         return micro_batches(batch, self.compute.micro_batch, key, distributed.rank(), distributed.world_size())
 
     def teacher(self) -> Denoiser:
-        """Whose score the student follows: the released real score where there is one, else the pairs' teacher."""
+        """The network of the real score: the released one if there is one, else the teacher that made the pairs."""
         return real_score(self.compute) or self.frozen(TEACHER)
 
     def facts(self) -> dict[str, object]:
+        """`student_facts` of this setup."""
         return student_facts(self.schedule.shift, self.student, self.world, self.config.in_channels)
 
 
 def student_facts(shift: float, student: Student, world: World, channels: int) -> dict[str, object]:
-    """What a student's file says of how to run it: the section `student`, the schedule, clip length and frame rate."""
+    """How to run a student, as its file records it: the section `student`, schedule, clip size and frame rate."""
     shape = list(world.latent_shape(channels))
     return {**asdict(student), "shift": shift, "latent_shape": shape, "fps": world.fps}
 
 
 def encode_ahead(prompts: list[str]) -> None:
-    """Encode prompts into the cache before shards run side by side on this machine: one process holds the encoder."""
+    """Encode prompts into the cache before shards run in parallel on this machine, so that none loads the encoder."""
     setup = Setup.prepared()
     setup.encoder.prepare([*prompts, setup.text.negative])

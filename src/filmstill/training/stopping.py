@@ -1,4 +1,4 @@
-"""Signals that a training loop answers between two steps, all processes together."""
+"""Signals that a training loop handles between two steps, together on all ranks."""
 
 import os
 import signal
@@ -8,38 +8,43 @@ from contextlib import contextmanager
 from filmstill.runtime import distributed
 from filmstill.runtime.job_folder import JOB, is_superseded
 
-SAVE = 1  # asked for: save, and go on; a larger number is the signal to save and leave by
-ELSEWHERE = 1000
-NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SAVE_AND_CONTINUE = 1  # request to save a checkpoint; a larger request is the signal to save and exit for
+SUPERSEDED = 1000  # rank 0 found that SLURM has started the job again elsewhere
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], int]]:
-    """While the block runs, signals are only noted; gives a function that tells what they ask for since it last told.
+def deferred_signals() -> Iterator[Callable[[], int]]:
+    """Only record signals while the block runs; yields a function that returns what they request.
 
-    Ctrl-C, SIGTERM and SIGUSR2 (a cluster's time limit is near, or it wants the node) ask to save and leave. A job's
-    SIGTERM comes before a kill that whoever sent it decides on: save, and go on until it comes. Every process must ask.
+    The function returns the largest request since its last call, 0 if there was none. Collective: every rank must
+    call it.
+
+    - SIGINT (Ctrl-C) and SIGUSR2 (a cluster's time limit is near, or the node is needed): save and exit.
+    - SIGTERM: save and exit; in a cluster's job save and continue, since its sender decides whether a kill follows.
+
+    A process whose job SLURM has started again elsewhere exits in the function with code 1, without a message.
     """
-    asked: list[int] = []
+    requests: list[int] = []
 
-    def note(number: int, _frame: object) -> None:
-        asked.append(SAVE if number == signal.SIGTERM and JOB in os.environ else number)
+    def record(number: int, _frame: object) -> None:
+        requests.append(SAVE_AND_CONTINUE if number == signal.SIGTERM and JOB in os.environ else number)
 
-    def told() -> int:
-        noted = asked[:]
-        del asked[: len(noted)]  # another may come meanwhile
-        most = max(noted, default=0)
+    def poll() -> int:
+        pending = requests[:]
+        del requests[: len(pending)]  # a signal may arrive between these two lines
+        request = max(pending, default=0)
         if distributed.is_rank0() and is_superseded():
-            most = ELSEWHERE
-        if (most := distributed.all_reduce_max(most)) == ELSEWHERE:
-            os._exit(1)  # without a word: what is on record of the job is by its other processes
-        return most
+            request = SUPERSEDED
+        if (request := distributed.all_reduce_max(request)) == SUPERSEDED:
+            os._exit(1)  # silent: the job's records belong to the processes that replaced these
+        return request
 
-    previous = {number: signal.signal(number, note) for number in NOTED}
+    previous = {number: signal.signal(number, record) for number in HANDLED}
     try:
-        yield told
+        yield poll
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    for late in [number for number in asked if number > SAVE][-1:]:  # after the last step
+    for late in [number for number in requests if number > SAVE_AND_CONTINUE][-1:]:  # arrived after the last poll
         signal.raise_signal(late)

@@ -1,6 +1,7 @@
-"""Clips of the student in training, by its own rollout (Self Forcing, arXiv:2506.08009, algorithm 1).
+"""Clips that the student generates in training by its own rollout (Self Forcing, arXiv:2506.08009, algorithm 1).
 
-The rollout is the one that serves. Every update has its own prompts, noise, exit step and score times, all by address.
+The rollout is the one of inference (`diffusion.rollout`). Prompts, noise, exit step and score times are random numbers
+addressed by step, update and sample.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from filmstill.runtime.stopwatch import part
 
 
 class StudentClips:
-    """What update `update` of step `index` trains on; `update` is a name, such as "critic0" or "generator"."""
+    """The clips, and the score's times and noise, of update `update` ("critic0", …, "generator") of step `index`."""
 
     def __init__(
         self,
@@ -40,14 +41,14 @@ class StudentClips:
         self.batch = batch
 
     def prepare_text(self, updates: Iterable[tuple[int, str]]) -> None:
-        """Encode the prompts that these updates draw, and no others: 46,080 draws among VidProM's 250,000."""
+        """Encode only the prompts that these (step, update) draw: Wan's profile draws 46,080 times from 250,000."""
         drawn = {number for index, update in updates for number in self.drawn_prompts(index, update)}
         self.encoder.prepare([self.prompts[number] for number in sorted(drawn)])
 
     def generate(self, index: int, update: str, samples: range) -> tuple[Tensor, Tensor]:
-        """Roll out the generator as it is now: (latents [B, F, C, H, W], text [B, text_len, text_dim]).
+        """Roll out the current generator: (latents [B, F, C, H, W], text [B, text_len, text_dim]).
 
-        samples: which of the batch. The latents carry the generator's graph where grad mode is on.
+        samples: indices within the batch. In grad mode the latents carry the generator's graph.
         """
         purpose, device = f"distill/{update}", self.generator.device
         with part("data"):
@@ -61,14 +62,17 @@ class StudentClips:
             return torch.cat(list(blocks), dim=1), text
 
     def exit_step(self, index: int, update: str) -> int:
-        """The denoising step at which a rollout ends, uniform, the same for every block and sample of an update."""
+        """The denoising step after which a rollout exits: uniform, the same for every block and sample of an update.
+
+        Self Forcing, algorithm 1: s ~ Uniform(1, …, T).
+        """
         drawn = randomness.integers(
             len(self.rollout_config.sigmas), (), self.seed, f"distill/{update}/exit", index, [0]
         )
         return int(drawn)
 
     def drawn_prompts(self, index: int, update: str) -> list[int]:
-        """Which prompts a batch has."""
+        """Indices of a batch's prompts."""
         return randomness.batch_indices(len(self.prompts), self.seed, f"distill/{update}/prompts", index, self.batch)
 
     def draw(self, index: int, update: str, samples: range) -> Draw:

@@ -1,4 +1,4 @@
-"""Train the embedded teacher: a bidirectional flow-matching model of a world's clips."""
+"""Train the embedded teacher: a bidirectional flow-matching model (arXiv:2210.02747) of a world's clips."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +21,19 @@ from filmstill.training.telemetry import StepCost
 from filmstill.worlds import digits
 
 MAX_GRAD_NORM = 1.0
-FIT_CLIPS = 256  # drawn to measure the codec's normalisation
+FIT_CLIPS = 256  # clips that the codec's normalisation is measured on
 
 
 def fit_codec(world: World, seed: int) -> DctCodec:
+    """A codec normalised to the world's clips."""
     return DctCodec.fit(digits.draw(world, seed, "codec", 0, range(FIT_CLIPS)).video)
 
 
 def new_model(config: DiTConfig, seed: int) -> VideoDiT:
-    """A network with Xavier-uniform matrices, by address; the head starts at zero.
+    """A network with Xavier-uniform matrices, addressed by `seed`; head and biases are zero.
 
-    Wan2.1 starts its text and time embeddings at deviation 0.02, which suits 4,096 text channels; the hashed words
-    have 64, and the prompt would hardly be heard.
+    Wan2.1 initialises text and time embeddings with standard deviation 0.02, which suits 4,096 text channels; with the
+    64 channels of hashed words the prompt would have almost no effect.
     """
     model = VideoDiT(config)
     dice = randomness.generator(seed, "teacher/weights")
@@ -57,7 +58,10 @@ def train_teacher(
     seed: int,
     draw_sheet: Callable[[Path], None],
 ) -> Ema:
-    """Train `model` in `folder` (resuming what is there); returns its average, the teacher."""
+    """Train `model` in `folder`, resuming from a checkpoint there; return the average of its weights, the teacher.
+
+    A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance.
+    """
     ema = Ema(model, params.ema)
     optimizers = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
     state = TrainState({"teacher": model}, optimizers, {"teacher": ema})

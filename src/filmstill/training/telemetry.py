@@ -1,8 +1,8 @@
-"""What a run costs as it goes: seconds a step by part, tokens a second, memory, the GPU's use, when it ends."""
+"""Telemetry of a training run: seconds per step by part, tokens per second, memory, GPU utilisation, expected end."""
 
+import logging
 import os
 import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig, VideoDiT
@@ -26,13 +25,18 @@ from filmstill.runtime.stopwatch import Stopwatch, watching
 
 LatentShape = tuple[int, int, int, int]  # F, C, H, W
 FILE = "telemetry.json"  # in the work folder
-SECONDS_BETWEEN_LINES = 60.0
+SECONDS_BETWEEN_LINES = 60.0  # of a job's log
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step does over all ranks: `tokens` of video trained on, `flops(index)` floating-point operations.
-    device: what the ranks compute on."""
+    """The work of one step, summed over ranks.
+
+    tokens: video tokens trained on. flops(index): floating-point operations of step `index`.
+    device: the device that the ranks compute on.
+    """
 
     tokens: int
     flops: Callable[[int], float]
@@ -42,7 +46,7 @@ class StepCost:
     def of_regression(
         cls, model: VideoDiT, latent_shape: LatentShape, text_len: int, batch: int, attention: BlockCausal | None = None
     ) -> "StepCost":
-        """One forward and one backward pass over whole clips; block-causal under `attention` (ODE init)."""
+        """One forward and one backward pass over whole clips; block-causal if `attention` is given (ODE init)."""
         clip = Clip.of(latent_shape, text_len)
         call = clip.causal(attention, batch) if attention else clip.whole(batch)
         flops = regression_flops(model.config, call, model.activation_checkpointing)
@@ -60,7 +64,7 @@ class StepCost:
         critics: list[str],
         exit_step: Callable[[int, str], int],
     ) -> "StepCost":
-        """Critic updates and one of the generator; the operations follow the exit steps that are drawn."""
+        """One update per name in `critics` and one of the generator; operations depend on the exit step of each."""
         config, clip = generator.config, Clip.of(latent_shape, text_len)
 
         def rolled(index: int, update: str) -> tuple[Clip, BlockCausal, float, bool]:
@@ -74,23 +78,23 @@ class StepCost:
 
 
 class Telemetry:
-    """Sums over the steps of this process's run, since it began or resumed."""
+    """Sums over the steps that this process has run since it started or resumed."""
 
     def __init__(self, cost: StepCost, folder: Path, watch: Stopwatch) -> None:
         self.cost, self.folder, self.watch = cost, folder, watch
         self.steps, self.seconds, self.flops = 0, 0.0, 0.0
         self.parts: dict[str, float] = defaultdict(float)
-        self.said = time.monotonic()
+        self.last_logged = time.monotonic()
 
     @classmethod
     @contextmanager
     def of(cls, cost: StepCost, folder: Path) -> "Iterator[Telemetry]":
-        """While the block runs, its time is taken."""
+        """Telemetry whose stopwatch runs while the block runs."""
         with watching(cost.device) as watch:
             yield cls(cost, folder, watch)
 
     def add(self, index: int) -> None:
-        """Step `index` is over."""
+        """Count step `index`, which has just ended."""
         self.steps += 1
         self.flops += self.cost.flops(index)
         seconds, parts = self.watch.lap()
@@ -99,53 +103,53 @@ class Telemetry:
             self.parts[name] += spent
 
     def report(self, label: str, steps_left: int) -> None:
-        """Write the figures so far to the work folder; at the end, and now and then in a job, also in words.
+        """Write the figures so far to the work folder; log them at the end and, in a job, at most once per minute.
 
-        Every process must ask.
+        Collective: every rank must call it.
         """
         figures = self._figures(steps_left)
         if not distributed.is_rank0():
             return
         write_json(self.folder / FILE, figures)
-        if steps_left == 0 or (JOB in os.environ and time.monotonic() - self.said > SECONDS_BETWEEN_LINES):
-            tqdm.write(f"{label}: {in_words(figures)}", file=sys.stderr)
-            self.said = time.monotonic()
+        if steps_left == 0 or (JOB in os.environ and time.monotonic() - self.last_logged > SECONDS_BETWEEN_LINES):
+            log.info("%s: %s", label, summary(figures))
+            self.last_logged = time.monotonic()
 
     def _figures(self, steps_left: int) -> dict[str, Any]:
-        """Times are the first process's, memory is the fullest one's."""
+        """Times are rank 0's; memory is that of the rank that used most."""
         steps, seconds = max(self.steps, 1), self.seconds
         speed = speed_of(self.cost.device)
         return {
-            "processes": distributed.world_size(),
-            "seconds_a_step": seconds / steps,
+            "world_size": distributed.world_size(),
+            "seconds_per_step": seconds / steps,
             "seconds_by_part": {name: spent / steps for name, spent in sorted(self.parts.items())},
-            "tokens_a_second": self.cost.tokens * self.steps / seconds,
+            "tokens_per_second": self.cost.tokens * self.steps / seconds,
             "peak_gib": distributed.all_reduce_max(self._peak_bytes()) / GIB,
             "model_flop_utilisation": self.flops / (seconds * speed * distributed.world_size()) if speed else None,
-            "ends": _in(steps_left * seconds / steps) if steps_left else None,
+            "ends": _time_after(steps_left * seconds / steps) if steps_left else None,
         }
 
     def _peak_bytes(self) -> int:
-        """The most memory that this process has held at once."""
+        """Peak memory of this process: of the GPU where it computes on one, else resident."""
         if self.cost.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.cost.device)
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _in(seconds: float) -> str:
-    """The time of day so much later."""
+def _time_after(seconds: float) -> str:
+    """Local date and time this many seconds from now."""
     return (datetime.now() + timedelta(seconds=seconds)).isoformat(" ", "minutes")
 
 
-def in_words(figures: dict[str, Any]) -> str:
-    """A summary as one line."""
-    whole = figures["seconds_a_step"]
+def summary(figures: dict[str, Any]) -> str:
+    """The figures as one line."""
+    total = figures["seconds_per_step"]
     parts = sorted(figures["seconds_by_part"].items(), key=lambda part: -part[1])
-    shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in parts)
-    used = figures["model_flop_utilisation"]
-    known = "" if used is None else f", MFU {used:.1%}"
-    known += f", ends {figures['ends']}" if figures["ends"] else ""
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in parts)
+    utilisation = figures["model_flop_utilisation"]
+    optional = "" if utilisation is None else f", MFU {utilisation:.1%}"
+    optional += f", ends {figures['ends']}" if figures["ends"] else ""
     return (
-        f"{figures['seconds_a_step']:.3g} s a step ({shares}), {figures['tokens_a_second']:,.0f} tokens/s, "
-        f"peak {figures['peak_gib']:.1f} GiB a process{known}"
+        f"{total:.3g} s per step ({shares}), {figures['tokens_per_second']:,.0f} tokens/s, "
+        f"peak {figures['peak_gib']:.1f} GiB per rank{optional}"
     )

@@ -1,1 +1,1 @@
-"""What knows of DVC and Snakemake: the graph and its keys, work folders, the stage runner, fan-out and shards."""
+"""The layer above DVC and Snakemake: the graph and its keys, work folders, the stage runner, fan-out and shards."""

@@ -1,5 +1,6 @@
-"""Fan a stage's shards out through Snakemake on this machine, with one progress bar over all of them."""
+"""Make a stage's shards on this machine by Snakemake, with one progress bar over all of them."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ import psutil
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
 from filmstill.work.folder import publish
-from filmstill.work.shard import last_line, log_of
+from filmstill.work.shard import last_line, shard_log
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
 
 
-def begin(label: str, work: Path, shards: list[str]) -> list[Path]:
-    """The paths of all shards, in order, after damaged ones of an earlier run were removed."""
+def prepare(label: str, work: Path, shards: list[str]) -> list[Path]:
+    """Remove damaged shards of an earlier run; returns the paths of all shards in order."""
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
     _remove_damaged(label, [path for path in paths if path.exists()])
@@ -26,7 +29,7 @@ def begin(label: str, work: Path, shards: list[str]) -> list[Path]:
 
 
 def collect(shards: list[Path], folder: Path) -> list[Path]:
-    """Link finished shards into `folder`; returns their new paths."""
+    """Hard-link finished shards into `folder`; returns their new paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards:
         publish(shard, folder / shard.name)
@@ -34,19 +37,19 @@ def collect(shards: list[Path], folder: Path) -> list[Path]:
 
 
 def snakemake(work: Path, profile: str) -> list[str]:
-    """The command that runs Snakemake in `work` with workflow/profiles/<profile>; what it is to make comes after."""
+    """Command that runs Snakemake in `work` with workflow/profiles/<profile>; the caller appends config and targets."""
     workflow = Path.cwd() / "workflow"
     return [
         *(sys.executable, "-m", "snakemake"),
         *("--snakefile", str(workflow / "Snakefile")),
         *("--workflow-profile", str(workflow / "profiles" / profile)),
         *("--directory", str(work)),
-        "--nolock",  # the work folder's flock guards it; Snakemake's own lock would survive a kill
+        "--nolock",  # the work folder's flock replaces Snakemake's lock, which would survive a kill
     ]
 
 
-def done(work: Path) -> int:
-    """How many items the shards have reported, all together."""
+def reported_items(work: Path) -> int:
+    """Number of finished items that all shards have reported."""
     total = 0
     for path in (work / "shards").glob("*.progress"):
         text = path.read_text()
@@ -55,69 +58,70 @@ def done(work: Path) -> int:
 
 
 def make_here(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> None:
-    """Make the missing shards on this machine. `device` cuda: one at a time.
+    """Make the missing shards on this machine: one at a time where `device` is cuda, else side by side.
 
-    Raises FilmstillError with the end of a failed shard's log, Interrupted when stopped by a signal.
+    items, unit: size of the progress bar. Raises FilmstillError with the last line of a failed shard's log,
+    Interrupted when stopped by a signal.
     """
     config = ["--config", f"root={Path.cwd()}", f"shards={','.join(shards)}", f"device={device}"]
-    with (work / "snakemake.log").open("a") as log:
+    with (work / "snakemake.log").open("a") as output:
         command = [*snakemake(work, "default"), *config]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, close_fds=False)
-        with _forwarding_stop_to(process) as asked, progress(label, items, unit=unit) as bar:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, close_fds=False)
+        with _forwarding_stop_to(process) as signals, progress(label, items, unit=unit) as bar:
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)
-                bar.update(done(work) - bar.n)
-            bar.update(done(work) - bar.n)
-    if asked:
-        raise Interrupted(f"{label}: stopped; finished shards are kept, `dvc repro` makes the rest", asked[0])
+                bar.update(reported_items(work) - bar.n)
+            bar.update(reported_items(work) - bar.n)
+    if signals:
+        raise Interrupted(f"{label}: stopped; finished shards are kept, `dvc repro` makes the rest", signals[0])
     if process.returncode != 0:
-        raise FilmstillError(_why(label, work, shards))
+        raise FilmstillError(_failure_message(label, work, shards))
 
 
-class _forwarding_stop_to:  # noqa: N801 (reads as a verb where it is used)
-    """While the block runs, SIGTERM and Ctrl-C stop Snakemake and its shards, and are noted."""
+class _forwarding_stop_to:  # noqa: N801 (used as a verb in a with statement)
+    """While the block runs, SIGTERM and Ctrl-C stop Snakemake and its shards; the block gets the list of signals."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         self.process = process
-        self.asked: list[int] = []
+        self.signals: list[int] = []
 
     def __enter__(self) -> list[int]:
         self.previous = {n: signal.signal(n, self._stop) for n in (signal.SIGTERM, signal.SIGINT)}
-        return self.asked
+        return self.signals
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: object) -> None:
-        self.asked.append(number)
-        with suppress(psutil.NoSuchProcess):  # over already
+        self.signals.append(number)
+        with suppress(psutil.NoSuchProcess):  # Snakemake has exited already
             snakemake = psutil.Process(self.process.pid)
             for process in (*snakemake.children(recursive=True), snakemake):
                 with suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGINT)  # Snakemake's TERM would first finish the running shards
+                    process.send_signal(signal.SIGINT)  # on SIGTERM, Snakemake would finish running shards first
 
 
 def _remove_damaged(label: str, shards: list[Path]) -> None:
-    """Shards of an earlier run that do not prove themselves are made again."""
+    """Delete shards that fail their checksum, so that they are made again."""
     if not shards:
         return
-    from filmstill.runtime.tensor_files import load_tensors  # with torch: two seconds to import
+    from filmstill.runtime.tensor_files import load_tensors  # imports torch, which takes two seconds
 
     with progress(f"{label}, made before", len(shards), unit="shard") as bar:
         for shard in shards:
             try:
                 load_tensors(shard)
             except FilmstillError as error:
-                print(f"warning: {error}; it is made again", file=sys.stderr)
+                log.warning("%s; it is made again", error)
                 shard.unlink()
             bar.update()
 
 
-def _why(label: str, work: Path, shards: list[str]) -> str:
-    """One line: the failed shard, the last line of its log and where the rest is."""
+def _failure_message(label: str, work: Path, shards: list[str]) -> str:
+    """One line with the failed shard, the last line of its log and the log's path."""
     for shard in shards:
-        log = log_of(work, shard)
-        if not (work / "shards" / f"{shard}.safetensors").exists() and (last := last_line(log)):
-            return f"{label}: shard {shard} failed: {last} (log: {log}); finished shards are kept"
+        path = shard_log(work, shard)
+        if not (work / "shards" / f"{shard}.safetensors").exists() and (last := last_line(path)):
+            return f"{label}: shard {shard} failed: {last} (log: {path}); finished shards are kept"
     return f"{label}: Snakemake failed; its log is {work / 'snakemake.log'}"

@@ -1,12 +1,12 @@
-"""Work folders: where a stage works, who holds it, and how its result is published.
+"""Work folders: their locks, and how a finished result is published.
 
-A stage works in `.work/<stage>/<key>/` (work/graph.py makes the key), under a lock that ends with its process.
+A stage works in `.work/<stage>/<key>/` (work/graph.py computes the key) under a lock that its process holds.
 """
 
 import fcntl
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +14,18 @@ from pathlib import Path
 from filmstill.errors import FilmstillError, writing_failed
 from filmstill.runtime.files import copy_tree
 
+log = logging.getLogger(__name__)
+
 WORK = Path(".work")
 
 
 @contextmanager
 def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Hold an flock on `path`; says `waiting` once when another process holds it. It ends with the process."""
+    """Hold an exclusive flock on `path` while the block runs; the system releases it when the process ends.
+
+    Logs `waiting` once and waits where another process holds the lock. Raises FilmstillError where the file cannot be
+    written or its file system has no locks.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
@@ -29,23 +35,27 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(waiting, file=sys.stderr, flush=True)
+            log.info(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise FilmstillError(
-                f"{path}: its file system keeps no locks (flock: {error.strerror}); put .work on one that does: "
+                f"{path}: its file system has no locks (flock: {error.strerror}); put .work on one that does: "
                 "scratch in cluster.yaml, or a mount option (Lustre's flock)"
             ) from None
-        os.set_inheritable(file.fileno(), True)  # a Snakemake that outlives its stage still holds the folder
+        os.set_inheritable(file.fileno(), True)  # a Snakemake process that outlives its stage keeps the lock
         yield
 
 
 def publish(made: Path, target: Path) -> None:
-    """Put a finished file or folder at `target` by rename; the work folder keeps its own links until it is pruned."""
+    """Put a finished file or folder at `target` by an atomic rename.
+
+    The work folder keeps hard links to the same files until it is pruned. Raises FilmstillError where `made` does not
+    exist or `target` cannot be written.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for stale in target.parent.glob(f".{target.name}.*.tmp"):  # a publication that was killed
+        for stale in target.parent.glob(f".{target.name}.*.tmp"):  # left by a publication that was killed
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         if made.is_dir():
             copy_tree(made, temporary, _link)
@@ -64,5 +74,5 @@ def _link(source: Path | str, target: Path | str) -> None:
         os.link(source, target)
     except FileNotFoundError:
         raise
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # `target` is on another file system, or on one without hard links
         shutil.copyfile(source, target)

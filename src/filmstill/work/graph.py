@@ -1,9 +1,9 @@
-"""Keyed work folders: where a stage works, what it is named by, and how it is published.
+"""The pipeline's graph (dvc.yaml, dvc.lock) and the key of each stage's work folder.
 
-Notable: a folder `.work/<stage>/<key>/` is named by the SHA-256 of what dvc.yaml says the stage depends on,
-so a killed run resumes in the folder of its key and nothing stale is picked up under another; a dep that
-another stage made is taken by its hash in dvc.lock and never read again (pairs can be 300 GB); gates are not
-part of a key, since they judge the work and do not make it.
+The key in `.work/<stage>/<key>/` is a SHA-256 over the stage's dependencies in dvc.yaml: a killed run resumes in the
+folder of its key, and a changed input gives another folder. The hash of a dependency that another stage makes is read
+from dvc.lock, because the file itself may be large (ODE pairs take up to 300 GB). Gates are not part of the key: they
+decide whether a result is accepted and do not change it.
 """
 
 import hashlib
@@ -22,55 +22,59 @@ from filmstill.errors import FilmstillError
 from filmstill.params.load import read_plain, read_yaml, to_plain
 
 GATE = "gate"
-IGNORED = ".cache"  # as .dvcignore says: what `hf download` notes down about a download, with its time
+IGNORED = ".cache"  # also in .dvcignore: metadata that `hf download` writes about a download, with its time
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage is made from: MD5 by dep, value by parameter name, as dvc.lock records them."""
+    """The inputs of a stage as dvc.lock records them: MD5 by dependency, value by parameter name."""
 
     deps: dict[str, str]
     params: dict[str, Any]
 
     @property
     def key(self) -> str:
-        """The name of the work folder: gates judge the work and do not make it, so they are left out."""
+        """Name of the work folder: 16 hex digits of the digest without gates."""
         return self.digest(with_gates=False)[:16]
 
     def digest(self, with_gates: bool) -> str:
+        """SHA-256 of the dependencies and parameters, with or without the gates among the parameters."""
         params = self.params if with_gates else {name: _without_gate(value) for name, value in self.params.items()}
         text = json.dumps({"deps": self.deps, "params": params}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def of_lock(cls, entry: dict[str, Any]) -> "Inputs":
-        """The inputs that a stage's entry in dvc.lock records."""
+        """The inputs recorded in one stage's entry of dvc.lock."""
         deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
         return cls(deps, entry.get("params", {}).get("params.yaml", {}))
 
 
 def repository() -> Path:
-    """The repository's root, which must be the current folder. Raises FilmstillError."""
+    """The repository's root. Raises FilmstillError where the current folder is not the root."""
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
-        raise FilmstillError(f"{root}: holds no dvc.yaml; run this from the repository's root")
+        raise FilmstillError(f"{root}: contains no dvc.yaml; run this from the repository's root")
     return root
 
 
 def stages() -> dict[str, Any]:
-    """The stages of dvc.yaml by name, `${…}` filled in from params.yaml as DVC does."""
+    """The stages of dvc.yaml by name, with `${…}` replaced by values of params.yaml as DVC does."""
     merged = OmegaConf.merge(read_yaml("params.yaml"), _graph())
     return to_plain(merged, "params.yaml and dvc.yaml")["stages"]
 
 
 def outputs(stage: dict[str, Any], kinds: Sequence[str] = ("outs", "metrics", "plots")) -> list[Path]:
-    """The paths of these kinds that a stage publishes; by default all."""
+    """Paths that a stage publishes, of the given kinds."""
     listed = [item for kind in kinds for item in stage.get(kind, [])]
     return [Path(next(iter(item)) if isinstance(item, dict) else item) for item in listed]
 
 
 def inputs(name: str) -> Inputs:
-    """The inputs of a stage as the files and params.yaml stand now."""
+    """The inputs of a stage, computed from the current files, params.yaml and dvc.lock.
+
+    Raises FilmstillError for a dependency that does not exist or is not in dvc.lock, or a parameter that is missing.
+    """
     every = stages()
     recorded = _recorded_outs(Path("dvc.lock"))
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
@@ -91,20 +95,22 @@ def inputs(name: str) -> Inputs:
     return Inputs(deps, {key: values[key] for key in every[name].get("params", [])})
 
 
-def refuse_sources_younger(inputs: Inputs, began: float) -> None:
-    """Stop when a source was edited after `began`, when the process started to import it: what runs may be another.
+def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
+    """Raise FilmstillError where a source was edited after `import_time`: the imported code may be an older version.
 
-    A time still to come says nothing of when it was edited, only that some clock is wrong.
+    import_time: seconds since the epoch at which this process began to import filmstill. A modification time in the
+    future is ignored: it comes from a wrong clock.
     """
     for dep in inputs.deps:
-        if dep.endswith(".py") and began < Path(dep).stat().st_mtime <= time.time():
+        if dep.endswith(".py") and import_time < Path(dep).stat().st_mtime <= time.time():
             raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
 
 
 def _graph() -> dict[str, Any]:
-    """dvc.yaml as it is written.
+    """dvc.yaml, parsed.
 
-    With libyaml, as dvc.lock: both are ten times longer than all else that names inputs, and every shard asks.
+    Parsed by libyaml, as dvc.lock is: both are ten times longer than the other files read here, and every shard reads
+    them.
     """
     file = Path("dvc.yaml")
     try:
@@ -112,12 +118,12 @@ def _graph() -> dict[str, Any]:
     except (yaml.YAMLError, OSError) as error:
         raise FilmstillError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(graph, dict) or "stages" not in graph:
-        raise FilmstillError(f"{file}: holds no stages; restore it with `git checkout dvc.yaml`")
+        raise FilmstillError(f"{file}: contains no stages; restore it with `git checkout dvc.yaml`")
     return graph
 
 
 def _recorded_outs(lock: Path) -> dict[str, str]:
-    """Hash by path of every out in dvc.lock; {} when there is none yet."""
+    """Hash of every output in dvc.lock, by path; {} where dvc.lock does not exist yet."""
     if not lock.exists():
         return {}
     try:
@@ -135,7 +141,7 @@ def _without_gate(value: Any) -> Any:
 
 
 def _md5(path: Path) -> str:
-    """A source's hash as DVC computes it; a folder's is that of the list of its files."""
+    """MD5 of a file or folder as DVC computes it; for a folder, the MD5 of its file list."""
     try:
         if not path.is_dir():
             status = path.stat()
@@ -150,6 +156,6 @@ def _md5(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _md5_of_file(path: Path, _size: int, _changed: int) -> str:
-    """Released weights are tens of gigabytes: once a process, as long as size and time of change stay."""
+    """Cached per process by path, size and modification time, because released weights take tens of gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

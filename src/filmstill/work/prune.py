@@ -1,4 +1,4 @@
-"""Remove work folders that no branch needs any more."""
+"""Remove work folders that no branch needs."""
 
 import fcntl
 import shutil
@@ -17,29 +17,30 @@ from filmstill.work.graph import Inputs, inputs, stages
 
 
 def prune(dry_run: bool, live: set[tuple[str, str]]) -> None:
-    """Remove folders of .work whose key is neither in any branch's dvc.lock nor the working tree's, oldest first.
+    """Remove, oldest first, folders of .work whose key is in no branch's dvc.lock and not the working tree's.
 
-    live: (stage, key) of the jobs that work in a folder now, which stays.
+    live: (stage, key) of the jobs that are working now; their folders are kept. Folders whose lock is held are kept
+    too. Raises FilmstillError, before anything is removed, where a dvc.lock cannot be read.
     """
     needed = needed_keys()
     folders = [folder for folder in WORK.glob("*/*") if folder.is_dir()]
     sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in folders}
-    left = sum(sizes.values())
+    total = sum(sizes.values())
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime):
         if (folder.parent.name, folder.name) in needed:
             continue
         if _in_use(folder) or (folder.parent.name, folder.name) in live:
-            print(f"in use, stays: {folder}")
+            print(f"in use, kept: {folder}")
             continue
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({sizes[folder] / 1e6:.1f} MB)")
-        left -= sizes[folder]
+        total -= sizes[folder]
         if not dry_run:
             shutil.rmtree(folder)
-    print(f"{left / 1e6:.1f} MB in {WORK} {'would be' if dry_run else 'are'} left")
+    print(f"{total / 1e6:.1f} MB in {WORK} {'would be' if dry_run else 'are'} left")
 
 
 def needed_keys() -> set[tuple[str, str]]:
-    """(stage, key) of every branch's dvc.lock and of the sources as they stand."""
+    """(stage, key) of every entry in every branch's dvc.lock, and of the working tree's current sources."""
     branches = _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()
     locks = {branch: _git("show", f"{branch}:dvc.lock") for branch in branches}
     if Path("dvc.lock").exists():
@@ -48,13 +49,13 @@ def needed_keys() -> set[tuple[str, str]]:
     for where, lock in locks.items():
         needed |= _keys_of(where, lock) if lock.strip() else set()
     for stage in stages():
-        with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder either
+        with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder
             needed.add((stage, inputs(stage).key))
     return needed
 
 
 def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
-    """(stage, key) of one dvc.lock; nothing is pruned while one cannot be read."""
+    """(stage, key) of every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
     try:
         entries = to_plain(OmegaConf.create(lock), f"dvc.lock of {where}")["stages"]
         return {(stage, Inputs.of_lock(entry).key) for stage, entry in entries.items()}
@@ -65,10 +66,10 @@ def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether a stage holds the folder's flock now."""
+    """Whether a process holds the folder's lock."""
     if not (folder / "lock").exists():
         return False
-    with (folder / "lock").open("r+") as file:  # NFS gives an exclusive lock only to who may write
+    with (folder / "lock").open("r+") as file:  # NFS grants an exclusive lock only on a file opened for writing
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,5 +78,5 @@ def _in_use(folder: Path) -> bool:
 
 
 def _git(*words: str) -> str:
-    """Output of a git command, empty where it fails (no repository, no such file on that branch)."""
+    """Output of a git command; empty where it fails (no repository, no such file on that branch)."""
     return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout

@@ -1,6 +1,7 @@
-"""The process that makes one shard: its inputs, its progress, its log, and its turn on the machine.
+"""Helpers for the process that makes one shard: input checks, progress, logs and exclusive use of the machine.
 
-Light to import: a shard's process waits for its turn before it takes time of the one that is being timed.
+This module imports no torch: a shard's process takes its lock on the machine before it does anything slow, so that it
+does not disturb a shard that is being timed.
 """
 
 import fcntl
@@ -14,9 +15,9 @@ from filmstill.work.graph import inputs
 
 @contextmanager
 def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
-    """In a shard's process: refuse to make it from other inputs than those its work folder is named by.
+    """Raise FilmstillError, before or after the block, where the stage's inputs do not match its work folder's key.
 
-    Checked before and after; Snakemake removes the shard of a process that failed.
+    Snakemake removes the shard of a process that failed.
     """
 
     def check() -> None:
@@ -29,36 +30,37 @@ def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
 
 
 def report_done(shard: Path, count: int) -> None:
-    """Called by a shard's process: `count` items of it are finished. A hint for the bar, not a record."""
+    """Write, for the progress bar, that `count` items of the shard are finished."""
     shard.with_suffix(".progress").write_text(str(count))
 
 
 @contextmanager
 def shared_machine(turn: Path | None) -> Iterator[Callable[[], None]]:
-    """Wait until nobody has the machine alone; what this yields waits until the rest of the block has.
+    """Hold a shared lock on the machine while the block runs; yields a function that makes the lock exclusive.
 
-    turn: a file that all of them name; None: a job of SLURM's, which has its cores, or its node, and waits for nobody.
+    Both wait: the shared lock until no other process holds the exclusive one, the exclusive lock until no other process
+    holds any. turn: lock file, the same for all processes. None: no lock, for a SLURM job, which has its own cores.
     """
     if turn is None:
         yield lambda: None
         return
-    with turn.open("a+") as lock:  # NFS gives a shared lock only to who may read, an exclusive one to who may write
+    with turn.open("a+") as lock:  # NFS: a shared lock needs read access, an exclusive one write access
 
         def alone() -> None:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # of two that share it and ask for it alone, NFS would serve neither
+            fcntl.flock(lock, fcntl.LOCK_UN)  # NFS would deadlock two holders of the shared lock that both upgrade
             fcntl.flock(lock, fcntl.LOCK_EX)
 
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield alone
 
 
-def log_of(work: Path, shard: str) -> Path:
-    """Of a shard's process."""
+def shard_log(work: Path, shard: str) -> Path:
+    """Path of the log of a shard's process."""
     return work / "logs" / f"{shard}.log"
 
 
 def last_line(log: Path) -> str | None:
-    """What a log ends with; None where there is none."""
+    """The last line of a log, `no output` for an empty log, None where it does not exist."""
     if not log.is_file():
         return None
     lines = last_lines(log, 1)
@@ -66,7 +68,7 @@ def last_line(log: Path) -> str | None:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log that say anything; none where there is no log."""
+    """The last `count` lines of a log that are not blank; [] where it does not exist."""
     if not log.is_file():
         return []
     return [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-count:]

@@ -1,8 +1,8 @@
-"""Run a stage's `main` in its work folder: resume, finish, publish, or say in one line why not."""
+"""Run a stage's `main` in its work folder, then publish its outputs, or fail with one line."""
 
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from filmstill.runtime.files import write_json
 from filmstill.work import graph
 from filmstill.work.folder import WORK, locked, publish
 
+log = logging.getLogger(__name__)
+
 DATA = Path("data")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage works. `out` mirrors data/: out/"teacher"/"x" is published as data/teacher/x."""
+    """A stage's name and work folder. `out` mirrors data/: out/"teacher"/"x" is published as data/teacher/x."""
 
     name: str
     work: Path
@@ -32,8 +34,9 @@ class Stage:
 
 
 def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
-    """The body of every stage script; exits with 0 published, 1 gate, 2 bad input, 130 or 143 stopped.
+    """The body of every stage script. Never returns: it ends the process.
 
+    Exit codes: 0 published, 1 gate missed, 2 bad input, 130 or 143 stopped by a signal.
     before: called with the repository's root before the work folder is used.
     """
     run_script(lambda: exit_code(lambda: _run(name, main, before)))
@@ -43,26 +46,29 @@ def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None
     root, published = _repository(), graph.stages()[name]
     before(root)
     inputs = graph.inputs(name)
-    graph.refuse_sources_younger(inputs, filmstill.BEGAN)
+    graph.refuse_edited_sources(inputs, filmstill.BEGAN)
     work = WORK / name / inputs.key
     parent = dvc_parent()
-    with locked(work / "lock", f"{name}: another run of the same key is at work in {work}; waiting for it"):
+    with locked(work / "lock", f"{name}: another run of the same key holds {work}; waiting for it"):
         stage = Stage(name, work)
         digest = inputs.digest(with_gates=True)
         if _is_done(stage, digest):
-            print(f"{name}: already made, in {work}", file=sys.stderr)
+            log.info("%s: already made, in %s", name, work)
         else:
-            _refuse_other(name, inputs, work)  # it may have waited for the lock
-            (work / "done.json").unlink(missing_ok=True)  # what it vouches for is about to be written again
+            _refuse_changed_inputs(name, inputs, work)  # it may have waited for the lock
+            (work / "done.json").unlink(missing_ok=True)  # the files that it lists are about to be written again
             try:
                 main(stage)
             except GateError:
-                _publish(stage, root, graph.outputs(published, ["metrics"]))  # by how much, for `dvc metrics show`
+                _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` tells by how much
                 raise
-        _refuse_other(name, inputs, work)
+        _refuse_changed_inputs(name, inputs, work)
         write_json(work / "done.json", {"inputs": digest, "files": files_of(stage.out)})
         if has_exited(parent):
-            raise FilmstillError(f"{name}: dvc has gone; not published, `dvc repro` publishes the work kept in {work}")
+            raise FilmstillError(
+                f"{name}: the parent dvc process exited; output not published, `dvc repro` publishes the work kept in "
+                f"{work}"
+            )
         _publish(stage, root, graph.outputs(published))
 
 
@@ -71,8 +77,8 @@ def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
         publish(stage.out / target.relative_to(DATA), root / target)
 
 
-def _refuse_other(name: str, inputs: graph.Inputs, work: Path) -> None:
-    """Stop when the stage's inputs are no longer those that its work is named by."""
+def _refuse_changed_inputs(name: str, inputs: graph.Inputs, work: Path) -> None:
+    """Raise FilmstillError where the stage's inputs are no longer `inputs`, whose key names the work folder."""
     if graph.inputs(name) != inputs:
         raise FilmstillError(
             f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
@@ -81,34 +87,34 @@ def _refuse_other(name: str, inputs: graph.Inputs, work: Path) -> None:
 
 
 def _is_done(stage: Stage, digest: str) -> bool:
-    """Whether this work was finished, judged by the gates that stand now, and not touched since.
+    """Whether the stage finished with these inputs, gates included, and its files were not changed since.
 
-    Published files are links to those in `out`: whoever writes into one in data/ writes into the work as well.
+    Published files are hard links to those in `out`: a write into a file in data/ changes the work folder too.
     """
     marker = stage.work / "done.json"
     return marker.is_file() and json.loads(marker.read_text()) == {"inputs": digest, "files": files_of(stage.out)}
 
 
 def files_of(folder: Path) -> dict[str, list[int]]:
-    """Size and time of the last change, in ns, of every file in `folder`, by its path there."""
+    """[size in bytes, modification time in ns] of every file in `folder`, by its path relative to it."""
     found = ((path.relative_to(folder), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path): [status.st_size, status.st_mtime_ns] for path, status in found}
 
 
 def _repository() -> Path:
-    """The folder of dvc.yaml, which must also be where the code comes from: its sources are what the key names."""
+    """The repository's root. Raises FilmstillError where filmstill was imported from elsewhere: the key covers src."""
     root = graph.repository()
     source = Path(filmstill.__file__).resolve()
     if root.resolve() not in source.parents:
         raise FilmstillError(
             f"{source.parent}: is not this repository's src; run `dvc repro`, which sets PYTHONPATH=src"
         )
-    os.environ["PYTHONPATH"] = str(root / "src")  # for the shards' own processes, which start in another folder
+    os.environ["PYTHONPATH"] = str(root / "src")  # for the processes of shards, which start in another folder
     return root
 
 
 def dvc_parent() -> psutil.Process | None:
-    """The dvc process that runs this stage, if one does."""
+    """The dvc process among this process's parents; None where dvc did not start it."""
     for process in psutil.Process().parents():
         try:
             if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
@@ -119,5 +125,5 @@ def dvc_parent() -> psutil.Process | None:
 
 
 def has_exited(process: psutil.Process | None) -> bool:
-    """Whether a process that once ran (None: there was none) has ended."""
+    """Whether `process` has ended; False for None."""
     return process is not None and not (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

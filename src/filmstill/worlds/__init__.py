@@ -1,1 +1,1 @@
-"""Where an embedded teacher's clips come from, and who judges them."""
+"""The embedded world: its clips, the English of its prompts, and the judge of its clips."""

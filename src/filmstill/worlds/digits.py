@@ -1,8 +1,7 @@
 """The embedded world: one handwritten digit, in one colour, in one periodic motion.
 
-Notable: real handwriting (scikit-learn's `load_digits`, 1,797 samples by 13 writers); every fifth
-sample is kept for the judge alone; motions are periodic and share their phase at frame 0, so a
-stream can go on for ever.
+The handwriting is real: scikit-learn's `load_digits`, 1,797 samples by 13 writers. Every fifth sample is reserved for
+the judge. All motions are periodic and have the same phase at frame 0, so a stream has no end.
 """
 
 import math
@@ -18,8 +17,8 @@ from filmstill.runtime import randomness
 from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
 from filmstill.worlds.sentences import sentence
 
-SIZE = 32  # pixels a side
-DIGIT_SIZE = 16  # pixels a side of the enlarged digit
+SIZE = 32  # height and width in pixels
+DIGIT_SIZE = 16  # height and width of the enlarged digit
 RGB = {
     "red": (1.0, 0.1, 0.1),
     "green": (0.1, 0.9, 0.1),
@@ -33,7 +32,7 @@ JUDGE_EVERY = 5  # handwriting sample i belongs to the judge when i % 5 == 4
 
 @dataclass(frozen=True)
 class Clips:
-    """Drawn clips: `video` [B, F, 3, 32, 32] in [0, 1], their prompts and what they show."""
+    """Drawn clips: `video` [B, F, 3, 32, 32] in [0, 1], their prompts and attributes."""
 
     video: Tensor
     prompts: list[str]
@@ -42,8 +41,8 @@ class Clips:
 
 @cache
 def handwriting(for_judge: bool) -> tuple[Tensor, Tensor]:
-    """(images [N, 8, 8] in [0, 1], digits [N]) of one side of the split."""
-    from sklearn.datasets import load_digits  # a second to import: only who draws clips pays it
+    """(images [N, 8, 8] in [0, 1], digits [N]) of the judge's samples or of all others."""
+    from sklearn.datasets import load_digits  # here: takes a second to import
 
     data = load_digits()
     judges = torch.arange(len(data.target)) % JUDGE_EVERY == JUDGE_EVERY - 1
@@ -52,21 +51,21 @@ def handwriting(for_judge: bool) -> tuple[Tensor, Tensor]:
 
 
 def path(motion: str, frames: Tensor, world: World) -> Tensor:
-    """The digit's centre in pixels from the picture's centre, x to the right and y down: [F, 2]."""
+    """The digit's centre at `frames` [F], in pixels from the picture's centre, x to the right and y down: [F, 2]."""
     angle = frames.double() * (2 * math.pi / world.period)
     sine, cosine = angle.sin(), angle.cos()
-    nothing = torch.zeros_like(angle)
+    zero = torch.zeros_like(angle)
     xy = {
-        "sways": (sine, nothing),
-        "bobs": (nothing, sine),
-        "clockwise": (sine, -cosine),  # y points down: from the top over the right
+        "sways": (sine, zero),
+        "bobs": (zero, sine),
+        "clockwise": (sine, -cosine),  # y points down: from the top to the right
         "anticlockwise": (-sine, -cosine),
     }[motion]
     return world.amplitude * torch.stack(xy, dim=-1)
 
 
 def render(images: Tensor, attributes: list[Attributes], first_frames: Tensor, frames: int, world: World) -> Tensor:
-    """Digits [B, 8, 8] as clips [B, frames, 3, 32, 32] in [0, 1] from frame `first_frames` [B] of their motion on."""
+    """Render digits [B, 8, 8] as clips [B, frames, 3, 32, 32] in [0, 1], starting at frame `first_frames` [B]."""
     large = F.interpolate(images[:, None], size=(DIGIT_SIZE, DIGIT_SIZE), mode="bilinear", align_corners=False)
     margin = (SIZE - DIGIT_SIZE) // 2
     canvas = F.pad(large, (margin,) * 4)  # [B, 1, 32, 32], the digit in the middle
@@ -75,7 +74,7 @@ def render(images: Tensor, attributes: list[Attributes], first_frames: Tensor, f
     offsets = torch.stack([path(shown.motion, first + steps, world) for shown, first in starts])
     shift = torch.zeros(len(attributes) * frames, 2, 3)
     shift[:, 0, 0] = shift[:, 1, 1] = 1
-    shift[:, :, 2] = -offsets.flatten(0, 1).float() * (2 / SIZE)  # the grid says where to look, hence the minus
+    shift[:, :, 2] = -offsets.flatten(0, 1).float() * (2 / SIZE)  # minus: the grid says where to read
     grid = F.affine_grid(shift, [len(shift), 1, SIZE, SIZE], align_corners=False)
     moved = F.grid_sample(canvas.repeat_interleave(frames, 0), grid, mode="bilinear", align_corners=False)
     colours = torch.tensor([RGB[a.colour] for a in attributes])
@@ -83,7 +82,7 @@ def render(images: Tensor, attributes: list[Attributes], first_frames: Tensor, f
 
 
 def draw(world: World, seed: int, purpose: str, step: int, samples: list[int] | range) -> Clips:
-    """One clip for every sample index: digit, colour, motion, handwriting and sentence by address."""
+    """Draw one clip per sample index; (seed, purpose, step, sample) address its digit, look, motion and sentence."""
     attributes, prompts, images, firsts = [], [], [], []
     for sample in samples:
         dice = randomness.generator(seed, purpose, step, sample)
@@ -97,7 +96,10 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: list[int] | 
 
 
 def real_clips(attributes: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
-    """What a perfect model might show: [B, frames, 3, 32, 32], the handwriting by (seed, seeds[i], attributes[i])."""
+    """Clips that a perfect model might generate, [B, frames, 3, 32, 32] in [0, 1].
+
+    The handwriting is addressed by (seed, seeds[i], attributes[i]); handwriting of the judge is not used.
+    """
     dice = [
         randomness.generator(seed, "real", clip_seed, a.digit, a.colour, a.motion)
         for a, clip_seed in zip(attributes, seeds, strict=True)
@@ -111,6 +113,7 @@ def _pick(high: int, dice: torch.Generator) -> int:
 
 
 def _written(digit: int, dice: torch.Generator) -> Tensor:
+    """A random handwriting sample [8, 8] of the digit."""
     images, digits = handwriting(for_judge=False)
     candidates = (digits == digit).nonzero().flatten()
     return images[candidates[_pick(len(candidates), dice)]]

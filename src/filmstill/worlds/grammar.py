@@ -1,8 +1,8 @@
-"""The small English of the digits world: what a sentence shows (worlds/sentences.py says it).
+"""The digits world's small English: vocabulary and parser (worlds/sentences.py generates its sentences).
 
-Notable: the text encoder is a bag of hashed words, so the *set* of words decides what is shown and word
-order never does. No word is therefore shared by two digits or two colours, and a motion is told by words
-that no other motion uses ("left" and "right", "up" and "down", "clockwise").
+The text encoder is a bag of hashed words, so the set of words decides what a prompt shows, never their order.
+Therefore no word is shared by two digits or two colours, and every motion is named by words that no other motion uses
+("left" and "right", "up" and "down", "clockwise").
 """
 
 import re
@@ -52,7 +52,7 @@ SENTENCES = (
     "here {verb} {subject}, {manner}",
 )
 
-# Words that say a motion by themselves or together; any one of them is evidence for its motion alone.
+# Sets of words that name a motion; every word in them is evidence for this motion and no other.
 CUES = {
     "sways": (("sways",), ("swings",), ("left", "right"), ("from", "side", "to")),
     "bobs": (("bobs",), ("bounces",), ("up", "down")),
@@ -75,10 +75,10 @@ class NotShowable(FilmstillError):
 
 
 def parse(prompt: str) -> Attributes:
-    """The attributes a prompt asks for; case, punctuation and white space do not matter.
+    """The attributes that a prompt names; case, punctuation and white space do not matter.
 
-    Raises NotShowable unless it names exactly one digit, one colour and one motion, every other word is
-    the grammar's own, and it fits the text encoder.
+    Raises NotShowable unless it names exactly one digit, one colour and one motion, every other word is in the
+    grammar, and it has at most MAX_WORDS words.
     """
     words = words_of(prompt)
     digits = [_DIGIT_OF[word] for word in words if word in _DIGIT_OF]  # "a three and a three" is two digits
@@ -96,7 +96,7 @@ def parse(prompt: str) -> Attributes:
 
 
 def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
-    """`parse` of every prompt of the table `where`, which the refusal of one that cannot be shown names."""
+    """`parse` every prompt of the table `where`. Raises FilmstillError for one that the world cannot show."""
     attributes = []
     for prompt in prompts:
         try:
@@ -109,15 +109,15 @@ def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
 
 
 def words_of(prompt: str) -> list[str]:
-    """The words as the text encoder sees them (models/text.py)."""
+    """Split a prompt into words as the text encoder does (models/text.py)."""
     return re.findall(r"\w+", prompt.lower())
 
 
 def _motions(words: set[str]) -> set[str]:
-    """The motions that any word is evidence for; none if the only one is half said ("moves left")."""
+    """The motions that any word is evidence for; none if the only one is named incompletely ("moves left")."""
     hinted = {motion for motion, cues in CUES.items() if any(words.intersection(cue) for cue in cues)}
-    said = {motion for motion, cues in CUES.items() if any(words.issuperset(cue) for cue in cues)}
-    return hinted if len(hinted) > 1 else said
+    complete = {motion for motion, cues in CUES.items() if any(words.issuperset(cue) for cue in cues)}
+    return hinted if len(hinted) > 1 else complete
 
 
 _DIGIT_OF = {word: digit for digit, name in enumerate(DIGITS) for word in (name, str(digit))}

@@ -1,4 +1,4 @@
-"""Sentences of the digits world's English (worlds/grammar.py), by dice."""
+"""Random sentences of the digits world's English (worlds/grammar.py)."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from filmstill.worlds.grammar import COLOUR_WORDS, DIGITS, MANNERS, SENTENCES, S
 
 
 def sentence(attributes: Attributes, dice: torch.Generator) -> str:
-    """An English sentence that says these attributes and nothing else, at most MAX_WORDS words."""
+    """A random English sentence that names these attributes and nothing else, in at most MAX_WORDS words."""
 
     def pick(choices: Sequence[str]) -> str:
         return choices[int(torch.randint(len(choices), (), generator=dice))]

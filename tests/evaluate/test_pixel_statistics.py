@@ -1,4 +1,4 @@
-"""What pixels tell of clips that nobody can judge."""
+"""Pixel statistics: what each responds to, windows of a long stream, and failed clips."""
 
 import pandas as pd
 import pytest
@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.evaluate.open_bench import STATISTICS, statistics, windows, without
+from filmstill.evaluate.pixel_statistics import STATISTICS, drop_failed, statistics, windows
 from filmstill.evaluate.requests import LONG_ARM
 from filmstill.params.evaluate import Evaluate
 
 
 def clip(shift: int = 0, grain: float = 0.0) -> Tensor:
-    """A square that moves `shift` pixels a frame over grey: [9, 3, 48, 64]."""
+    """A square that moves by `shift` pixels per frame over grey, with grain: [9, 3, 48, 64]."""
     video = torch.full((9, 3, 48, 64), 0.3)
     for frame in range(9):
         video[frame, :, 16:32, 4 + shift * frame : 20 + shift * frame] = 0.8
     return (video + grain * torch.randn(video.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
-def test_each_statistic_answers_to_its_own_fault():
+def test_each_statistic_responds_to_its_own_fault():
     still, moving, grainy = statistics(clip()), statistics(clip(shift=4)), statistics(clip(grain=0.1))
     assert set(still) == set(STATISTICS)
     assert still["temporal_flickering"] == 1 and still["motion"] == 0
-    grain = [1 - grainy["temporal_flickering"], grainy["motion"]]  # of pixels, and of what moves
+    grain = [1 - grainy["temporal_flickering"], grainy["motion"]]  # change of pixels, and of 8 x 8 pixels
     assert grain[1] < grain[0] / 5 and moving["motion"] > 2 * grain[1]
     assert grainy["temporal_flickering"] < moving["temporal_flickering"] < 1
     assert grainy["sharpness"] > 1.5 * still["sharpness"]
@@ -32,21 +32,21 @@ def test_each_statistic_answers_to_its_own_fault():
     assert statistics(0.5 * clip())["contrast"] == pytest.approx(still["contrast"] / 2, rel=1e-5)
 
 
-def test_a_long_stream_is_cut_into_windows_and_a_stump_left_out():
+def test_a_long_stream_is_cut_into_windows_without_a_short_last_one():
     params = Evaluate(window_frames=3)
     video = torch.zeros(4 * 3 * 2 + 5, 3, 8, 8)
     assert [len(piece) for piece in windows(video, LONG_ARM, params)] == [12, 12]
     assert [len(piece) for piece in windows(video, "student", params)] == [29]
 
 
-def test_clips_that_are_not_finite_do_not_pass_for_steady_ones():
+def test_failed_clips_are_dropped_from_every_arm():
     clips = [(arm, prompt) for arm in ("student", "teacher", LONG_ARM) for prompt in "ab"]
     table = pd.DataFrame({"arm": [arm for arm, _ in clips], "prompt_id": [prompt for _, prompt in clips], "seed": 0})
     failed = table.iloc[[0, 5]]  # the student's clip of a, the long stream of b
-    left = without(table, failed)[["arm", "prompt_id"]].values.tolist()
+    left = drop_failed(table, failed)[["arm", "prompt_id"]].values.tolist()
     assert left == [["student", "b"], ["teacher", "b"], [LONG_ARM, "a"]]
-    assert len(without(table, failed.head(0))) == 6
+    assert len(drop_failed(table, failed.head(0))) == 6
     with pytest.raises(FilmstillError, match="no clip is finite in every arm"):
-        without(table, table.iloc[[0, 3]])
+        drop_failed(table, table.iloc[[0, 3]])
     with pytest.raises(FilmstillError, match="no long stream is finite"):
-        without(table, table.iloc[4:])
+        drop_failed(table, table.iloc[4:])

@@ -1,0 +1,35 @@
+"""Bootstrap intervals over prompts, and differences of two arms paired by prompt and seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def bootstrap_interval(values: pd.Series, clusters: pd.Series, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `values`, resampling whole clusters (prompts) with replacement."""
+    grouped = values.groupby(clusters.to_numpy(), sort=True)
+    sums, counts = grouped.sum().to_numpy(), grouped.count().to_numpy()
+    picks = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def paired_differences(
+    first: pd.DataFrame, second: pd.DataFrame, columns: Sequence[str], resamples: int, seed: int
+) -> dict[str, float | list[float]]:
+    """Mean `<column>_difference`, `first` minus `second` per prompt and seed, and its `<column>_interval`."""
+    compared: dict[str, float | list[float]] = {}
+    for column in columns:
+        pairs = paired_difference(first, second, column)
+        compared[f"{column}_difference"] = float(pairs["difference"].mean())
+        interval = bootstrap_interval(pairs["difference"], pairs["prompt_id"], resamples, seed)
+        compared[f"{column}_interval"] = list(interval)
+    return compared
+
+
+def paired_difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`first` minus `second` per prompt and seed: columns prompt_id and difference."""
+    both = first.merge(second, on=["prompt_id", "seed"], suffixes=("", "_second"), validate="one_to_one")
+    return pd.DataFrame({"prompt_id": both["prompt_id"], "difference": both[column] - both[f"{column}_second"]})

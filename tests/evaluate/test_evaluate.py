@@ -1,0 +1,115 @@
+"""The common frame of all benches, by a toy bench and numbers computed by hand."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from filmstill.evaluate import plots
+from filmstill.evaluate.bench import DIMENSION, Bench, Measurement, SampledClips, Section
+from filmstill.evaluate.evaluate import evaluate
+from filmstill.evaluate.results_table import ResultsTable
+from filmstill.params.evaluate import Evaluate
+from filmstill.params.world import World
+from filmstill.runtime.tables import write_table
+
+SCORES = {"teacher": {"a": 1.0, "b": 0.5}, "student": {"a": 0.5, "b": 0.25}}  # by arm and prompt
+SECONDS = {"teacher": 4.0, "student": 0.5}
+
+
+def measure(samples: SampledClips, _world: World, params: Evaluate, _seed: int) -> Measurement:
+    """`good` as in SCORES, and the dimension `dark`, its complement."""
+    clips = samples.manifest.assign(good=[SCORES[row.arm][row.prompt_id] for row in samples.manifest.itertuples()])
+    return Measurement(
+        clips=clips.assign(**{DIMENSION + "dark": 1 - clips["good"]}),
+        drift=pd.DataFrame({"frame": [12, 24], "good": [0.75, 0.25], "bad": [0.0, 1.0]}),
+        sheet={arm: torch.zeros(len(samples.for_sheet(arm, params.sheet_prompts)), 2, 3, 8, 8) for arm in SCORES},
+        sheet_fps=8,
+        pixel_frames=12,
+        diversity={"student": 0.5},
+        details={"world": {"floor": 0}},
+    )
+
+
+BENCH = Bench(
+    name="toy",
+    table=ResultsTable("toy", tuple(SCORES), {"good": ("good", 2)}, lambda _: "a headline", lambda _: "a drift line"),
+    measure=measure,
+    scores=("good",),
+    dimensions=("dark",),
+    with_interval=("good",),
+    compared=("good",),
+    main_score="good",
+    costs=("seconds_per_clip", "frames_per_second"),
+    prompt_digits=2,
+    page_title="toy",
+    page_warning="a warning",
+    page_note=lambda metrics: f"{metrics['clips']} clips",
+    page_sections=lambda _: [Section("Dark", "A sentence.", (["x"], [["y"]]), ("dark", "a caption"))],
+    draw=lambda metrics: {"dark": plots.scores(metrics, {"All": ("good", "dark")}, "toy")},
+)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> SampledClips:
+    """Two prompts with two seeds each, of two arms; one clip has failed."""
+    clips = pd.DataFrame(
+        [(arm, prompt, f"prompt {prompt}", seed) for arm in SCORES for prompt in "ab" for seed in (0, 1)],
+        columns=["arm", "prompt_id", "prompt", "seed"],
+    )
+    timing = clips.assign(seconds=clips["arm"].map(SECONDS), network_seconds=1.0, first_block_seconds=0.1)
+    tables = {"manifest": clips, "timing": timing.assign(evaluations_per_clip=5.0), "failed": clips.head(1)}
+    for name, table in tables.items():
+        write_table(tmp_path / f"samples/{name}.parquet", table)
+    return SampledClips.read(tmp_path / "samples", tmp_path / "no codec")
+
+
+def test_any_bench_is_summarised_compared_and_written(samples: SampledClips, tmp_path: Path):
+    out = tmp_path / "evaluate"
+    evaluate(BENCH, samples, World(), Evaluate(resamples=100, sheet_prompts=1), 0, out)
+    metrics, details = (json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "details"))
+    student = {"good": 0.375, "seconds_per_clip": 0.5, "frames_per_second": 24.0, "diversity": 0.5}
+    assert metrics == {
+        "bench": "toy",
+        "window_frames": 12,
+        "clips": 4,
+        "failed_clips": 1,
+        "teacher": {"good": 0.75, "seconds_per_clip": 4.0, "frames_per_second": 3.0},
+        "student": {**student, "drift": [0.75, 0.25], "drift_of": {"bad": [0.0, 1.0]}},
+        "student_vs_teacher": {
+            "speedup": 8.0,
+            "good_ratio": 0.5,
+            "good_difference": -0.375,
+            "good_interval": [-0.5, -0.25],
+        },
+    }
+    assert details["student"] == {
+        "dimensions": {"dark": 0.625},
+        "intervals": {"good": [0.25, 0.5], "dark": [0.5, 0.75]},
+    }
+    assert details["world"] == {"floor": 0} and details.keys() == {"student", "teacher", "world"}
+
+
+def test_any_bench_has_tables_plots_and_a_page(samples: SampledClips, tmp_path: Path):
+    out = tmp_path / "evaluate"
+    evaluate(BENCH, samples, World(), Evaluate(resamples=100, sheet_prompts=1), 0, out)
+    assert (out / "scores.csv").read_text() == 'score,dimension\n0.250000,"dark, teacher"\n0.625000,"dark, student"\n'
+    assert (out / "drift.csv").read_text().splitlines()[1:] == [
+        "12,0.750000,0.000000,0.750000",
+        "24,0.250000,1.000000,0.250000",
+    ]
+    assert (out / "per_prompt.csv").read_text().splitlines()[1] == "a,prompt a,student,0.50"
+    assert len(pd.read_parquet(out / "per_video.parquet")) == 8
+    page = (out / "report.html").read_text()
+    for part in (
+        "<title>filmstill: toy</title>",
+        "a warning",
+        "a headline",
+        "4 clips",
+        "<p>A sentence.</p>",
+        "<td>y</td>",
+    ):
+        assert part in page, part
+    assert page.count("data:image/") == 2 and (out / "plots/dark.png").is_file() and (out / "sheet.png").is_file()

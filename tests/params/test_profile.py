@@ -1,0 +1,104 @@
+"""`profile` writes every key with its sentence, and replaces no value of the user's own without a copy."""
+
+import shutil
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from filmstill.__main__ import main
+from filmstill.params.commented import WIDTH, commented
+from filmstill.params.keys import SENTENCE
+from filmstill.params.profile import compose, names
+from filmstill.params.schema import Params
+from repository import ROOT
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the profiles, a raw prompt table, and the params.yaml of the embedded profile."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "data/prompts").mkdir(parents=True)
+    (tmp_path / "data/prompts/raw.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["profile", "embedded"]) == 0
+    return tmp_path
+
+
+def sections(params: Any) -> list[Any]:
+    """A dataclass and every dataclass below it."""
+    below = (getattr(params, field.name) for field in fields(params))
+    return [params, *(inner for value in below if is_dataclass(value) for inner in sections(value))]
+
+
+def test_every_key_has_a_sentence_of_its_own():
+    for section in sections(Params()):
+        bare = [
+            field.name
+            for field in fields(section)
+            if not is_dataclass(getattr(section, field.name)) and not field.metadata.get(SENTENCE)
+        ]
+        assert not bare, f"{type(section).__name__}: {bare}"
+
+
+@pytest.mark.parametrize("name", ["embedded", "smoke", "wan-1.3b", "wan-14b-teacher", "wan-mini"])
+def test_comments_change_no_value_and_fit_the_page(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    assert name in names()
+    params = compose(name, [])
+    text = commented(params)
+    assert OmegaConf.create(text) == OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(params)))
+    commented_lines = [line for line in text.splitlines() if "#" in line]
+    assert all(len(line) <= WIDTH for line in commented_lines) and len(commented_lines) > 90
+
+
+def test_the_committed_parameters_are_what_profile_writes(repository: Path):
+    assert (repository / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_nothing_is_copied_where_no_value_is_the_users_own(repository: Path, capsys: pytest.CaptureFixture):
+    assert main(["profile", "smoke"]) == 0
+    assert main(["profile", "embedded", "distill.lr=1e-4"]) == 0
+    assert main(["profile", "embedded"]) == 0
+    assert sorted(path.name for path in repository.glob("params.yaml*")) == ["params.yaml"]
+    assert "replaced" not in capsys.readouterr().out
+
+
+def test_own_values_are_named_and_kept(repository: Path, capsys: pytest.CaptureFixture):
+    capsys.readouterr()
+    path = repository / "params.yaml"
+    edited = (
+        path.read_text()
+        .replace("  lr: 0.0002", "  lr: 5.0e-05")
+        .replace("  denoising_steps: 4", "  denoising_steps: 2")
+    )
+    path.write_text(edited)
+    assert main(["profile", "embedded", "student.denoising_steps=2"]) == 0  # keeps one of the two
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == ("params.yaml: replaced 1 of your own values, kept in params.yaml.bak: distill.lr 5e-05 by 0.0002")
+    assert (repository / "params.yaml.bak").read_text() == edited
+    path.write_text(edited + "# again\n")
+    assert main(["profile", "embedded"]) == 0
+    assert "replaced 2 of your own values, kept in params.yaml.bak.1: " in capsys.readouterr().out
+    assert (repository / "params.yaml.bak").read_text() == edited
+    assert (repository / "params.yaml.bak.1").read_text() == edited + "# again\n"
+
+
+@pytest.mark.parametrize("content", [b"seed: [1", b"\xff\xfe\x00s"])
+def test_a_file_that_cannot_be_read_is_kept(repository: Path, capsys: pytest.CaptureFixture, content: bytes):
+    (repository / "params.yaml").write_bytes(content)
+    assert main(["profile", "embedded"]) == 0
+    assert "kept in params.yaml.bak: params.yaml: not readable as YAML" in capsys.readouterr().out
+    assert (repository / "params.yaml.bak").read_bytes() == content
+    assert (repository / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_a_refused_profile_replaces_and_copies_nothing(repository: Path, capsys: pytest.CaptureFixture):
+    path = repository / "params.yaml"
+    edited = path.read_text().replace("  lr: 0.0002", "  lr: 5.0e-05")
+    path.write_text(edited)
+    assert main(["profile", "embedded", "distill.batch=0"]) == 2
+    assert path.read_text() == edited
+    assert [found.name for found in repository.glob("params.yaml*")] == ["params.yaml"]

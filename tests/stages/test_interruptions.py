@@ -1,0 +1,119 @@
+"""Stages that are stopped, edited or started twice while they run: nothing is lost, nothing wrong is published.
+
+A training is held after a step while the test acts, so that no outcome depends on the speed of the machine.
+"""
+
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from repository import dvc
+from stage_runs import hold, let_go, only_line, set_parameter, stage, start, wait_for, wait_until_held
+
+STEP = 5  # of the teacher's 12, after which it is held
+TEACHER = "data/teacher/teacher.safetensors"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_saves_and_resumes_to_the_same_bytes(copied: Path, number: int, code: int):
+    whole = (copied / TEACHER).read_bytes()
+    shutil.rmtree(copied / ".work/teacher")
+    hold(copied, STEP)
+    running = start(copied, "stages/teacher.py")
+    wait_until_held(copied)
+    running.send_signal(number)
+    let_go(copied)
+    output = running.communicate()[0]
+    steps = STEP + 2  # the signal is noted after step 5 and answered after step 6; steps count from 0
+    assert running.returncode == code, output
+    assert only_line(output) == f"teacher: stopped after step {steps}; `dvc repro` goes on from there"
+    (saved,) = copied.glob(f".work/teacher/*/checkpoints/step-{steps:07d}")
+    assert stage(copied, "teacher").returncode == 0
+    assert (copied / TEACHER).read_bytes() == whole
+    assert saved.exists() and not list(saved.parent.glob(f"step-{steps - 1:07d}"))
+
+
+def test_a_fan_out_told_to_stop_keeps_its_finished_shards(copied: Path):
+    shutil.rmtree(copied / ".work/samples")
+    running = start(copied, "stages/samples.py")
+    wait_for(lambda: any("Finished jobid" in log.read_text() for log in copied.glob(".work/samples/*/snakemake.log")))
+    (work,) = copied.glob(".work/samples/*")
+    # A shard is finished when Snakemake's log says so, not when it is written.
+    log = (work / "snakemake.log").read_text()
+    path_of = {job: work / path for path, job in re.findall(r"output: (\S+)\n +log: .*\n +jobid: (\d+)", log)}
+    finished = {path_of[job]: path_of[job].stat().st_mtime for job in re.findall(r"Finished jobid: (\d+)", log)}
+    running.send_signal(signal.SIGTERM)
+    output = running.communicate()[0]
+    assert running.returncode == 143, output
+    assert only_line(output) == "samples: stopped; finished shards are kept, `dvc repro` makes the rest"
+    assert stage(copied, "samples").returncode == 0
+    assert finished and {path: path.stat().st_mtime for path in finished} == finished
+
+
+def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
+    before = (copied / TEACHER).read_bytes()
+    set_parameter(copied, "teacher.steps", 14)
+    hold(copied, STEP)
+    running = start(copied, "stages/teacher.py")
+    wait_until_held(copied)
+    set_parameter(copied, "teacher.steps", 12)
+    let_go(copied)
+    output = running.communicate()[0]
+    assert running.returncode == 2, output
+    (work,) = (path.parent for path in copied.glob(".work/teacher/*/checkpoints") if (path / "step-0000014").exists())
+    assert only_line(output) == f"teacher: ? {work.relative_to(copied)}"
+    assert (copied / TEACHER).read_bytes() == before
+
+
+def test_parameters_edited_while_shards_are_made_spoil_none(copied: Path):
+    """Every shard's process reads params.yaml itself: none may be made with other values than its work folder's."""
+    shutil.rmtree(copied / ".work/ode_pairs")
+    before = (copied / "data/ode_pairs/pairs-0000.safetensors").read_bytes()
+    running = start(copied, "stages/ode_pairs.py")
+    wait_for(lambda: list(copied.glob(".work/ode_pairs/*/logs/pairs-*.log")))
+    set_parameter(copied, "ode_pairs.guidance_scale", 1.0)
+    output = running.communicate()[0]
+    assert running.returncode == 2, output
+    line = (
+        r"ode_pairs: shard (pairs-000\d) failed: ode_pairs: its sources or params\.yaml changed meanwhile; "
+        r"run `dvc repro` again \(log: \.work/ode_pairs/\w{16}/logs/\1\.log\); finished shards are kept"
+    )
+    assert re.fullmatch(line, only_line(output))
+    set_parameter(copied, "ode_pairs.guidance_scale", 3.0)
+    assert stage(copied, "ode_pairs").returncode == 0
+    assert (copied / "data/ode_pairs/pairs-0000.safetensors").read_bytes() == before
+
+
+def test_a_second_repro_is_refused_while_the_first_one_runs(copied: Path):
+    set_parameter(copied, "teacher.steps", 13)
+    hold(copied, STEP)
+    first = start(copied, "-m", "dvc", "repro", "teacher")
+    wait_until_held(copied)
+    refused = dvc(copied, "repro", "teacher", check=False)
+    let_go(copied)
+    output = first.communicate()[0]
+    assert refused.returncode == 255, refused.stderr
+    busy = r"ERROR: failed to reproduce 'teacher': '\S+/teacher' is busy, it is being blocked by:"
+    assert re.search(busy, refused.stderr), refused.stderr
+    assert first.returncode == 0, output
+    assert dvc(copied, "repro", "teacher").stdout.endswith("Data and pipelines are up to date.\n")
+
+
+def test_the_same_stage_started_twice_is_made_once(copied: Path):
+    whole = (copied / TEACHER).read_bytes()
+    shutil.rmtree(copied / ".work/teacher")
+    hold(copied, STEP)
+    first = start(copied, "stages/teacher.py")
+    wait_until_held(copied)
+    (work,) = (copied / ".work/teacher").iterdir()
+    second = start(copied, "stages/teacher.py")
+    waiting = second.stdout.readline()
+    let_go(copied)
+    outputs = first.communicate()[0], second.communicate()[0]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    assert waiting == f"teacher: another run of the same key is at work in {work.relative_to(copied)}; waiting for it\n"
+    assert outputs[1] == f"teacher: already made, in {work.relative_to(copied)}\n"
+    assert (copied / TEACHER).read_bytes() == whole

@@ -1,0 +1,136 @@
+"""`prune` removes what no branch's dvc.lock names, oldest first, and keeps what is in use."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from filmstill.errors import FilmstillError
+from filmstill.work.folder import WORK
+from filmstill.work.graph import Inputs, inputs
+from filmstill.work.prune import prune
+from repository import ROOT, commit, environment
+
+GRAPH = {"teacher": {"cmd": "x", "deps": ["teacher.py"], "params": ["teacher"], "outs": ["data/teacher.bin"]}}
+HOLD = """
+import sys
+from pathlib import Path
+from filmstill.work.folder import locked
+with locked(Path(sys.argv[1]) / "lock", "waiting"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+SIZE = 400_000  # bytes of every work folder: 0.4 MB
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("teacher.py").write_text("")
+    Path("params.yaml").write_text("teacher: {steps: 1}\n")
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": GRAPH}))
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], check=True)
+
+
+def work_folder(key: str, age: int, lock: bool = False) -> Path:
+    """A folder of the teacher's, last changed `age` hours ago."""
+    folder = WORK / "teacher" / key
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"0" * SIZE)
+    if lock:
+        (folder / "lock").touch()
+    os.utime(folder, (1e9 - 3600 * age,) * 2)
+    return folder
+
+
+def write_lock(teacher: str) -> str:
+    """Write a dvc.lock that records this parameter of the teacher; returns the key of its work folder."""
+    entry = {"deps": [], "params": {"params.yaml": {"teacher": teacher}}}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"teacher": entry}}))
+    return Inputs.of_lock(entry).key
+
+
+def kept() -> set[str]:
+    return {folder.name for folder in (WORK / "teacher").iterdir()}
+
+
+def test_unused_folders_go_oldest_first_and_the_working_trees_stays(capsys: pytest.CaptureFixture[str]):
+    current = work_folder(inputs("teacher").key, age=9)
+    for key, age in (("bbb", 2), ("ccc", 3), ("aaa", 1)):
+        work_folder(key, age, lock=True)  # of a process that has ended
+    prune(dry_run=False, live=set())
+    assert capsys.readouterr().out.splitlines() == [
+        "removed .work/teacher/ccc (0.4 MB)",
+        "removed .work/teacher/bbb (0.4 MB)",
+        "removed .work/teacher/aaa (0.4 MB)",
+        "0.4 MB in .work are left",
+    ]
+    assert kept() == {current.name}
+
+
+def test_a_dry_run_prints_the_same_and_removes_nothing(capsys: pytest.CaptureFixture[str]):
+    for key, age in (("aaa", 1), ("bbb", 2)):
+        work_folder(key, age)
+    prune(dry_run=True, live={("teacher", "aaa")})
+    assert capsys.readouterr().out.splitlines() == [
+        "would remove .work/teacher/bbb (0.4 MB)",
+        "in use, kept: .work/teacher/aaa",
+        "0.4 MB in .work would be left",
+    ]
+    assert kept() == {"aaa", "bbb"}
+
+
+def test_a_folder_stays_while_a_process_holds_its_lock(capsys: pytest.CaptureFixture[str]):
+    folder = work_folder("aaa", age=1)
+    words = [sys.executable, "-c", HOLD, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=environment(ROOT), **pipes) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            prune(dry_run=False, live=set())
+            assert capsys.readouterr().out == "in use, kept: .work/teacher/aaa\n0.4 MB in .work are left\n"
+            assert (folder / "weights").stat().st_size == SIZE
+        finally:
+            holder.kill()
+    prune(dry_run=False, live=set())
+    assert capsys.readouterr().out == "removed .work/teacher/aaa (0.4 MB)\n0.0 MB in .work are left\n"
+    assert kept() == set()
+
+
+def test_a_live_jobs_folder_stays_and_one_of_another_stage_does_not(capsys: pytest.CaptureFixture[str]):
+    """A job on another node holds no lock that this machine sees."""
+    work_folder("aaa", age=1)
+    other = WORK / "distill" / "aaa"
+    shutil.copytree(WORK / "teacher/aaa", other)
+    prune(dry_run=False, live={("teacher", "aaa")})
+    shown = capsys.readouterr().out.splitlines()
+    assert "in use, kept: .work/teacher/aaa" in shown and "removed .work/distill/aaa (0.4 MB)" in shown
+    assert kept() == {"aaa"} and not other.exists()
+
+
+def test_what_another_branchs_dvc_lock_names_stays(capsys: pytest.CaptureFixture[str]):
+    of_branch = work_folder(write_lock("other"), age=2)
+    commit(Path.cwd(), "other")
+    subprocess.run(["git", "branch", "other"], check=True)
+    write_lock("main")
+    commit(Path.cwd(), "main")
+    of_tree = work_folder(write_lock("uncommitted"), age=1)
+    work_folder("aaa", age=3)
+    prune(dry_run=False, live=set())
+    assert capsys.readouterr().out == "removed .work/teacher/aaa (0.4 MB)\n0.8 MB in .work are left\n"
+    assert kept() == {of_branch.name, of_tree.name}
+
+
+@pytest.mark.parametrize("torn", ["stages: [", "stages: {teacher: 3}"])
+def test_nothing_goes_while_a_dvc_lock_cannot_be_read(torn: str):
+    work_folder("aaa", age=1)
+    Path("dvc.lock").write_text(torn)
+    with pytest.raises(
+        FilmstillError, match=r"dvc\.lock of the working tree: cannot be read \(\w+\); nothing is pruned$"
+    ):
+        prune(dry_run=False, live=set())
+    assert kept() == {"aaa"}
