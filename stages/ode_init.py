@@ -1,4 +1,4 @@
-"""Initialise the causal student from the teacher by ODE regression (CausVid, arXiv:2412.07772, section 4.2)."""
+"""Initialise the causal student from the teacher by ODE regression (CausVid, arXiv:2412.07772)."""
 
 from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
@@ -12,7 +12,7 @@ def main(stage: Stage) -> None:
     # Imported here, since torch takes seconds: a process that only submits the job does not need it.
     from filmstill.artifacts import PAIRS, TEACHER
     from filmstill.training.gate import finish, loss_ratio
-    from filmstill.training.ode_init import train_ode_init
+    from filmstill.training.ode_init import OdeRegression, train_ode_init
     from filmstill.training.pairs import Pairs
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
@@ -23,8 +23,7 @@ def main(stage: Stage) -> None:
     preview = Preview.of(setup, params.gate, "ode_init")
     setup.encoder.prepare(pairs.prompts)
     model = setup.trained(TEACHER)
-    losses = train_ode_init(
-        stage.work,
+    run = OdeRegression(
         params,
         pairs,
         setup.rollout_config.attention,
@@ -34,8 +33,8 @@ def main(stage: Stage) -> None:
         setup.encoder,
         setup.seed,
         micro_batches,
-        lambda path: preview.save_sheet(model, path),
     )
+    losses = train_ode_init(stage.work, run, lambda path: preview.save_sheet(model, path))
     metrics = {**preview.score(model), "loss_ratio": loss_ratio(losses)}
     file = stage.out / "ode_init" / "init.safetensors"
     finish(stage.work, file, model.state_dict(), setup, params.gate, metrics)

@@ -1,4 +1,4 @@
-"""Integrate the teacher's ODE for the train prompts (CausVid, arXiv:2412.07772, section 4.2).
+"""Integrate the teacher's ODE for the train prompts (CausVid, arXiv:2412.07772).
 
 Snakemake makes the shards in parallel, each by workflow/scripts/ode_pairs.py; this stage writes their manifest.
 """
@@ -9,17 +9,18 @@ from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.shared import SharedParams
 from filmstill.params.world import OPEN
 from filmstill.training.pairs_table import prompts_of, shard_names, write_manifest
-from filmstill.work.fanout import collect
+from filmstill.work.folder import collect
 from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
     """Write data/ode_pairs: shards of trajectories and manifest.parquet."""
     params, shared = section(OdePairs, "ode_pairs"), SharedParams.read()
+    prompts = prompts_of(params)["text"].tolist()  # refused here if there are too few, before a shard starts
     if shared.world.name == OPEN and shards_run_here():
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
-        encode_ahead(prompts_of(params)["text"].tolist())
+        encode_ahead(prompts)
     shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", shared.compute.device)
     folder = stage.out / "ode_pairs"
     write_manifest(params, folder, collect(shards, folder))

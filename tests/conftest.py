@@ -19,7 +19,14 @@ import toy_training
 from lanes import made_once
 from repository import clone, commit, dvc
 
-LONG = ("test_bad_input.py", "test_pipeline.py", "test_wan_mini.py", "test_kill.py", "test_distributed.py")  # minutes
+LONG = (  # minutes
+    "test_bad_input.py",
+    "test_pipeline.py",
+    "test_interruptions.py",
+    "test_wan_mini.py",
+    "test_kill.py",
+    "test_distributed.py",
+)
 
 
 def pytest_configure() -> None:

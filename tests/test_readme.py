@@ -1,4 +1,4 @@
-"""README tells the numbers of the committed run, and names what is there."""
+"""README shows the results of the committed run; the paths and make targets it names exist."""
 
 import re
 
@@ -17,7 +17,7 @@ def test_every_path_it_names_exists():
     assert {name for name in named - made_by_a_run if not (ROOT / name).exists()} == set()
 
 
-def test_every_make_target_it_names_is_there():
+def test_every_make_target_it_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))  # not the verb in a sentence
     assert {"repro", "test", "kill-test"} <= commands <= targets

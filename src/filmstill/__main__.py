@@ -41,7 +41,6 @@ class OneLine(argparse.ArgumentParser):
         sys.exit(2)
 
 
-SHOWN = 8  # replaced values in a message
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
@@ -85,8 +84,10 @@ def _add_plan(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="print memory, time and disk that a profile needs on given GPUs")
     plan.add_argument("profile", help="embedded, or the name of a file in params/")
     plan.add_argument("overrides", nargs="*", metavar="key=value", help="for instance compute.micro_batch=1")
-    plan.add_argument("--gpu", default="h100-80gb", help="kind of GPU (default h100-80gb; a wrong one lists them)")
-    plan.add_argument("--gpus", type=int, default=1, help="how many (default 1)")
+    plan.add_argument(
+        "--gpu", default="h100-80gb", help="kind of GPU (default h100-80gb; an unknown kind prints the list)"
+    )
+    plan.add_argument("--gpus", type=int, default=1, help="number of GPUs (default 1)")
     plan.add_argument("--gpus-per-node", type=int, default=8, help="for --sharding hybrid (default 8)")
     plan.add_argument("--sharding", help="none, hybrid or full (default: full on several GPUs)")
     plan.add_argument("--offload", action="store_true", help="keep frozen weights in the host's memory")
@@ -107,7 +108,7 @@ def _add_cluster(commands: Commands) -> None:
         type=float,
         default=10.0,
         metavar="MINUTES",
-        help="until a job that has not started is cancelled (default 10)",
+        help="how long the job may wait to start (default 10)",
     )
     cluster.set_defaults(run=_cluster_check)
 
@@ -128,8 +129,8 @@ def _add_generate(commands: Commands) -> None:
     generate.add_argument(
         "--window", type=int, help="local attention window in frames, for long streams (default: as trained)"
     )
-    generate.add_argument("--student", type=Path, default=STUDENT)
-    generate.add_argument("--codec", type=Path, default=CODEC)
+    generate.add_argument("--student", type=Path, default=STUDENT, help=f"the student's weights (default {STUDENT})")
+    generate.add_argument("--codec", type=Path, default=CODEC, help=f"the codec (default {CODEC})")
     generate.add_argument("--text", type=Path, default=TEXT, help=f"the text encoder's folder (default {TEXT})")
     generate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda computes in bfloat16")
     generate.add_argument("--fast", action="store_true", help="decode by the release's small decoder (TAEHV)")
@@ -166,13 +167,12 @@ def _add_convert(commands: Commands) -> None:
 
 def _profile(arguments: argparse.Namespace) -> None:
     from filmstill.errors import FilmstillError
-    from filmstill.formats.required_files import check_required_files
     from filmstill.params.profile import write
+    from filmstill.work.required_files import check_required_files
 
     params, replaced = write(arguments.name, arguments.overrides)
     if replaced is not None:
-        shown = "; ".join(replaced.lines[:SHOWN]) + ("; …" if len(replaced.lines) > SHOWN else "")
-        print(f"params.yaml: replaced {len(replaced.lines)} of your own values, kept in {replaced.copy}: {shown}")
+        print("\n  ".join([f"{replaced.summary}; kept in {replaced.copy}", *replaced.values]))
     print(f"params.yaml is the profile {arguments.name}; `dvc params diff` shows what changed, `dvc repro` runs it")
     try:
         check_required_files(params)
@@ -197,8 +197,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _check(_arguments: argparse.Namespace) -> None:
-    from filmstill.formats.required_files import check_required_files
     from filmstill.params.profile import check
+    from filmstill.work.required_files import check_required_files
 
     check_required_files(check())
 

@@ -16,10 +16,10 @@ from filmstill.cluster.submit_shards import job_logs, latest_jobs
 from filmstill.errors import FilmstillError
 from filmstill.runtime.progress import progress
 
-JOB = slurm.Job("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
+JOB = slurm.QueuedJob("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
 
 
-def knows(monkeypatch: pytest.MonkeyPatch, *jobs: slurm.Job) -> None:
+def knows(monkeypatch: pytest.MonkeyPatch, *jobs: slurm.QueuedJob) -> None:
     """Make SLURM list these jobs."""
     monkeypatch.setattr(slurm, "queued", lambda: list(jobs))
 

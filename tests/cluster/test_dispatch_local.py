@@ -20,7 +20,7 @@ from filmstill.cluster.dispatch import _failure, count_losses, dispatched
 from filmstill.cluster.follow import JobDisplay, describe
 from filmstill.cluster.job import classify, end_record
 from filmstill.cluster.rendezvous import port
-from filmstill.cluster.slurm import Job
+from filmstill.cluster.slurm import QueuedJob
 from filmstill.cluster.submit import Submission, next_run
 from filmstill.errors import FilmstillError, GateError
 from filmstill.runtime.job_folder import JOB
@@ -28,8 +28,8 @@ from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.progress import progress
 from filmstill.work.stage import Stage
 
-RUNS = Job("7", "", "RUNNING", "None", None, 2, "node[1-2]", "")
-WAITS = Job("7", "distill-0.abcd", "PENDING", "Resources", "2026-01-02T03:04:05", 0, "", "/repository")
+RUNS = QueuedJob("7", "", "RUNNING", "None", None, 2, "node[1-2]", "")
+WAITS = QueuedJob("7", "distill-0.abcd", "PENDING", "Resources", "2026-01-02T03:04:05", 0, "", "/repository")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from filmstill.evaluate import faults
 from filmstill.evaluate.digits_scores import Bounds
-from filmstill.evaluate.dimensions import NAMES, Clips, scores
+from filmstill.evaluate.dimensions import NAMES, TrackedClips, scores
 from filmstill.params.world import World
 from filmstill.training.teacher import fit_codec
 from filmstill.worlds import digits
@@ -34,7 +34,7 @@ RESPONSES = {
 
 
 def normalised(video: torch.Tensor, attributes=DRAWN.attributes) -> dict[str, float]:
-    raw = scores(Clips.of(video), attributes, WORLD, BOUNDS.sharpness_of_real)
+    raw = scores(TrackedClips.of(video), attributes, WORLD, BOUNDS.sharpness_of_real)
     span = {name: BOUNDS.ceiling[name] - BOUNDS.floor[name] for name in NAMES}
     return {name: (float(raw[name].mean()) - BOUNDS.floor[name]) / span[name] for name in NAMES}
 

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.release import PUBLISHED_SHA256, find_networks
-from filmstill.formats.required_files import check_required_files
 from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
 from filmstill.models.load import real_score
@@ -23,6 +22,7 @@ from filmstill.params.load import section
 from filmstill.params.profile import compose
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import sha256_of
+from filmstill.work.required_files import check_required_files
 from goldens import assert_close
 from mini_wan import CONFIG, write_mini, write_network
 from repository import ROOT

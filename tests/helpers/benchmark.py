@@ -83,7 +83,7 @@ def clips() -> tuple[list[float], list[float]]:
     texts = torch.randn(BATCH, SIZES.text_len, SIZES.text_dim)
     text, noise = model.read_text(texts), torch.randn(BATCH, 4, *SHAPE)
     attention = BlockCausal(3)
-    plan = rollout_config(SCHEDULE, 4, attention, 0.0)
+    config = rollout_config(SCHEDULE, 4, attention, 0.0)
     velocity = guided(model, texts, torch.zeros(1, SIZES.text_len, SIZES.text_dim), 3.0)
     block, time_zero = noise[:, 0, :3], torch.zeros(BATCH)
 
@@ -97,7 +97,7 @@ def clips() -> tuple[list[float], list[float]]:
     )
     teacher, student = seconds(
         lambda: sample(velocity, noise[:, 0], SCHEDULE, 48, keep=[]),
-        lambda: list(rollout(model, text, noise, plan)),
+        lambda: list(rollout(model, text, noise, config)),
         rounds=3,
     )
     return context, [teacher / BATCH, student / BATCH]

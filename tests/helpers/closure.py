@@ -16,6 +16,7 @@ SOURCE = ROOT / "src"
 # Modules that decide where a stage runs or report its cost. They cannot change a result, so an edit reruns no stage.
 NO_DEPENDENCY = (
     "filmstill.cluster",
+    "filmstill.work.fanout",
     "filmstill.plan",
     "filmstill.training.telemetry",
     "filmstill.models.flops",

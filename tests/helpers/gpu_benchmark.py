@@ -116,13 +116,13 @@ def forward(bench: Bench, config: DiTConfig, compiled: bool = False) -> tuple[fl
 @torch.inference_mode()
 def stream(bench: Bench) -> tuple[list[float], float]:
     """(seconds from the start to each finished block of a clip, operations of the whole rollout)."""
-    model, plan = bench.network(bench.small), rollout_config(SCHEDULE, STEPS, ATTENTION, 0.0)
-    noise = torch.randn(1, plan.noises, *bench.latent_shape, device=bench.device)
+    model, config = bench.network(bench.small), rollout_config(SCHEDULE, STEPS, ATTENTION, 0.0)
+    noise = torch.randn(1, config.noises, *bench.latent_shape, device=bench.device)
     times: list[float] = []
     for _ in range(2):  # the first warms up
         times, start = [], bench.clock()
         text = model.read_text(bench.encode([""]).to(bench.device))
-        for _block in rollout(model, text, noise, plan):
+        for _block in rollout(model, text, noise, config):
             times.append(bench.clock() - start)
     return times, rollout_flops(bench.small, bench.clip.blocks(ATTENTION), STEPS)
 
@@ -135,9 +135,9 @@ def updates(bench: Bench) -> dict[str, tuple[float, float, float]]:
     generator, critic = (bench.network(bench.small, trained=True) for _ in range(2))
     objective = Objective(bench.network(bench.small), critic, SCHEDULE, 4.0, bench.encode([""]).to(bench.device))
     params = Distill(steps=100, batch=1, critic_updates=1, lr=2e-6, critic_lr=4e-7)
-    plan = rollout_config(SCHEDULE, STEPS, ATTENTION, 0.0)
+    config = rollout_config(SCHEDULE, STEPS, ATTENTION, 0.0)
     one_by_one = [range(sample, sample + 1) for sample in range(params.batch)]
-    clips = StudentClips(generator, plan, bench, ["a"] * 8, bench.latent_shape, 0, params.batch)
+    clips = StudentClips(generator, config, bench, ["a"] * 8, bench.latent_shape, 0, params.batch)
     run = Distillation(params, objective, clips, one_by_one)
     config, clip, blocks, counted = bench.small, bench.clip, bench.clip.blocks(ATTENTION), range(1, 5)
     operations = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from repository import environment, run
 
-PATIENCE = 60  # seconds to wait for what must happen
+TIMEOUT_SECONDS = 60  # seconds to wait for what must happen
 
 # Appended to telemetry.py of a copy, an edit that makes no stage run again.
 HOLD = """
@@ -21,7 +21,9 @@ def _hold(self, index, own=Telemetry.add):
     own(self, index)
     if index == {step}:
         pathlib.Path("held").touch()
-        while not pathlib.Path("go").exists():
+        for _ in range(6000):  # no longer, should the test fail before it lets the training go
+            if pathlib.Path("go").exists():
+                break
             time.sleep(0.02)
 
 
@@ -41,12 +43,13 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def refusal(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
-    """The only line `filmstill: …` that a refused command wrote to stderr, without that prefix; it shows no traceback."""
+    """The line `filmstill: …` of a refused command, without that prefix; there must be one, and no traceback."""
     assert done.returncode == code, done.stderr
     return only_line(done.stderr)
 
 
 def only_line(output: str) -> str:
+    """The same of a command's output."""
     lines = [line for line in output.splitlines() if line.startswith("filmstill: ")]
     assert len(lines) == 1 and "Traceback" not in output, output
     return lines[0].removeprefix("filmstill: ")
@@ -63,9 +66,9 @@ def set_parameter(folder: Path, key: str, value: object) -> None:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < end, f"condition is false after {PATIENCE} s"
+        assert time.monotonic() < end, f"condition is false after {TIMEOUT_SECONDS} s"
         time.sleep(0.05)
 
 

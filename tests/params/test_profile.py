@@ -63,34 +63,53 @@ def test_nothing_is_copied_where_no_value_is_the_users_own(repository: Path, cap
     assert main(["profile", "embedded", "distill.lr=1e-4"]) == 0
     assert main(["profile", "embedded"]) == 0
     assert sorted(path.name for path in repository.glob("params.yaml*")) == ["params.yaml"]
-    assert "replaced" not in capsys.readouterr().out
+    assert "that its profile" not in capsys.readouterr().out
 
 
 def test_own_values_are_named_and_kept(repository: Path, capsys: pytest.CaptureFixture):
     capsys.readouterr()
     path = repository / "params.yaml"
     edited = (
-        path.read_text()
-        .replace("  lr: 0.0002", "  lr: 5.0e-05")
-        .replace("  denoising_steps: 4", "  denoising_steps: 2")
+        path.read_text().replace("  lr: 0.0002", "  lr: 5.0e-05").replace("denoising_steps: 4", "denoising_steps: 2")
     )
     path.write_text(edited)
     assert main(["profile", "embedded", "student.denoising_steps=2"]) == 0  # keeps one of the two
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == ("params.yaml: replaced 1 of your own values, kept in params.yaml.bak: distill.lr 5e-05 by 0.0002")
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "params.yaml: had 1 value that its profile does not set; kept in params.yaml.bak",
+        "  distill.lr: 5e-05, now 0.0002",
+    ]
     assert (repository / "params.yaml.bak").read_text() == edited
-    path.write_text(edited + "# again\n")
+    path.write_text(edited + "mine: 1\n")
     assert main(["profile", "embedded"]) == 0
-    assert "replaced 2 of your own values, kept in params.yaml.bak.1: " in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "params.yaml: had 3 values that its profile does not set; kept in params.yaml.bak.1",
+        "  student.denoising_steps: 2, now 4",
+        "  distill.lr: 5e-05, now 0.0002",
+        "  mine: 1, now no key",
+    ]
     assert (repository / "params.yaml.bak").read_text() == edited
-    assert (repository / "params.yaml.bak.1").read_text() == edited + "# again\n"
+    assert (repository / "params.yaml.bak.1").read_text() == edited + "mine: 1\n"
+
+
+@pytest.mark.parametrize("override", ["text.negative=bad quality, blurry", "text.negative='a`b'", "text.negative=a\nb"])
+def test_an_override_with_blanks_or_quotes_is_no_value_of_the_users_own(
+    repository: Path, capsys: pytest.CaptureFixture, override: str
+):
+    assert main(["profile", "smoke", override]) == 0
+    assert main(["check"]) == 0
+    written = OmegaConf.load(repository / "params.yaml")
+    assert written == OmegaConf.structured(compose("smoke", [override]))
+    capsys.readouterr()
+    assert main(["profile", "embedded"]) == 0
+    assert "had" not in capsys.readouterr().out or "\n" in override
 
 
 @pytest.mark.parametrize("content", [b"seed: [1", b"\xff\xfe\x00s"])
 def test_a_file_that_cannot_be_read_is_kept(repository: Path, capsys: pytest.CaptureFixture, content: bytes):
     (repository / "params.yaml").write_bytes(content)
     assert main(["profile", "embedded"]) == 0
-    assert "kept in params.yaml.bak: params.yaml: not readable as YAML" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-2]
+    assert said.startswith("params.yaml: not readable as YAML: ") and said.endswith("; kept in params.yaml.bak")
     assert (repository / "params.yaml.bak").read_bytes() == content
     assert (repository / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
 

@@ -22,6 +22,6 @@ def test_a_header_gives_the_student_back_and_a_missing_key_is_named():
     assert Student.of(facts, "s.safetensors") == student
     del facts["sink_frames"]
     with pytest.raises(
-        FilmstillError, match=r"^s\.safetensors: its header has no 'sink_frames', .*convert --to filmstill"
+        FilmstillError, match=r"^s\.safetensors: its header has no 'sink_frames': .*convert --to filmstill"
     ):
         Student.of(facts, "s.safetensors")

@@ -22,7 +22,7 @@ from filmstill.plan.machine import Machine
 from filmstill.plan.remedies import Request, apply, find_remedy
 from filmstill.plan.report import PARTS, duration, show_plan
 from filmstill.plan.run import Run
-from filmstill.plan.stages import Stage, ode_pairs, plan
+from filmstill.plan.stages import StagePlan, ode_pairs, plan
 from filmstill.runtime.gpus import GPUS
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.training.distillation import Distillation
@@ -177,7 +177,7 @@ def test_a_release_is_read_from_disk_or_known_by_its_name(tmp_path):
 # Plans
 
 
-def stages(run: Run) -> dict[str, Stage]:
+def stages(run: Run) -> dict[str, StagePlan]:
     return {stage.name: stage for stage in plan(run)}
 
 

@@ -86,7 +86,7 @@ ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
         ("raw.csv", GOOD + b'r,"a red three,t,0,0,0,0,0,0\n' + ROW, "line 3: not CSV (unexpected end of data)"),
         ("raw.csv", GOOD + b'r,"a" red,t,0,0,0,0,0,0\n', "line 2: not CSV"),
         ("raw.csv", bytes(range(128, 256)) * 9, "byte 0: not UTF-8 (0x80)"),
-        ("raw.parquet", b"PAR1", "is a '.parquet' file, allowed: .csv (columns) or .txt (one prompt a line)"),
+        ("raw.parquet", b"PAR1", "is a '.parquet' file, allowed: .csv (columns) or .txt (one prompt per line)"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:

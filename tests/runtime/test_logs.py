@@ -53,10 +53,20 @@ def test_a_closed_stderr_is_no_error(capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().out == ""  # nor does the line end up among a command's output
 
 
-def test_a_line_stands_above_a_progress_bar(capsys: pytest.CaptureFixture[str]):
+def test_on_a_terminal_a_line_stands_above_the_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     log_to_stderr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with tqdm(total=3, desc="steps", file=sys.stderr, mininterval=0) as bar:
         bar.update()
         LOG.info("saved")
     drawn = capsys.readouterr().err
     assert "\rsaved\n" in drawn and drawn.split("saved\n")[1].lstrip("\r").startswith("steps: ")
+
+
+def test_in_a_file_a_line_draws_no_bar_again(capsys: pytest.CaptureFixture[str]):
+    log_to_stderr()
+    with tqdm(total=3, desc="steps", file=sys.stderr, mininterval=1000, miniters=1000) as bar:
+        bar.update()
+        before = capsys.readouterr().err
+        LOG.info("saved")
+        assert before.startswith("\rsteps: ") and capsys.readouterr().err == "saved\n"

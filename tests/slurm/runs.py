@@ -23,7 +23,7 @@ STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetens
 TEACHER = "data/teacher/teacher.safetensors"
 ONLY = ("--force", "--single-item", "distill")
 DISTILL = {"steps": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them for several disturbances
-PATIENCE = 240.0  # s, for a stage on a busy machine
+TIMEOUT_SECONDS = 240.0  # s, for a stage on a busy machine
 STARTED: list[subprocess.Popen] = []  # every `dvc repro` of a test; one left behind would hold a lock
 
 
@@ -182,7 +182,7 @@ class Repro:
     def output(self) -> str:
         return (self.repository.folder / "repro.log").read_text()
 
-    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait for `condition`; fails where the run ends first."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -193,7 +193,7 @@ class Repro:
     def until_step(self, stage: str, step: int) -> None:
         self.until(lambda: self.repository.step(stage) >= step)
 
-    def ends(self, seconds: float = PATIENCE) -> int:
+    def ends(self, seconds: float = TIMEOUT_SECONDS) -> int:
         """Wait for the end; returns the exit code. Fails where a job of the repository is left behind."""
         code = self.process.wait(seconds)
         assert self.repository.jobs() == [], self.output[-3000:]

@@ -56,7 +56,7 @@ def test_all_is_well(lab: Lab, capsys, folder: Path):
             rf"{node} +{platform.node()} +none +\S+ +\S+ +{platform.python_version()} +\+0\.0 +seen", text
         ), text
     assert re.search(r"all-reduce of 64 MiB over 4 processes \(gloo\): [\d.]+ ms, [\d.]+ GB/s", text), text
-    assert text.count("nodes x 2 processes") == 1  # one job: both stages request the same
+    assert text.count("nodes x 2 ranks") == 1  # one job: both stages request the same
     assert list((folder / ".work/check").iterdir()) == [] and alive(lab) == []
 
 
@@ -65,7 +65,7 @@ def test_every_refusal_is_listed_and_no_job_submitted(lab: Lab, capsys, folder: 
     fix, _ = check(capsys, BASE + "partition: gpux}\nstages: {samples: {partition: main, cpus_per_task: 9}}")
     assert fix == [
         "cluster.yaml: defaults.partition: is 'gpux', allowed: far, high, low, main, short",
-        "cluster.yaml: stages.samples.cpus_per_task: is 9, allowed: at most 8 per process with 1 per node: a "
+        "cluster.yaml: stages.samples.cpus_per_task: is 9, allowed: at most 8 per rank with 1 per node: a "
         "node of partition main has 8 CPUs",
     ]
     assert lab.newest() == before and not (folder / ".work").exists()

@@ -56,11 +56,11 @@ def test_what_the_cluster_has_is_taken_and_not_submitted(lab: Lab, own: dict):
         ({"nodes": 3}, "stages.distill.nodes: is 3, allowed: at most 2, which partition main gives to a job"),
         (
             {"cpus_per_task": 9},
-            "stages.distill.cpus_per_task: is 9, allowed: at most 8 per process with 1 per node",
+            "stages.distill.cpus_per_task: is 9, allowed: at most 8 per rank with 1 per node",
         ),
         (
             {"cpus_per_task": 3, "tasks_per_node": 3},
-            "stages.distill.cpus_per_task: is 3, allowed: at most 2 per process with 3 per node",
+            "stages.distill.cpus_per_task: is 3, allowed: at most 2 per rank with 3 per node",
         ),
         ({"memory_gb": 65}, "stages.distill.memory_gb: is 65, allowed: at most 64, which a node of partition main has"),
         (
@@ -95,7 +95,7 @@ def test_a_key_is_named_by_the_section_that_sets_it(lab: Lab):
 
 def test_a_shard_is_tested_as_one_process(lab: Lab):
     cluster = Cluster(executor="slurm", defaults=Resources(nodes=3, gpus_per_node=8))
-    assert "at most 1 per process with 8 per node" in refusal(cluster)  # of a training
+    assert "at most 1 per rank with 8 per node" in refusal(cluster)  # of a training
     assert preflight("samples", cluster, ROOT) is None
 
 

@@ -69,7 +69,7 @@ def test_silence_is_not_gone(lab: Lab, tmp_path: Path, monkeypatch):
 
 
 def test_what_the_controller_has_forgotten_accounting_knows(lab_with_accounting: Lab, monkeypatch):
-    def forgotten(*_: str) -> list[slurm.Job]:
+    def forgotten(*_: str) -> list[slurm.QueuedJob]:
         raise FilmstillError("squeue: Invalid job id specified")
 
     job = lab_with_accounting.submit("sleep 600", job_name="a|b c", time=1)
@@ -78,7 +78,7 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab_with_accounting:
     monkeypatch.setenv("SLURM_CONF", str(lab_with_accounting.conf))
     monkeypatch.setattr(slurm, "_squeue", forgotten)
 
-    def job_in_accounting() -> slurm.Job | None:
+    def job_in_accounting() -> slurm.QueuedJob | None:
         """Accounting lags behind: at first it has the job's end without its start and its name."""
         job_there = slurm.find(str(job))
         return job_there if job_there and job_there.name != "allocation" else None

@@ -64,10 +64,7 @@ def test_a_parameter_of_no_such_name_is_refused(copied: Path):
             "pairs hold no other nodes",
         ),
         ("embedded distill.batch=0", "profile embedded: distill.batch: is 0, allowed: a positive integer"),
-        (
-            "embedded distill.gate.prompts=0",
-            "profile embedded: distill.gate.prompts: is 0, allowed: a positive integer",
-        ),
+        ("smoke distill.gate.prompts=0", "profile smoke: distill.gate.prompts: is 0, allowed: a positive integer"),
         ("embedded distill.gate=3", f"profile embedded: distill.gate: is 3, allowed: a mapping of {GATE_KEYS}"),
         (
             "embedded samples.long_window_frames=2",
@@ -199,6 +196,10 @@ def test_a_fan_out_checks_what_its_shards_read_before_one_starts(copied: Path, n
     set_parameter(copied, "text.placement", "attic")
     line = f"params.yaml: text.placement: is 'attic', allowed: one of {', '.join(PLACEMENTS)}"
     assert refusal(stage(copied, name)) == line
+    set_parameter(copied, "text.placement", "cpu")
+    set_parameter(copied, f"{name}.prompts", 100_000)  # more than the split has
+    line = refusal(stage(copied, name))
+    assert line.startswith(f"{name}.prompts: is 100000, but data/prompts/") and line.endswith("lower it or filter less")
     assert not list(copied.glob(f".work/{name}/*/logs"))
 
 

@@ -29,11 +29,12 @@ def test_a_stopped_training_saves_and_resumes_to_the_same_bytes(copied: Path, nu
     output = running.communicate()[0]
     steps = STEP + 2  # the signal is noted after step 5 and answered after step 6; steps count from 0
     assert running.returncode == code, output
-    assert only_line(output) == f"teacher: stopped after step {steps}; `dvc repro` goes on from there"
-    (saved,) = copied.glob(f".work/teacher/*/checkpoints/step-{steps:07d}")
+    assert only_line(output) == f"teacher: stopped after step {steps}; `dvc repro` resumes from there"
+    assert len(list(copied.glob(f".work/teacher/*/checkpoints/step-{steps:07d}"))) == 1
+    (copied / "held").unlink()
     assert stage(copied, "teacher").returncode == 0
     assert (copied / TEACHER).read_bytes() == whole
-    assert saved.exists() and not list(saved.parent.glob(f"step-{steps - 1:07d}"))
+    assert not (copied / "held").exists()  # it did not train step 5 again
 
 
 def test_a_fan_out_told_to_stop_keeps_its_finished_shards(copied: Path):
@@ -64,7 +65,10 @@ def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
     output = running.communicate()[0]
     assert running.returncode == 2, output
     (work,) = (path.parent for path in copied.glob(".work/teacher/*/checkpoints") if (path / "step-0000014").exists())
-    assert only_line(output) == f"teacher: ? {work.relative_to(copied)}"
+    assert only_line(output) == (
+        "teacher: its sources or params.yaml changed while it ran, so DVC would record inputs that did not make this "
+        f"result; not published, the work is kept in {work.relative_to(copied)}: run `dvc repro` again"
+    )
     assert (copied / TEACHER).read_bytes() == before
 
 
@@ -96,8 +100,9 @@ def test_a_second_repro_is_refused_while_the_first_one_runs(copied: Path):
     let_go(copied)
     output = first.communicate()[0]
     assert refused.returncode == 255, refused.stderr
-    busy = r"ERROR: failed to reproduce 'teacher': '\S+/teacher' is busy, it is being blocked by:"
-    assert re.search(busy, refused.stderr), refused.stderr
+    busy = r"ERROR: failed to reproduce 'teacher': '\S+/data/teacher\S*' is busy, it is being blocked by:\n +"
+    blocked = re.match(busy + r"\(PID (\d+)\)", refused.stderr)
+    assert blocked and int(blocked[1]) == first.pid, refused.stderr
     assert first.returncode == 0, output
     assert dvc(copied, "repro", "teacher").stdout.endswith("Data and pipelines are up to date.\n")
 
@@ -114,6 +119,6 @@ def test_the_same_stage_started_twice_is_made_once(copied: Path):
     let_go(copied)
     outputs = first.communicate()[0], second.communicate()[0]
     assert (first.returncode, second.returncode) == (0, 0), outputs
-    assert waiting == f"teacher: another run of the same key is at work in {work.relative_to(copied)}; waiting for it\n"
+    assert waiting == f"teacher: another run of the same key holds {work.relative_to(copied)}; waiting for it\n"
     assert outputs[1] == f"teacher: already made, in {work.relative_to(copied)}\n"
     assert (copied / TEACHER).read_bytes() == whole

@@ -1,6 +1,7 @@
-"""The miniature Wan through all seven stages, as a user drives it, and its student read back by diffusers."""
+"""The miniature Wan through all seven stages, by a user's commands; its student in other layouts."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,10 +19,22 @@ from filmstill.work.graph import Inputs, inputs
 from goldens import assert_close, swap
 from mini_wan import write_mini
 from repository import clone, dvc, run
+from stage_runs import refusal
 from tiny_umt5 import WAN_FILE
 
 STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 ARMS = ("teacher", "undistilled", "init", "student")
+FILMSTILL = ("python", "-m", "filmstill")
+SHOWN = {
+    "temporal_flickering": "{:.3f}",
+    "motion": "{:.4f}",
+    "sharpness": "{:.4f}",
+    "evaluations_per_clip": "{:.2f}",
+    "seconds_per_clip": "{:.3f}",
+    "network_seconds_per_clip": "{:.3f}",
+    "frames_per_second": "{:.1f}",
+    "first_block_seconds": "{:.3f}",
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +42,37 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = clone(tmp_path_factory.mktemp("mini") / "wan", "wan-mini")
     released = folder / "data/released/wan-mini"
     write_mini(released)
-    for name in (
-        ".cache/huggingface/download/x.metadata",
-        "assets/x",
-        "assets.zip",
-    ):  # what `hf download` leaves, and more
+    # Files that `hf download` leaves, and files that no stage reads.
+    for name in (".cache/huggingface/download/x.metadata", "assets/x", "assets.zip"):
         (released / name).parent.mkdir(parents=True, exist_ok=True)
         (released / name).write_text(name)
-    ran = dvc(folder, "repro").stdout
-    assert [line.split("'")[1] for line in ran.splitlines() if line.startswith("Running stage")] == list(STAGES)
+    assert re.findall(r"(?m)^Running stage '(\w+)':$", dvc(folder, "repro").stdout) == list(STAGES)
     return folder
 
 
-def test_it_is_whole_and_done(mini: Path):
-    said = dvc(mini, "repro").stdout
-    assert "up to date" in said and "Running stage" not in said
+def test_a_second_repro_has_nothing_to_do(mini: Path):
+    skipped = [f"Stage '{stage}' didn't change, skipping" for stage in STAGES]
+    assert dvc(mini, "repro").stdout.splitlines() == [*skipped, "Data and pipelines are up to date."]
+
+
+def test_metrics_hold_every_arm_and_results_show_them(mini: Path):
     metrics = json.loads((mini / "data/evaluate/metrics.json").read_text())
     assert all(metrics[arm]["frames_per_second"] > 0 for arm in ARMS) and "real" not in metrics
     assert metrics["clips"] == 6 and metrics["failed_clips"] == 0
-    assert len(metrics["student"]["drift_of"]["motion"]) == 2  # 12 latent frames, windows of 6
-    assert 0 < metrics["student"]["network_seconds_per_clip"] < metrics["student"]["seconds_per_clip"]
-    said = run("python", "-m", "filmstill", "results", cwd=mini).stdout
-    assert "pixel statistics, 6 clips per arm" in said and "frames" in said and "real" not in said
+    student = metrics["student"]
+    assert len(student["drift_of"]["motion"]) == 2  # 12 latent frames, windows of 6
+    assert 0 < student["network_seconds_per_clip"] < student["seconds_per_clip"]
+    lines = run(*FILMSTILL, "results", cwd=mini).stdout.splitlines()
+    assert lines[0].rstrip() == "pixel statistics, 6 clips per arm"
+    (row,) = (line.split() for line in lines if line.startswith(" student "))
+    assert row == ["student", *(form.format(student[name]) for name, form in SHOWN.items())]
+    assert not any(line.startswith(" real ") for line in lines)
+
+
+def test_the_page_has_its_sections_and_pictures(mini: Path):
     page = (mini / "data/evaluate/report.html").read_text()
-    assert "Drift" in page and page.count("data:image/") == 3
+    assert re.findall(r"<h2[^>]*>([^<]+)", page) == ["Side by side", "Student less teacher", "Drift"]
+    assert page.count("data:image/") == 3
 
 
 def test_every_released_file_is_recorded(mini: Path):
@@ -65,7 +85,7 @@ def test_every_released_file_is_recorded(mini: Path):
 
 
 def test_a_release_is_named_as_dvc_names_it(mini: Path, monkeypatch: pytest.MonkeyPatch):
-    """Else prune would throw the work of an import away; a download's notes and their times are no part of it."""
+    """Otherwise prune would remove the work of an import. What `hf download` notes in .cache is not part of it."""
     monkeypatch.chdir(mini)
     locked = OmegaConf.to_container(OmegaConf.load("dvc.lock"))["stages"]["teacher"]
     assert inputs("teacher") == Inputs.of_lock(locked)
@@ -73,7 +93,7 @@ def test_a_release_is_named_as_dvc_names_it(mini: Path, monkeypatch: pytest.Monk
     assert inputs("teacher") == Inputs.of_lock(locked)
 
 
-def test_pairs_stand_on_the_students_nodes(mini: Path):
+def test_pairs_have_the_students_sigmas(mini: Path):
     pairs = Pairs.load(mini / "data/ode_pairs")
     assert pairs.shape == (6, 16, 4, 6) and len(pairs.prompts) == 6
     assert (1000 * pairs.sigmas).tolist() == pytest.approx([1000, 937.5, 2500 / 3, 625, 0])
@@ -91,26 +111,28 @@ def test_clips_have_wans_frames(mini: Path):
 @pytest.mark.parametrize("extra", [(), ("--fast",)], ids=["vae", "taehv"])
 def test_the_student_streams(mini: Path, tmp_path: Path, extra: tuple[str, ...]):
     words = ("a red three bobs", "--frames", "9", "--out", str(tmp_path / "a.mp4"), *extra)
-    assert "first block after" in run("python", "-m", "filmstill", "generate", *words, cwd=mini).stdout
+    line = r"(\S+): 'a red three bobs', seed 0: first block after \d+\.\d{3} s, \d+ frames per second\n"
+    assert re.fullmatch(line, run(*FILMSTILL, "generate", *words, cwd=mini).stdout)[1] == str(tmp_path / "a.mp4")
     assert iio.imread(tmp_path / "a.mp4", plugin="pyav").shape == (33, 128, 192, 3)
 
 
 def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path: Path):
-    """There and back through the layout of Self-Forcing's checkpoints, which say nothing of a rollout."""
-    student, there, back = (
-        mini / "data/distill/student.safetensors",
-        tmp_path / "sf.pt",
-        tmp_path / "back.safetensors",
-    )
-    python = ("python", "-m", "filmstill")
-    run(*python, "convert", str(student), str(there), "--to", "self-forcing", cwd=mini)
-    run(*python, "convert", str(there), str(back), "--to", "filmstill", "--heads", "4", "--student", cwd=mini)
+    """Through Self-Forcing's layout and back. Its checkpoints hold no rollout, so params.yaml gives it."""
+    student, exported = mini / "data/distill/student.safetensors", tmp_path / "sf.pt"
+    back, other = tmp_path / "back.safetensors", tmp_path / "other.safetensors"
+    to_student = ("--to", "filmstill", "--heads", "4", "--student")
+    run(*FILMSTILL, "convert", str(student), str(exported), "--to", "self-forcing", cwd=mini)
+    run(*FILMSTILL, "convert", str(exported), str(back), *to_student, cwd=mini)
     assert back.read_bytes() == student.read_bytes()
     shutil.copytree(mini / "params", tmp_path / "params")
-    run(*python, "profile", "wan-1.3b", cwd=tmp_path)
-    words = (str(there), str(tmp_path / "other.safetensors"), "--to", "filmstill", "--heads", "4", "--student")
-    said = run(*python, "convert", *words, cwd=tmp_path, check=False)
-    assert said.returncode == 2 and "dim 48 (params.yaml: 1536)" in said.stderr
+    run(*FILMSTILL, "profile", "wan-1.3b", cwd=tmp_path)
+    refused = run(*FILMSTILL, "convert", str(exported), str(other), *to_student, cwd=tmp_path, check=False)
+    assert refusal(refused) == (
+        f"{exported}: a network of other sizes: dim 48 (params.yaml: 1536), ffn_dim 96 (params.yaml: 8960), "
+        "num_heads 4 (params.yaml: 12), num_layers 2 (params.yaml: 30), freq_dim 32 (params.yaml: 256), "
+        "text_dim 32 (params.yaml: 4096); set model.* to match or run its stage"
+    )
+    assert not other.exists()
 
 
 @torch.no_grad()
@@ -119,7 +141,8 @@ def test_the_student_is_read_back_by_diffusers(mini: Path, tmp_path: Path):
 
     student = mini / "data/distill/student.safetensors"
     words = ("convert", str(student), str(tmp_path / "export"), "--to", "diffusers")
-    assert "diffusers, from filmstill; dim 48" in run("python", "-m", "filmstill", *words, cwd=mini).stdout
+    line = f"{tmp_path / 'export'}: diffusers, from filmstill; dim 48, 2 layers, 4 heads, 69 tensors\n"
+    assert run(*FILMSTILL, *words, cwd=mini).stdout == line
     ours, _ = load_model(student)
     theirs = WanTransformer3DModel.from_pretrained(tmp_path / "export")
     dice = torch.Generator().manual_seed(0)

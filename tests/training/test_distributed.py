@@ -9,12 +9,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-import test_steps as steps
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from trainings import BATCH, Cut, assert_close, both, distil
 
+import tiny_training
 from filmstill.models.experts import Experts
 from filmstill.models.sharding import gathered, may_be_replicated, shard
 from filmstill.params.compute import micro_batches
@@ -22,6 +21,7 @@ from filmstill.runtime import distributed, randomness
 from filmstill.training.checkpoint import Checkpoints
 from goldens import tiny
 from processes import run_on
+from trainings import BATCH, Cut, assert_close, both, distil
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +128,9 @@ def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four)
 
 def same_answers(folder: Path) -> None:
     """Write the outputs of networks in one process and sharded over ranks, which must be equal bit for bit."""
-    x = randomness.normal(steps.SHAPE, 0, "x", distributed.rank(), range(2))
+    x = randomness.normal(tiny_training.SHAPE, 0, "x", distributed.rank(), range(2))
     t = torch.tensor([900.0, 300.0] if distributed.is_rank0() else [200.0, 100.0])
-    text = steps.ENCODER.encode(steps.PROMPTS[:2])
+    text = tiny_training.ENCODER.encode(tiny_training.PROMPTS[:2])
     for precision in (torch.float32, torch.bfloat16):
         answers = []
         for spread in (False, True):
@@ -168,11 +168,11 @@ def damage_is_everybodys(folder: Path) -> None:
 
 def first_update() -> dict[str, Tensor]:
     """Scalars and generator weights of one bfloat16 step with activation checkpointing, as on GPUs."""
-    models = steps.networks(torch.bfloat16, activation_checkpointing=True)
+    models = tiny_training.networks(torch.bfloat16, activation_checkpointing=True)
     for model in models:
         model.requires_grad_(model is not models[2])
         shard(model, "cpu")
-    run = steps.distillation(models, None)
+    run = tiny_training.distillation(models, None)
     run.micro_batches = micro_batches(BATCH, 1, "batch", distributed.rank(), distributed.world_size())
     feed_forward, norm = models[0].blocks[0].ffn[0], models[0].blocks[0].self_attn.norm_q
     computed_with = set()
@@ -199,7 +199,7 @@ def test_an_update_in_bfloat16_is_that_of_one_process(layout, request):
     alone, (first, *others) = first_update(), [load_file(path) for path in sorted(folder.glob("update-?"))]
     torch.testing.assert_close(first["scalars"], alone["scalars"], rtol=1e-3, atol=0)
     assert others and all(torch.equal(first[name], other[name]) for name in alone for other in others)
-    before = dict(steps.networks()[0].named_parameters())
+    before = dict(tiny_training.networks()[0].named_parameters())
     for replicated in (True, False):
         names = [name for name in before if may_be_replicated(name) is replicated]
         ours, theirs = (torch.cat([(w[name] - before[name]).flatten() for name in names]) for w in (alone, first))

@@ -7,53 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
-from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
-from filmstill.models.text import HashedWords
-from filmstill.objectives.dmd import Objective
 from filmstill.params.compute import micro_batches
-from filmstill.params.distill import Distill
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import randomness
-from filmstill.training.distillation import Distillation
 from filmstill.training.ema import Ema
-from filmstill.training.ode_init import train_ode_init
+from filmstill.training.ode_init import OdeRegression, train_ode_init
 from filmstill.training.pairs import Pairs
-from filmstill.training.student_clips import StudentClips
-from goldens import TINY, tiny
-from rollouts import rollout_config
-
-SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
-ROLLOUT = rollout_config(SCHEDULE, 2, BlockCausal(3), 0.0)
-ENCODER = HashedWords(8, TINY.text_dim)
-PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
-
-
-Networks = tuple[VideoDiT, VideoDiT, VideoDiT]
-
-
-def networks(precision: torch.dtype = torch.float32, activation_checkpointing: bool = False) -> Networks:
-    """Generator, critic and frozen teacher."""
-    models = tiny("causal"), tiny("bidir"), tiny("bidir")
-    for model in models:
-        model.precision, model.activation_checkpointing = precision, activation_checkpointing
-    models[2].freeze()
-    return models
-
-
-def alone(batch: int, micro_batch: int | None) -> list[range]:
-    """Micro-batches of a job with one rank."""
-    return micro_batches(batch, micro_batch, "batch", 0, 1)
-
-
-def distillation(models: Networks, micro_batch: int | None, **changes) -> Distillation:
-    generator, critic, teacher = models
-    params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
-    objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
-    clips = StudentClips(generator, ROLLOUT, ENCODER, PROMPTS, SHAPE, 0, params.batch)
-    return Distillation(params, objective, clips, alone(4, micro_batch))
+from goldens import tiny
+from tiny_training import ENCODER, PROMPTS, ROLLOUT, SCHEDULE, SHAPE, alone, distillation, networks
 
 
 def gradients(
@@ -99,8 +62,11 @@ def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_bat
     pairs, params = Pairs(sigmas, PROMPTS, SHAPE, locations), OdeInit(steps=3, batch=4, muon_lr=None, adamw_lr=1e-3)
     losses = {
         size: train_ode_init(
-            tmp_path / str(size), params, pairs, ROLLOUT.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0,
-            alone(4, size), lambda path: None,
+            tmp_path / str(size),
+            OdeRegression(
+                params, pairs, ROLLOUT.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, size)
+            ),
+            lambda path: None,
         )
         for size in (None, micro_batch)
     }  # fmt: skip
@@ -122,7 +88,7 @@ def test_processes_share_the_batch_in_equal_parts(world_size: int, size: int | N
 
 @pytest.mark.parametrize(("batch", "size", "world_size"), [(6, None, 4), (6, 2, 2), (2, None, 4), (5, 2, 1)])
 def test_a_batch_that_does_not_divide_is_refused_by_its_key(batch: int, size: int | None, world_size: int):
-    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {world_size} process"):
+    with pytest.raises(FilmstillError, match=f"distill.batch: is {batch}, .* x {world_size} rank"):
         micro_batches(batch, size, "distill.batch", 0, world_size)
 
 

@@ -4,19 +4,23 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-import test_steps as steps
 import torch
 import torch.distributed as dist
 
+import tiny_training
 from filmstill.models.sharding import shard
 from filmstill.runtime import distributed
 from filmstill.runtime.stopwatch import COLLECTIVES, COMMUNICATION, OTHER, Stopwatch, part, watching
+from filmstill.training import loop
 from filmstill.training.telemetry import FILE, StepCost, Telemetry, summary
 from goldens import tiny
 from processes import results, run_on
+from toy_training import NoTelemetry
+from trainings import Cut, distil, ended
 
 CPU = torch.device("cpu")
 
@@ -84,7 +88,10 @@ def train_spread(folder) -> None:
     for name in COLLECTIVES:
         setattr(dist, name, counted(called, name, getattr(dist, name)))
     model = shard(tiny("bidir").requires_grad_(True), "cpu")
-    x, text = torch.randn(1, *steps.SHAPE), model.read_text(steps.ENCODER.encode(steps.PROMPTS[:1]))
+    x, text = (
+        torch.randn(1, *tiny_training.SHAPE),
+        model.read_text(tiny_training.ENCODER.encode(tiny_training.PROMPTS[:1])),
+    )
     called.clear()
     with watching(CPU) as watch:
         model(x, torch.tensor([500.0]), text).sum().backward()
@@ -136,3 +143,22 @@ def test_figures_of_a_run(tmp_path, capsys, filmstill_log: pytest.LogCaptureFixt
     assert line.startswith("distill: ") and "(critic " in line and "tokens/s" in line
     assert "MFU 41.0%" in summary({**figures, "model_flop_utilisation": 0.41})
     assert figures["ends"] is None and "ends 2031" in summary({**figures, "ends": "2031-01-01 12:00"})
+
+
+def distil_without_telemetry(folder: Path) -> None:
+    loop.Telemetry = NoTelemetry
+    distil(Cut(folder / "without"))
+
+
+def distil_with_telemetry(folder: Path) -> None:
+    distil(Cut(folder / "with"))
+
+
+def test_two_ranks_train_the_same_weights_without_telemetry(tmp_path: Path):
+    """The stopwatch wraps the collectives by which ranks exchange gradients: what they return must not change."""
+    run_on(2, distil_with_telemetry, tmp_path)
+    run_on(2, distil_without_telemetry, tmp_path)
+    assert (tmp_path / "with/telemetry.json").exists() and not (tmp_path / "without/telemetry.json").exists()
+    with_telemetry, without = (ended(tmp_path / name) for name in ("with", "without"))
+    assert with_telemetry[0] == without[0]
+    assert all(torch.equal(tensor, without[1][name]) for name, tensor in with_telemetry[1].items())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from closure import ROOT, SOURCE, imported_modules
+from filmstill.params.distill import OBJECTIVES
 
 PACKAGE = SOURCE / "filmstill"
 
@@ -36,15 +37,15 @@ def test_every_folder_and_file_has_its_line():
     assert sorted(rooms()) == sorted(path.name.removesuffix(".py") for path in paths)
 
 
-def test_no_import_runs_upward():
+def test_a_file_imports_only_rooms_listed_before_its_own():
     order = {room: place for place, room in enumerate(rooms())}
-    upward = [
+    later = [
         f"{name} -> {other}"
         for name, others in imports().items()
         for other in others
         if order[room_of(other)] > order[room_of(name)]
     ]
-    assert upward == []
+    assert later == []
 
 
 def test_no_imports_run_in_a_circle():
@@ -52,3 +53,11 @@ def test_no_imports_run_in_a_circle():
     while free := {name for name, others in left.items() if not others & left.keys()}:
         left = {name: others for name, others in left.items() if name not in free}
     assert sorted(left) == []
+
+
+def test_no_objective_imports_another():
+    """The distill stage depends on the chosen objective's file alone: what two share must have a file of its own."""
+    files = {f"objectives.{name}" for name in OBJECTIVES}
+    assert {name: others & files for name, others in imports().items() if name in files} == {
+        name: set() for name in files
+    }

@@ -1,8 +1,6 @@
 """Which edits make a finished stage run again: those that can change what it makes, and no others."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import toy_training
 from closure import NO_DEPENDENCY
 from filmstill.training import loop
 from repository import ROOT, dvc
-from toy_training import assert_same_end
+from toy_training import NoTelemetry, assert_same_end
 
 SOURCE = Path("src/filmstill")
 TRAINED = {"teacher", "ode_init", "distill"}
@@ -74,21 +72,6 @@ def test_an_edit_of_what_a_stage_computes_with_makes_it_run(copied: Path, name: 
 def test_another_objective_makes_nothing_run(copied: Path):
     (copied / SOURCE / "objectives/other.py").write_text('"""Another objective."""\n')
     assert changed_deps(copied) == {}
-
-
-class NoTelemetry:
-    """The interface of Telemetry; does nothing."""
-
-    @staticmethod
-    @contextmanager
-    def of(_cost: object, _folder: Path) -> Iterator["NoTelemetry"]:
-        yield NoTelemetry()
-
-    def add(self, index: int) -> None:
-        pass
-
-    def report(self, label: str, steps_left: int) -> None:
-        pass
 
 
 def test_training_without_telemetry_writes_the_same_bytes(tmp_path: Path, whole: tuple, monkeypatch):

@@ -70,7 +70,7 @@ def speed(results: CheckResults) -> str:
         return "all-reduce: did not end"
     slowest = max(ended, key=lambda report: report.seconds)
     return (
-        f"all-reduce of {NUMBERS * 4 / 2**20:.0f} MiB over {len(ended)} processes ({slowest.backend}): "
+        f"all-reduce of {NUMBERS * 4 / 2**20:.0f} MiB over {len(ended)} ranks ({slowest.backend}): "
         f"{slowest.seconds * 1e3:.1f} ms, {slowest.bandwidth / 1e9:.2f} GB/s"
     )
 

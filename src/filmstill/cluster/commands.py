@@ -106,11 +106,11 @@ def _counted(ids: list[str]) -> str:
     return f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs ({', '.join(ids)})"
 
 
-def _stage_and_key(job: slurm.Job) -> tuple[str, str]:
+def _stage_and_key(job: slurm.QueuedJob) -> tuple[str, str]:
     return slurm.parse_name(job.name)[:2]  # type: ignore[index]
 
 
-def _live(job: slurm.Job, shard_logs: dict[Path, dict[str, Path]]) -> Row:
+def _live(job: slurm.QueuedJob, shard_logs: dict[Path, dict[str, Path]]) -> Row:
     """Row of a live job. shard_logs: by work folder, the logs of its shards' jobs by id."""
     stage, key = _stage_and_key(job)
     work = WORK / stage / key

@@ -65,7 +65,7 @@ class Resources:
             not self.gpus_per_node or self.tasks <= self.gpus_per_node,
             "tasks_per_node",
             tasks,
-            f"at most gpus_per_node ({self.gpus_per_node}): every process has its own GPU",
+            f"at most gpus_per_node ({self.gpus_per_node}): every rank has its own GPU",
         )
         for name in ("partition", "account", "qos", "constraint", "python"):
             value = getattr(self, name)
@@ -88,8 +88,8 @@ class Resources:
 
     @property
     def layout(self) -> str:
-        """Number of nodes and of processes per node, in words."""
-        return f"{self.nodes} node{'s' * (self.nodes > 1)} x {self.tasks} process{'es' * (self.tasks > 1)}"
+        """Number of nodes and of ranks per node, in words."""
+        return f"{self.nodes} node{'s' * (self.nodes > 1)} x {self.tasks} rank{'s' * (self.tasks > 1)}"
 
     @property
     def seconds(self) -> int:
@@ -104,7 +104,7 @@ class Cluster:
 
     executor: str = LOCAL
     scratch: str | None = None  # a folder shared by all nodes, for .work; null: the repository itself is shared
-    max_requeues: int = 10  # restarts after a lost node or process; one that checkpointed does not count
+    max_requeues: int = 10  # restarts after a lost node or rank; one that checkpointed does not count
     poll_seconds: float = 10.0  # between two queries to SLURM
     defaults: Resources = field(default_factory=Resources)
     stages: dict[str, Any] = field(default_factory=dict)  # by stage, the keys that differ from the defaults
@@ -130,7 +130,7 @@ class Cluster:
         resources = checked(Resources, values, str(CLUSTER), where)
         if stage in TRAINING:
             return resources
-        what = f"1: {'it' if stage in ALONE else 'a shard'} is one process"
+        what = f"1: {'it' if stage in ALONE else 'a shard'} has one rank"
         require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), what)
         gpus = own.get("gpus_per_node", 0)
         require(gpus <= 1, f"{CLUSTER}: {where}.gpus_per_node", gpus, f"0 or {what}")

@@ -1,7 +1,7 @@
 """Run a stage's `main` in this process, or as a SLURM job that this process waits for.
 
-A run does only what is missing, whatever happened before: it accepts the result of a job that has finished, attaches to
-one that is alive, and submits one that is gone again, which resumes from the last checkpoint. A crash is not retried; a
+A run does only what is missing, whatever happened before. It accepts the result of a job that has finished and attaches
+to one that is alive; otherwise it submits a new one, which resumes from the last checkpoint. A crash is not retried; a
 lost node or process is, up to `max_requeues` times.
 """
 
@@ -143,7 +143,7 @@ def _is_made(stage: Stage, digest: str) -> bool:
     return end == made
 
 
-def count_losses(stage: str, submission: Submission, job: slurm.Job | None, cluster: Cluster) -> int:
+def count_losses(stage: str, submission: Submission, job: slurm.QueuedJob | None, cluster: Cluster) -> int:
     """Number of lost starts of a job that ended without a record.
 
     Raises FilmstillError where another start would end the same way, or the job was cancelled.

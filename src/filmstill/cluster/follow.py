@@ -30,7 +30,7 @@ REFRESH_SECONDS = 1.0
 EXIT_SECONDS = 60.0  # for a job to exit after it has recorded its end; then it is cancelled
 
 
-def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Job | None:
+def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.QueuedJob | None:
     """Wait until the job is over; returns its last state in SLURM, None where SLURM does not know it.
 
     Raises Interrupted, and leaves the job running, when a signal stops the wait or the parent dvc process has exited.
@@ -48,7 +48,7 @@ def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Job
 
 def _wait_until_over(
     submission: Submission, poll_seconds: float, display: "JobDisplay", parent: psutil.Process | None
-) -> slurm.Job | None:
+) -> slurm.QueuedJob | None:
     job, next_query, deadline = None, 0.0, float("inf")
     while True:
         display.refresh()
@@ -79,7 +79,7 @@ def _wait_until_over(
         time.sleep(REFRESH_SECONDS)
 
 
-def find_job(submission: Submission) -> slurm.Job | None:
+def find_job(submission: Submission) -> slurm.QueuedJob | None:
     """The submission's job in SLURM; None where SLURM does not know it, or reuses its id for another job.
 
     Raises slurm.Unreachable.
@@ -88,7 +88,7 @@ def find_job(submission: Submission) -> slurm.Job | None:
     return job if job is not None and job.name == submission.name else None
 
 
-def describe(job: slurm.Job | None) -> tuple[str, str]:
+def describe(job: slurm.QueuedJob | None) -> tuple[str, str]:
     """(state of a job with its reason or nodes and number of requeues, when a pending one is estimated to start)."""
     if job is None:
         return "is unknown to SLURM", ""

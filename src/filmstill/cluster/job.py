@@ -244,7 +244,7 @@ def _exit_if_superseded() -> None:
 
 def _on_warning(number: int, _frame: object) -> NoReturn:
     """Handler of SIGUSR2, which SLURM sends before a time limit or a preemption."""
-    raise Interrupted("SLURM wants the node, or the time limit is near", number)
+    raise Interrupted("SLURM needs the node, or the time limit is near", number)
 
 
 def _on_sigterm(_number: int, _frame: object) -> None:

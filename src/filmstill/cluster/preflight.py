@@ -163,7 +163,7 @@ def _refuse_too_much(stage: str, cluster: Cluster, resources: Resources, nodes: 
     where = f"partition {', '.join(dict.fromkeys(node.partition for node in nodes))}"
     most_gpus, most_cpus = max(node.gpus for node in nodes), max(node.cpus for node in nodes)
     at_most(most_gpus, resources.gpus_per_node, "gpus_per_node", f", which a node of {where} has")
-    cpus = f" per process with {resources.tasks} per node: a node of {where} has {most_cpus} CPUs"
+    cpus = f" per rank with {resources.tasks} per node: a node of {where} has {most_cpus} CPUs"
     at_most(most_cpus // resources.tasks, resources.cpus_per_task, "cpus_per_task", cpus)
     memory = max(node.memory_mb for node in nodes) // 1024
     if resources.memory_gb:

@@ -1,4 +1,4 @@
-"""Run a stage and its shards where cluster.yaml tells: on this machine or as SLURM jobs."""
+"""Run a stage and its shards where cluster.yaml sets: on this machine or as SLURM jobs."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -37,7 +37,7 @@ ADVICE = {
     "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
 }
 
-SeenJobs = dict[str, slurm.Job | None]  # jobs by id as SLURM last listed them; None: submitted, not listed yet
+SeenJobs = dict[str, slurm.QueuedJob | None]  # jobs by id as SLURM last listed them; None: submitted, not listed yet
 
 
 def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: str, cluster: Cluster) -> None:
@@ -150,7 +150,7 @@ def _stop_if_cancelled(stage: str, seen: SeenJobs) -> None:
 
 
 def _stop_if_failed(
-    stage: str, work: Path, shard: str, job: str | None, end: slurm.Job | None, tries: int, refusal: str
+    stage: str, work: Path, shard: str, job: str | None, end: slurm.QueuedJob | None, tries: int, refusal: str
 ) -> None:
     """Raise FilmstillError for a shard that failed for good, or has used up its tries.
 
@@ -167,13 +167,13 @@ def _stop_if_failed(
     raise FilmstillError(f"{stage}: shard {shard} failed: {reason}; finished shards are kept")
 
 
-def _final_state(number: str | None, seen: SeenJobs) -> slurm.Job | None:
+def _final_state(number: str | None, seen: SeenJobs) -> slurm.QueuedJob | None:
     """A finished job as last seen, or from accounting where SLURM forgot it before its end was seen; None: unknown."""
     job = seen.get(number) if number else None
     return job if number is None or (job is not None and not job.alive) else slurm.find(number)
 
 
-def _live_jobs(name: str, seen: SeenJobs) -> list[slurm.Job]:
+def _live_jobs(name: str, seen: SeenJobs) -> list[slurm.QueuedJob]:
     """The jobs with that name prefix that are pending or running.
 
     Updates `seen`, which keeps the final states of the others: SLURM forgets them within minutes.
@@ -183,13 +183,13 @@ def _live_jobs(name: str, seen: SeenJobs) -> list[slurm.Job]:
     return [job for job in jobs if job.alive]
 
 
-def _states(jobs: list[slurm.Job]) -> str:
+def _states(jobs: list[slurm.QueuedJob]) -> str:
     """Number of jobs by state, such as `2 running, 3 pending (Priority)`; `none` without jobs."""
     counts = Counter(_state(job) for job in jobs)
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
 
 
-def _state(job: slurm.Job) -> str:
+def _state(job: slurm.QueuedJob) -> str:
     if job.is_held:
         return f"held ({job.reason}: `scontrol release {job.id}`)"
     return f"{job.state.lower()} ({job.waits_for})" if job.state == "PENDING" else job.state.lower()
@@ -201,7 +201,7 @@ def _missing(work: Path, shards: list[str]) -> list[str]:
     return [shard for shard in shards if shard not in there]
 
 
-def _failure_reason(stage: str, work: Path, shard: str, job: str, end: slurm.Job | None) -> str:
+def _failure_reason(stage: str, work: Path, shard: str, job: str, end: slurm.QueuedJob | None) -> str:
     """SLURM's reason if it ended the job, else the last line of the shard's log, or SLURM's error if that is empty."""
     path = shard_log(work, shard)
     if end is not None and end.state == "COMPLETED":

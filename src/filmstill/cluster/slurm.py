@@ -57,7 +57,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class QueuedJob:
     """A job as SLURM lists it."""
 
     id: str
@@ -129,13 +129,13 @@ def run(*words: str, text: str | None = None) -> str:
     raise Unreachable(reason) if NO_ANSWER.search(reason) else FilmstillError(f"{words[0]}: {reason}")
 
 
-def queued(name: str | None = None) -> list[Job]:
+def queued(name: str | None = None) -> list[QueuedJob]:
     """This user's jobs that SLURM still knows, alive or over, oldest first. name: only jobs with this name."""
     named = ["--name", name] if name else []
     return sorted(_squeue("--me", *named), key=lambda job: [int(part) for part in re.findall(r"\d+", job.id)])
 
 
-def live_jobs(root: Path) -> list[Job]:
+def live_jobs(root: Path) -> list[QueuedJob]:
     """The pending and running jobs, shards' included, of the repository at `root`. Raises Unreachable."""
     named = ((job, parse_name(job.name)) for job in queued())
     here = [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
@@ -144,7 +144,7 @@ def live_jobs(root: Path) -> list[Job]:
     return [job for job in here if any(Path(job.folder).resolve().is_relative_to(folder) for folder in folders)]
 
 
-def find(job_id: str) -> Job | None:
+def find(job_id: str) -> QueuedJob | None:
     """A job by its id; None where SLURM no longer knows it. A new cluster reuses ids: the caller must check the name.
 
     Raises Unreachable.
@@ -184,18 +184,18 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
     return (found[1], found[2], found[3]) if found else None
 
 
-def _squeue(*which: str) -> list[Job]:
+def _squeue(*which: str) -> list[QueuedJob]:
     # A separator instead of a width after the colon: else squeue cuts fields to 20 characters.
     fields = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
     output = run("squeue", "--noheader", "--all", "--states=all", *which, "--Format", fields)
     rows = [line.split(SEPARATOR) for line in output.splitlines()]
     return [
-        Job(id_, name, state, reason, None if begins in NO_TIME else begins, int(restarts), nodes, folder)
+        QueuedJob(id_, name, state, reason, None if begins in NO_TIME else begins, int(restarts), nodes, folder)
         for id_, name, state, reason, begins, restarts, nodes, folder, *_ in rows
     ]
 
 
-def _sacct(job_id: str) -> list[Job]:
+def _sacct(job_id: str) -> list[QueuedJob]:
     """Finished jobs with that id according to accounting; [] without accounting.
 
     A job that is running according to accounting alone is left out: the controller does not know it any more.
@@ -208,7 +208,7 @@ def _sacct(job_id: str) -> list[Job]:
         return []
     rows = [line.split(SEPARATOR) for line in output.splitlines()]
     jobs = [  # the first word of `CANCELLED by 0`
-        Job(id_, name, state.split()[0], reason, None if begins in NO_TIME else begins, 0, nodes, folder)
+        QueuedJob(id_, name, state.split()[0], reason, None if begins in NO_TIME else begins, 0, nodes, folder)
         for id_, name, state, reason, begins, nodes, folder in rows
     ]
     return [job for job in jobs if not job.alive]

@@ -3,7 +3,8 @@
 Sigma is a closed form in float64, not a table, so sigma(0) is exactly 0. Timesteps are 1000*sigma. One schedule is used
 by teacher, ODE pairs, student and losses.
 
-Source: Wan2.1's `FlowMatchScheduler`; the shift is that of Stable Diffusion 3 (arXiv:2403.03206, eq. 23).
+Source: `FlowMatchScheduler` of the released Self Forcing code (arXiv:2506.08009); the shift is that of Stable Diffusion
+3 (arXiv:2403.03206, eq. 23).
 """
 
 from dataclasses import dataclass

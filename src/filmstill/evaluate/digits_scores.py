@@ -18,7 +18,7 @@ from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.errors import FilmstillError, require
 from filmstill.evaluate import faults
 from filmstill.evaluate.bench import DIMENSION, Measurement, SampledClips
-from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC, Clips, scores, sharpness
+from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC, TrackedClips, scores, sharpness
 from filmstill.evaluate.requests import ARMS, LONG_ARM
 from filmstill.evaluate.results_table import ATTRIBUTES
 from filmstill.models.codec import DctCodec
@@ -77,14 +77,14 @@ class Bounds:
         """
         drawn = digits.draw(world, seed, "evaluate/references", 0, range(references))
         latents = codec.encode(drawn.video)
-        real = Clips.of(codec.decode(latents))
+        real = TrackedClips.of(codec.decode(latents))
         dice = randomness.generator(seed, "evaluate/nothing")
-        noise = Clips.of(codec.decode(torch.randn(latents.shape, generator=dice)))
-        frozen = Clips.of(faults.freeze(real.video))
+        noise = TrackedClips.of(codec.decode(torch.randn(latents.shape, generator=dice)))
+        frozen = TrackedClips.of(faults.freeze(real.video))
         swapped = drawn.attributes[1:] + drawn.attributes[:1]
         sharp = float(sharpness(real).mean())
 
-        def means(clips: Clips, attributes: list[Attributes]) -> dict[str, float]:
+        def means(clips: TrackedClips, attributes: list[Attributes]) -> dict[str, float]:
             raw = scores(clips, attributes, world, sharp)
             return {name: float(values.double().mean()) for name, values in raw.items()}
 
@@ -109,7 +109,7 @@ def score_arm(rows: pd.DataFrame, video: Tensor, failed: pd.DataFrame, world: Wo
     A failed clip scores 0 in every dimension: its black stand-in is consistent, steady and smooth.
     """
     attributes = _attributes(rows)
-    measured = scores(Clips.of(video), attributes, world, bounds.sharpness_of_real)
+    measured = scores(TrackedClips.of(video), attributes, world, bounds.sharpness_of_real)
     raw = pd.DataFrame({name: values.numpy() for name, values in measured.items()})
     normalised = normalise(raw[list(NAMES)], bounds.floor, bounds.ceiling)
     normalised[_is_failed(rows, failed)] = 0.0

@@ -33,7 +33,7 @@ MOVES = 6 * SIZE / 256  # pixels per frame above which a digit counts as moving:
 
 
 @dataclass(frozen=True)
-class Clips:
+class TrackedClips:
     """Clips [B, F, 3, 32, 32] in [0, 1], the digit's `track`, and RGB `crops` [B, F, 3, 16, 16] around the digit."""
 
     video: Tensor
@@ -41,16 +41,18 @@ class Clips:
     crops: Tensor
 
     @classmethod
-    def of(cls, video: Tensor) -> "Clips":
+    def of(cls, video: Tensor) -> "TrackedClips":
         """Follow the digit of every clip."""
         track = follow(video)
         return cls(video, track, crop(video, track.centres))
 
 
-def scores(clips: Clips, attributes: list[Attributes], world: World, sharpness_of_real: float) -> dict[str, Tensor]:
+def scores(
+    clips: TrackedClips, attributes: list[Attributes], world: World, sharpness_of_real: float
+) -> dict[str, Tensor]:
     """Raw score [B] per dimension; `attributes` are those that each clip's prompt names."""
     confidence = assess(clips.track, world).confidence(attributes)  # [B, 3]
-    by_quality: dict[str, Callable[[Clips], Tensor]] = {
+    by_quality: dict[str, Callable[[TrackedClips], Tensor]] = {
         "subject_consistency": subject_consistency,
         "background_consistency": background_consistency,
         "temporal_flickering": temporal_flickering,
@@ -64,36 +66,36 @@ def scores(clips: Clips, attributes: list[Attributes], world: World, sharpness_o
     return raw
 
 
-def subject_consistency(clips: Clips) -> Tensor:
+def subject_consistency(clips: TrackedClips) -> Tensor:
     """VBench's formula, with the centred RGB crop in place of DINO features."""
     return _consistency(clips.crops.flatten(2))
 
 
-def background_consistency(clips: Clips) -> Tensor:
+def background_consistency(clips: TrackedClips) -> Tensor:
     """VBench's formula, with the darkness of all pixels outside the digit's box in place of CLIP features."""
     outside = 1 - clips.video.mean(dim=2)  # a black background is a zero vector, without a cosine; its darkness is not
     return _consistency(torch.where(_box(clips.track.centres), 1.0, outside).flatten(2))
 
 
-def temporal_flickering(clips: Clips) -> Tensor:
+def temporal_flickering(clips: TrackedClips) -> Tensor:
     """1 - mean absolute difference of consecutive centred crops: VBench measures whole frames, but of still scenes."""
     return 1 - clips.crops.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
 
 
-def motion_smoothness(clips: Clips) -> Tensor:
+def motion_smoothness(clips: TrackedClips) -> Tensor:
     """1 - error of odd frames rebuilt from their two neighbours: crop and centre are the mean of the neighbours'."""
     places = clips.track.centres / SIZE
     picture = _rebuilt(clips.crops).abs().mean(dim=(1, 2, 3, 4))
     return 1 - picture - _rebuilt(places).norm(dim=-1).mean(dim=1)
 
 
-def dynamic_degree(clips: Clips) -> Tensor:
+def dynamic_degree(clips: TrackedClips) -> Tensor:
     """1 if the digit moves by more than MOVES pixels in at least a quarter of the frames, else 0. VBench uses RAFT."""
     moves = clips.track.centres.diff(dim=1).norm(dim=-1) > MOVES  # [B, F - 1]
     return (moves.sum(dim=1) >= max(1, round(moves.shape[1] / 4))).float()
 
 
-def imaging_quality(clips: Clips, sharpness_of_real: float) -> Tensor:
+def imaging_quality(clips: TrackedClips, sharpness_of_real: float) -> Tensor:
     """Likeness of the digit's sharpness to real clips', reduced by noise outside its box: [0, 1]. VBench uses MUSIQ."""
     ratio = sharpness(clips) / sharpness_of_real
     likeness = torch.minimum(ratio, 1 / ratio.clamp(min=1e-6))
@@ -106,7 +108,7 @@ def overall_consistency(confidence: Tensor) -> Tensor:
     return confidence.prod(dim=1)
 
 
-def sharpness(clips: Clips) -> Tensor:
+def sharpness(clips: TrackedClips) -> Tensor:
     """Mean absolute luma gradient of the centred crop, divided by its mean luma: [B]."""
     luma = clips.crops.mean(dim=2)
     gradient = luma.diff(dim=-1).abs().mean(dim=(1, 2, 3)) + luma.diff(dim=-2).abs().mean(dim=(1, 2, 3))

@@ -3,12 +3,12 @@
 Every number may be missing (an arm without an interval, a file from an older run); it is then written as a dash.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.files import read_json
 
 Metrics = dict[str, Any]  # by arm, and a few facts about the whole evaluation
 
@@ -26,15 +26,12 @@ MISSING = "–"
 
 def read_metrics(path: Path) -> Metrics:
     """Read metrics.json. Raises FilmstillError for a missing or damaged file."""
+    if not path.exists():
+        raise FilmstillError(f"{path}: no results yet; run `dvc repro`")
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FilmstillError(f"{path}: no results yet; run `dvc repro`") from None
-    except (OSError, ValueError) as error:
-        raise FilmstillError(f"{path}: cannot be read as JSON ({error}); run `dvc repro` to write it again") from error
-    if not isinstance(metrics, dict):
-        raise FilmstillError(f"{path}: a JSON {type(metrics).__name__} where an object belongs; run `dvc repro`")
-    return metrics
+        return read_json(path)
+    except FilmstillError as damaged:
+        raise FilmstillError(f"{damaged}; run `dvc repro` to write it again") from None
 
 
 def finite(value: object) -> float | None:

@@ -206,7 +206,7 @@ class VideoDiT(nn.Module):
         return self.patch_embedding.weight.device
 
     def freeze(self) -> None:
-        """Disable gradients and store matrices in `precision` (not cast per call), the other parameters in float32."""
+        """Disable gradients; store parameters of matrix products in `precision`, all others in float32 (`is_exact`)."""
         self.requires_grad_(False).eval()
         for name, parameter in self.named_parameters():
             parameter.data = parameter.data.to(torch.float32 if is_exact(name) else self.precision)

@@ -33,7 +33,7 @@ def flow_loss(x0: Tensor, noise: Tensor, velocity_pred: Tensor) -> Tensor:
 
 
 def v_loss(x0: Tensor, x0_pred: Tensor, alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """v-prediction (arXiv:2202.00512, appendix D): squared error of predicted x0 weighted by 1 / (1 - alpha_bar).
+    """v-prediction (arXiv:2202.00512, section 4, SNR + 1 weighting): error of predicted x0 times 1 / (1 - alpha_bar).
 
     alphas_cumprod: alpha_bar by timestep, [T]; timestep: indices into it, [B] or [N].
     """

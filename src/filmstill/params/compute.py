@@ -12,13 +12,13 @@ DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
 class Compute:
     """What the numbers are computed on. Threads and micro-batches are parameters because they change the last bits."""
 
-    threads: int = key(2, "CPU threads per process")
-    device: str = key("cpu", "cpu or cuda")
+    threads: int = key(2, "number of CPU threads of each process")
+    device: str = key("cpu", "device to compute on: cpu or cuda")
     precision: str = key(
-        "float32", "float32 or bfloat16, of matrix products and frozen weights; the trained are float32"
+        "float32", "matrix products and frozen weights: float32 or bfloat16; trained weights stay float32"
     )
-    activation_checkpointing: bool = key(False, "recompute each layer's activations in the backward pass")
-    micro_batch: int | None = key(None, "samples per forward pass of ode_init and distill; null: the whole batch")
+    activation_checkpointing: bool = key(False, "true: recompute each layer's activations in the backward pass")
+    micro_batch: int | None = key(None, "samples per forward pass in ode_init and distill; null: all of a rank's")
 
     def __post_init__(self) -> None:
         require(self.threads > 0, "threads", self.threads, "a positive integer")
@@ -35,7 +35,7 @@ def micro_batches(batch: int, micro_batch: int | None, batch_key: str, rank: int
     Raises FilmstillError unless batch = micro_batch x world_size x passes.
     """
     size = micro_batch or max(batch // world_size, 1)
-    ranks = f"{world_size} process{'es' * (world_size > 1)}"
+    ranks = f"{world_size} rank{'s' * (world_size > 1)}"
     allowed = f"a multiple of {size} samples (compute.micro_batch) x {ranks}"
     require(batch % (size * world_size) == 0, batch_key, batch, allowed)
     return [range(start, start + size) for start in range(rank * size, batch, size * world_size)]

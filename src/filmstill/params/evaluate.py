@@ -10,7 +10,7 @@ from filmstill.params.keys import key
 class Evaluate:
     """How samples are scored and shown. Nothing here changes what was sampled."""
 
-    resamples: int = key(1000, "of the bootstrap over prompts, for 95 % intervals")
+    resamples: int = key(1000, "bootstrap resamples of the prompts, for 95 % intervals")
     window_frames: int = key(12, "latent frames of the long stream that are scored together")
     references: int = key(240, "real clips behind each dimension's floor and ceiling")
     sheet_prompts: int = key(6, "rows of the side-by-side sheet")

@@ -12,10 +12,10 @@ PATCH = 2  # latents per token, each way
 class Model:
     """Wan2.1's transformer at any size (names as in the released config.json)."""
 
-    dim: int = key(128, "channels")
+    dim: int = key(128, "channels of a token")
     ffn_dim: int = key(512, "channels of the feed-forward network")
-    num_heads: int = key(4, "attention heads")
-    num_layers: int = key(4, "transformer blocks")
+    num_heads: int = key(4, "number of attention heads")
+    num_layers: int = key(4, "number of transformer blocks")
     freq_dim: int = key(64, "channels of the sinusoidal timestep embedding")
     text_dim: int = key(64, "channels of the text encoder's token vectors")
     text_len: int = key(16, "tokens that a prompt is padded or cut to")

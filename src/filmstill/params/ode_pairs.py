@@ -10,11 +10,11 @@ from filmstill.params.keys import key
 class OdePairs:
     """Trajectories of the teacher's sampler, kept at the sigmas where a student denoises."""
 
-    prompts: int = key(192, "train prompts, one trajectory each")
+    prompts: int = key(192, "number of train prompts, each with one trajectory")
     sampling_steps: int = key(48, "Euler steps of the teacher's sampler")
-    guidance_scale: float = key(3.0, "w of the teacher's guidance, uncond + w * (cond - uncond)")
+    guidance_scale: float = key(3.0, "weight w of the teacher's guidance, uncond + w * (cond - uncond)")
     nodes: int = key(4, "points kept per trajectory, besides the clean end")
-    shards: int = key(4, "files, made independently of one another")
+    shards: int = key(4, "number of files, made independently of one another")
     batch: int = key(8, "trajectories integrated together")
 
     def __post_init__(self) -> None:

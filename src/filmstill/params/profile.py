@@ -1,6 +1,7 @@
 """Profiles: schema ← overlay ← overrides, written to params.yaml with every key. An overlay may have a `base`."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -20,15 +21,16 @@ from filmstill.runtime.files import replacing, write_text
 
 FOLDER = Path("params")
 EMBEDDED = "embedded"  # the schema's own defaults
-HEADER = "# Written by `python -m filmstill profile {name}`; edit values freely, `dvc repro` picks them up.\n"
+HEADER = "# Written by `python -m filmstill profile {command}`; edit values freely, `dvc repro` picks them up.\n"
 ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """Values of the user's own that a profile replaced, one line each, and the file that keeps them."""
+    """What a profile replaced that `profile` had not written: one line per value; the file that keeps it all."""
 
-    lines: list[str]
+    summary: str
+    values: list[str]
     copy: Path
 
 
@@ -85,40 +87,47 @@ def check(path: Path = Path("params.yaml")) -> Params:
 def write(name: str, overrides: list[str], path: Path = Path("params.yaml")) -> tuple[Params, Replaced | None]:
     """Write all of a profile's parameters to params.yaml; returns them, and what of the user's own was replaced.
 
-    A params.yaml with values of the user's own is first copied to params.yaml.bak (.bak.1, ... where that is taken).
+    A params.yaml with values that its profile does not set is first copied to params.yaml.bak (or .bak.1, .bak.2, ...
+    if that exists).
     """
     params = compose(name, overrides)
     replaced = _replaced(path, params)
     if replaced is not None:
         with replacing(replaced.copy) as temporary:
             shutil.copyfile(path, temporary)
-    write_text(path, HEADER.format(name=" ".join([name, *overrides])) + commented(params))
+    command = shlex.join([name, *overrides]).replace("\n", " ")  # one line of comment
+    write_text(path, HEADER.format(command=command) + commented(params))
     return params, replaced
 
 
 def _replaced(path: Path, params: Params) -> Replaced | None:
-    """What writing `params` to `path` would replace of the user's own; None: nothing."""
+    """What writing `params` to `path` replaces that `profile` had not written itself; None: nothing."""
     if not path.is_file():
         return None
     try:
         found = _flat(read_plain(path))
     except FilmstillError as unreadable:
-        return Replaced([str(unreadable)], _free(path))
+        return Replaced(f"{unreadable}", [], _free(path))
     written, planned = _as_written(path), _flat(asdict(params))
-    own = [key for key, value in found.items() if value not in (written.get(key, ABSENT), planned.get(key, ABSENT))]
-    lines = [f"{key} {found[key]!r} by {planned[key]!r}" if key in planned else f"{key} {found[key]!r}" for key in own]
-    return Replaced(lines, _free(path)) if lines else None
+    values = [
+        f"{key}: {value!r}, now {planned[key]!r}" if key in planned else f"{key}: {value!r}, now no key"
+        for key, value in found.items()
+        if value not in (written.get(key, ABSENT), planned.get(key, ABSENT))
+    ]
+    own = f"{path}: had {len(values)} value{'s' * (len(values) > 1)} that its profile does not set"
+    return Replaced(own, values, _free(path)) if values else None
 
 
 def _as_written(path: Path) -> dict[str, Any]:
     """The values that `profile` wrote, by the first line of the file; {} where another program wrote it."""
     first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    command = re.search(r"filmstill profile (\S+)((?: [^ `]+=[^`]*)?)`", first)
+    command = re.search(r"filmstill profile (.+)`; edit", first)
     if command is None:
         return {}
     try:
-        return _flat(asdict(compose(command[1], command[2].split())))
-    except FilmstillError:  # a profile or a key that there is no more
+        name, *overrides = shlex.split(command[1])
+        return _flat(asdict(compose(name, overrides)))
+    except (FilmstillError, ValueError):  # a profile, a key or a quote that does not exist any more
         return {}
 
 

@@ -8,14 +8,14 @@ from filmstill.params.keys import key
 
 @dataclass
 class MaxScores:
-    """Highest score kept, per column of VidProM (Detoxify probabilities)."""
+    """Limits of VidProM's score columns (Detoxify probabilities)."""
 
-    toxicity: float | None = key(0.2, "null: not checked")
-    obscene: float | None = key(0.2, "null: not checked")
-    identity_attack: float | None = key(0.2, "null: not checked")
-    insult: float | None = key(0.2, "null: not checked")
-    threat: float | None = key(0.2, "null: not checked")
-    sexual_explicit: float | None = key(0.2, "null: not checked")
+    toxicity: float | None = key(0.2, "highest toxicity score kept; null: not checked")
+    obscene: float | None = key(0.2, "highest obscene score kept; null: not checked")
+    identity_attack: float | None = key(0.2, "highest identity attack score kept; null: not checked")
+    insult: float | None = key(0.2, "highest insult score kept; null: not checked")
+    threat: float | None = key(0.2, "highest threat score kept; null: not checked")
+    sexual_explicit: float | None = key(0.2, "highest sexual explicit score kept; null: not checked")
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
@@ -24,7 +24,7 @@ class MaxScores:
 
 @dataclass
 class NearDuplicates:
-    """When a prompt counts as a copy of an earlier one (prompts/duplicates.py says why these values)."""
+    """When a prompt counts as a copy of an earlier one (prompts/duplicates.py explains the values)."""
 
     jaccard: float = key(0.8, "share of common shingles from which two prompts are copies")
     shingle_words: int = key(2, "words per shingle")

@@ -11,13 +11,13 @@ from filmstill.params.student import Student
 class Samples:
     """Clips of every arm on the same prompts and the same seeds."""
 
-    prompts: int = key(64, "of the eval split")
+    prompts: int = key(64, "number of eval prompts")
     seeds: int = key(2, "clips per prompt")
     teacher_steps: int = key(48, "Euler steps of the teacher's sampler")
-    guidance_scale: float = key(3.0, "w of the teacher's guidance, uncond + w * (cond - uncond)")
+    guidance_scale: float = key(3.0, "weight w of the teacher's guidance, uncond + w * (cond - uncond)")
     batch: int = key(64, "clips made together")
-    fast_decoder: bool = key(False, "decode by the release's small decoder (TAEHV) instead of its VAE")
-    long_prompts: int = key(24, "prompts of the long stream")
+    fast_decoder: bool = key(False, "true: decode with the release's small decoder (TAEHV) instead of its VAE")
+    long_prompts: int = key(24, "number of prompts of the long stream")
     long_frames: int = key(60, "latent frames of the long stream")
     long_window_frames: int = key(9, "local attention window of the long stream, in latent frames")
 

@@ -71,6 +71,6 @@ class Params:
         require(released != NOTHING, "teacher.released", released, allowed)
         require(self.prompts.world is None, "prompts.world", self.prompts.world, f"null where world.name is {OPEN}")
         for stage in ("ode_init", "distill"):
-            asked = getattr(self, stage).gate.min_all_attributes
+            least = getattr(self, stage).gate.min_all_attributes
             allowed = f"null: no judge scores clips where world.name is {OPEN}"
-            require(asked is None, f"{stage}.gate.min_all_attributes", asked, allowed)
+            require(least is None, f"{stage}.gate.min_all_attributes", least, allowed)

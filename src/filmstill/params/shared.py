@@ -1,4 +1,4 @@
-"""The sections of params.yaml that every stage of the student reads. Does not import torch, which takes seconds."""
+"""The sections that ode_pairs, ode_init, distill and samples all read. Does not import torch, which takes seconds."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from filmstill.params.world import World
 
 @dataclass(frozen=True)
 class SharedParams:
-    """These sections, checked, and the seed."""
+    """The sections world, text, compute, schedule and model, checked, and the seed."""
 
     seed: int
     world: World

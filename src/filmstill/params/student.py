@@ -12,10 +12,10 @@ from filmstill.params.keys import key
 class Student:
     """How the causal student rolls out, in training and in serving."""
 
-    denoising_steps: int = key(4, "per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule")
+    denoising_steps: int = key(4, "denoising steps per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule")
     block_frames: int = key(3, "latent frames denoised together")
     window_frames: int | None = key(None, "latent frames a block attends to, itself and the sink included; null: all")
-    sink_frames: int = key(0, "first latent frames, which never leave the window")
+    sink_frames: int = key(0, "number of first latent frames that never leave the window")
     context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache")
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Student:
         """The section as the header of a student's `file` holds it. Raises FilmstillError for a key that is absent."""
         if absent := [field.name for field in fields(cls) if field.name not in facts]:
             raise FilmstillError(
-                f"{file}: its header has no '{absent[0]}', another version of filmstill wrote it; distil it again, or "
+                f"{file}: its header has no '{absent[0]}': another version of filmstill wrote it; distil it again, or "
                 "`convert --to filmstill --student` its weights"
             )
         return cls(**{field.name: facts[field.name] for field in fields(cls)})

@@ -12,19 +12,19 @@ NOTHING = "data/released/none"  # a folder that holds no model
 class Teacher:
     """Where the teacher comes from: an imported release, or (from `steps` on) the embedded world's training."""
 
-    released: str = key(NOTHING, "folder of a released model: it makes the pairs, student and critic start from it")
+    released: str = key(NOTHING, "folder of the released teacher, from which student and critic start too")
     real_score: str = key(NOTHING, "folder of a larger model, or of two experts, that gives the real score instead")
-    boundary: float = key(0.875, "sigma from which on the high-noise expert answers (Wan2.2 T2V A14B's)")
+    boundary: float = key(0.875, "sigma at and above which the high-noise expert is used (Wan2.2 T2V A14B)")
     steps: int = key(800, "optimizer steps")
     batch: int = key(24, "clips per step")
-    muon_lr: float = key(2e-2, "Muon's learning rate, of the blocks' matrices")
-    adamw_lr: float = key(3e-3, "AdamW's learning rate, of everything else")
-    weight_decay: float = key(0.1, "of the blocks' matrices")
+    muon_lr: float = key(2e-2, "learning rate of Muon, for the blocks' matrices")
+    adamw_lr: float = key(3e-3, "learning rate of AdamW, for all other parameters")
+    weight_decay: float = key(0.1, "weight decay of the blocks' matrices")
     warmup: int = key(50, "steps of linear warm-up")
-    lr_decay_fraction: float = key(0.3, "of the steps, at the end: the learning rates decay linearly to 0")
+    lr_decay_fraction: float = key(0.3, "learning rates decay linearly to 0 over this last fraction of the steps")
     ema: float = key(0.99, "decay of the weights' average, which is the teacher")
     drop_prompt: float = key(0.1, "share of clips trained without prompt, for classifier-free guidance")
-    checkpoint_every: int = key(100, "steps")
+    checkpoint_every: int = key(100, "steps between checkpoints")
     sheet_every: int = key(200, "steps between sample sheets")
 
     def __post_init__(self) -> None:

@@ -12,8 +12,10 @@ PLACEMENTS = ("cpu", "gpu", "offload")
 class Text:
     """The text encoder. The embedded world's has no weights and needs no placement."""
 
-    placement: str = key("cpu", "of a released encoder: cpu, gpu (it stays there) or offload (there only to encode)")
-    negative: str = key("", "the negative prompt: guidance's unconditional branch")
+    placement: str = key(
+        "cpu", "where a released encoder runs: cpu, gpu (stays loaded) or offload (on the GPU to encode)"
+    )
+    negative: str = key("", "negative prompt, the unconditional branch of guidance")
 
     def __post_init__(self) -> None:
         require(self.placement in PLACEMENTS, "placement", self.placement, f"one of {', '.join(PLACEMENTS)}")

@@ -17,13 +17,13 @@ class World:
     """What clips show. digits: the embedded world, which draws and judges clips and trains its own teacher.
     open: anything that a prompt describes; its models come from a release (teacher.released)."""
 
-    name: str = key(DIGITS, "digits or open")
+    name: str = key(DIGITS, "which world: digits or open")
     frames: int = key(12, "latent frames per clip: as many pixel frames (digits), or 1 + 4 * (frames - 1) (open)")
-    height: int = key(32, "pixels")
-    width: int = key(32, "pixels")
-    amplitude: float = key(6.0, "pixels that a digit swings; this key and the next two are the digits world's")
+    height: int = key(32, "height of a frame in pixels")
+    width: int = key(32, "width of a frame in pixels")
+    amplitude: float = key(6.0, "pixels that a digit moves each way (digits world only, as the next two keys)")
     period: int = key(24, "frames per full swing or turn")
-    random_phase: bool = key(False, "start anywhere in the period: 2-3 times harder to learn")
+    random_phase: bool = key(False, "true: clips start anywhere in the period, which is 2-3 times harder to learn")
 
     def __post_init__(self) -> None:
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")

@@ -7,7 +7,7 @@ from filmstill.errors import FilmstillError
 from filmstill.params.profile import compose
 from filmstill.plan.machine import Machine
 from filmstill.plan.run import Run
-from filmstill.plan.stages import Stage, plan
+from filmstill.plan.stages import StagePlan, plan
 
 MOST_GPUS = 1024
 BATCHES = {"ode_pairs": "ode_pairs.batch", "samples": "samples.batch"}  # stages without micro-batches: key of the batch
@@ -45,7 +45,7 @@ class Remedy:
     """`changes`, the stage planned with them, and whether it fits then."""
 
     changes: list[Change]
-    stage: Stage
+    stage: StagePlan
     fits: bool
 
     @property
@@ -53,7 +53,7 @@ class Remedy:
         return " ".join(change.argument for change in self.changes)
 
 
-def find_remedy(request: Request, stage: Stage) -> Remedy | None:
+def find_remedy(request: Request, stage: StagePlan) -> Remedy | None:
     """The first candidate with which the stage fits, else the one with the least memory; None without candidates."""
     best: Remedy | None = None
     for changes in _candidates(request.run, stage):
@@ -79,7 +79,7 @@ def apply(request: Request, changes: list[Change]) -> Request:
     return Request.of(request.profile, [*request.overrides, *overrides], machine)
 
 
-def _candidates(run: Run, stage: Stage) -> Iterator[list[Change]]:
+def _candidates(run: Run, stage: StagePlan) -> Iterator[list[Change]]:
     """One change on the same GPUs, then several; then more GPUs, alone and with all the others."""
     same = list(_on_same_gpus(run, stage))
     yield from ([change] for change in same)
@@ -89,7 +89,7 @@ def _candidates(run: Run, stage: Stage) -> Iterator[list[Change]]:
     yield from ([*same, change] for change in more if same)
 
 
-def _on_same_gpus(run: Run, stage: Stage) -> Iterator[Change]:
+def _on_same_gpus(run: Run, stage: StagePlan) -> Iterator[Change]:
     machine, name = run.machine, stage.name
     training = name in ("ode_init", "distill")
     if name == "encoding":

@@ -12,7 +12,7 @@ from rich.table import Table
 from filmstill.plan.machine import USABLE, Machine
 from filmstill.plan.remedies import Remedy, Request, find_remedy
 from filmstill.plan.run import Run
-from filmstill.plan.stages import Stage, plan
+from filmstill.plan.stages import StagePlan, plan
 from filmstill.runtime.gpus import GIB
 
 PARTS = {  # field of memory.Memory -> its name in the table
@@ -62,7 +62,7 @@ def show_plan(
         console.print(line, soft_wrap=True)
 
 
-def as_data(request: Request, stages: list[Stage], remedies: Remedies) -> dict[str, Any]:
+def as_data(request: Request, stages: list[StagePlan], remedies: Remedies) -> dict[str, Any]:
     """The numbers of tables and sentences, unrounded: bytes, operations, seconds."""
     run, machine = request.run, request.run.machine
     return {
@@ -75,7 +75,7 @@ def as_data(request: Request, stages: list[Stage], remedies: Remedies) -> dict[s
     }
 
 
-def memory_table(run: Run, stages: list[Stage]) -> Table:
+def memory_table(run: Run, stages: list[StagePlan]) -> Table:
     """GiB per GPU by part in every stage's peak phase; below, training's activations with and without checkpointing."""
     shown = [stage for stage in stages if stage.memory.total]
     machine = run.machine
@@ -83,7 +83,7 @@ def memory_table(run: Run, stages: list[Stage]) -> Table:
     for stage in shown:
         table.add_column(stage.name, justify="right", min_width=len(stage.name))
 
-    def row(title: str, text: Callable[[Stage], str], **style: Any) -> None:
+    def row(title: str, text: Callable[[StagePlan], str], **style: Any) -> None:
         table.add_row(title, *map(text, shown), **style)
 
     for name, title in PARTS.items():
@@ -106,7 +106,7 @@ def most_activations(run: Run, activation_checkpointing: bool) -> dict[str, floa
     return {stage.name: max(memory.activations for memory in stage.phases.values()) for stage in trained}
 
 
-def cost_table(machine: Machine, stages: list[Stage]) -> Table:
+def cost_table(machine: Machine, stages: list[StagePlan]) -> Table:
     """Operations, time and disk by stage."""
     table = _table("Operations, time and disk")
     for heading in ("FLOP", "GPUs", "time", "GPU hours", "artifacts GiB", "checkpoints GiB"):
@@ -125,7 +125,7 @@ def cost_table(machine: Machine, stages: list[Stage]) -> Table:
     return table
 
 
-def sentences(run: Run, stages: list[Stage], remedies: Remedies) -> list[str]:
+def sentences(run: Run, stages: list[StagePlan], remedies: Remedies) -> list[str]:
     """The assumptions of a plan, and for each stage that does not fit what would make it fit."""
     machine = run.machine
     speed, memory = machine.gpu.speed / 1e12, gib(machine.gpu.memory)
@@ -145,7 +145,7 @@ def sentences(run: Run, stages: list[Stage], remedies: Remedies) -> list[str]:
     return lines if remedies else [*lines, "Every stage fits."]
 
 
-def _verdict(machine: Machine, stage: Stage, found: Remedy | None) -> str:
+def _verdict(machine: Machine, stage: StagePlan, found: Remedy | None) -> str:
     usable = gib(USABLE * machine.gpu.memory)
     line = f"{stage.name} does not fit: {gib(stage.memory.total)} GiB of {usable} ({stage.peak})."
     if found and found.fits:
@@ -160,7 +160,7 @@ def _verdict(machine: Machine, stage: Stage, found: Remedy | None) -> str:
     return f"{line} With {found.arguments} it would still take {gib(memory.total)} GiB, {part}."
 
 
-def _stage_data(machine: Machine, stage: Stage) -> dict[str, Any]:
+def _stage_data(machine: Machine, stage: StagePlan) -> dict[str, Any]:
     seconds = _seconds(machine, stage)
     return {
         "peak": stage.peak,
@@ -180,7 +180,7 @@ def _encoded_bytes(run: Run) -> int:
     return run.params.model.text_len * run.config.text_dim * run.size if run.open else 0
 
 
-def _seconds(machine: Machine, stage: Stage) -> float:
+def _seconds(machine: Machine, stage: StagePlan) -> float:
     return machine.seconds(stage.flops, stage.gpus) if stage.flops else 0.0
 
 

@@ -41,7 +41,7 @@ WARM_UPS = 3  # clips per arm before it is timed
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagePlan:
     """phases: memory of one GPU by phase. flops: in total, on `gpus` GPUs.
 
     artifacts: bytes of the stage's output on disk. checkpoints: bytes of its checkpoints while it runs.
@@ -68,44 +68,44 @@ class Stage:
         return self.memory.total <= USABLE * machine.gpu.memory
 
 
-def plan(run: Run) -> list[Stage]:
+def plan(run: Run) -> list[StagePlan]:
     """All stages that take a GPU or much disk; prompts and evaluate take neither."""
     return [stage(run) for stage in (encoding, teacher, ode_pairs, ode_init, distill, samples)]
 
 
-def encoding(run: Run) -> Stage:
+def encoding(run: Run) -> StagePlan:
     """Encoding of prompts, before the stages that read them; the encoder is freed before they begin."""
     on_gpu = run.wan_encoder and run.params.text.placement != "cpu"
-    return Stage("encoding", {"encoding": Memory(text=run.size * UMT5_PARAMETERS if on_gpu else 0.0)})
+    return StagePlan("encoding", {"encoding": Memory(text=run.size * UMT5_PARAMETERS if on_gpu else 0.0)})
 
 
-def teacher(run: Run) -> Stage:
+def teacher(run: Run) -> StagePlan:
     """Import of a release, in float32, or training of the embedded world's teacher, on one GPU in float32."""
     if run.open:
         networks = [run.config, *(run.real_scores if run.params.teacher.real_score != NOTHING else [])]
         encoder = 2 * UMT5_PARAMETERS if run.wan_encoder else 0
         disk = sum(map(float32_bytes, networks)) + FLOAT32 * VAE_PARAMETERS + encoder
-        return Stage("teacher", {"import": Memory()}, artifacts=disk)
+        return StagePlan("teacher", {"import": Memory()}, artifacts=disk)
     single = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
     params, weights = run.params.teacher, float32_bytes(run.config)
     whole = run.clip().whole(params.batch)
     flops = params.steps * regression_flops(run.config, whole, activation_checkpointing=False)
     update = _regression(single, single.trained(1, averaged=True, muon=True), whole, [])
     checkpoints = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
-    return Stage("teacher", {"update": update}, flops, 1, weights, checkpoints)
+    return StagePlan("teacher", {"update": update}, flops, 1, weights, checkpoints)
 
 
-def ode_pairs(run: Run) -> Stage:
+def ode_pairs(run: Run) -> StagePlan:
     """Guided sampling by the teacher, one GPU per shard."""
     params, config = run.params.ode_pairs, run.config
     flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.sampling_steps)
     disk = params.prompts * (params.nodes + 1) * prod(run.latent_shape()) * run.size
     batch = min(params.batch, ceil(params.prompts / params.shards))
     phases = {"sampling": _guided(run, [config], batch)}
-    return Stage("ode_pairs", phases, flops, min(run.machine.gpus, params.shards), disk)
+    return StagePlan("ode_pairs", phases, flops, min(run.machine.gpus, params.shards), disk)
 
 
-def ode_init(run: Run) -> Stage:
+def ode_init(run: Run) -> StagePlan:
     """Block-causal regression of the teacher's trajectories, over whole clips."""
     params, config = run.params.ode_init, run.config
     micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
@@ -118,10 +118,10 @@ def ode_init(run: Run) -> Stage:
     update = _regression(run, state, run.clip().causal(run.attention, micro), [])
     phases = {"update": update, **run.sheet(state, params.gate.prompts, [])}
     checkpoints = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
-    return Stage("ode_init", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
+    return StagePlan("ode_init", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
 
 
-def distill(run: Run) -> Stage:
+def distill(run: Run) -> StagePlan:
     """Self-Forcing: critic updates on rollouts without gradients, then a generator update on a rollout with them."""
     params, config = run.params.distill, run.config
     passes = (run.params.student.denoising_steps + 1) / 2
@@ -137,10 +137,10 @@ def distill(run: Run) -> Stage:
         **run.sheet(state, params.gate.prompts, run.real_scores),
     }
     checkpoints = _checkpoints(3 * float32_bytes(config) + 2 * optimizer_bytes(config, muon=False))
-    return Stage("distill", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
+    return StagePlan("distill", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
 
 
-def samples(run: Run) -> Stage:
+def samples(run: Run) -> StagePlan:
     """Clips of every arm, one arm after another on one GPU, decoded block by block."""
     params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
     clips, streams = params.prompts * params.seeds, params.long_prompts
@@ -154,7 +154,7 @@ def samples(run: Run) -> Stage:
         made = stream if arm == LONG_ARM else of_arm.get(arm, student)
         flops += (count + WARM_UPS) * (made + run.decode_flops(frames))
         disk += count * prod(run.latent_shape(frames)) * FLOAT32
-    return Stage("samples", _sampling(run, long), flops, 1, disk)
+    return StagePlan("samples", _sampling(run, long), flops, 1, disk)
 
 
 def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:

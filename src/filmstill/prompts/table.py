@@ -38,7 +38,9 @@ def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
     """
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".txt"):
-        raise FilmstillError(f"{path}: is a '{path.suffix}' file, allowed: .csv (columns) or .txt (one prompt a line)")
+        raise FilmstillError(
+            f"{path}: is a '{path.suffix}' file, allowed: .csv (columns) or .txt (one prompt per line)"
+        )
     if path.suffix.lower() == ".txt":
         columns: dict[str, list[str]] = {"prompt": [line.rstrip("\r\n") for line in _lines(path)]}
     else:

@@ -1,4 +1,4 @@
-"""Sample sheets: clips that the network in training generates for a few fixed prompts, as one picture."""
+"""Sample sheets: a few clips of a network as one picture."""
 
 from pathlib import Path
 

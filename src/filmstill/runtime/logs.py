@@ -11,10 +11,14 @@ class _AboveTheBar(logging.Handler):
     """Writes a line to stderr, above the progress bar if one is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm  # imported here since most commands log nothing
+        if not sys.stderr:  # None where it is closed
+            return
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # here: most commands log nothing
 
-        if sys.stderr:  # None if closed
             tqdm.write(self.format(record), file=sys.stderr)
+        else:  # tqdm.write would write the bar again for every line
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _Formatter(logging.Formatter):

@@ -33,7 +33,7 @@ def opened(path: Path, framework: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework=framework) as file:
             yield file
-    except (SafetensorError, ValueError, RuntimeError) as error:
+    except (SafetensorError, ValueError) as error:  # not RuntimeError: the block may run out of a GPU's memory
         raise FilmstillError(f"{path}: {_what_it_is(path)} ({str(error).splitlines()[0]})") from error
 
 

@@ -1,8 +1,8 @@
 """ODE initialisation: causal regression of the teacher's x0 from points of its own trajectory.
 
-CausVid (arXiv:2412.07772), section 4.2: every block of frames is at a random node of the trajectory, drawn per block,
-and attends to the earlier blocks at their nodes. The clean end counts as a node, since the context of a rollout is
-clean; clean blocks have no loss, and the last block, which is context to none, is never clean.
+CausVid (arXiv:2412.07772), student initialization: every block of frames is at a random node of the trajectory, drawn
+per block, and attends to the earlier blocks at their nodes. The clean end counts as a node, since the context of a
+rollout is clean; clean blocks have no loss, and the last block, which is context to none, is never clean.
 """
 
 from collections.abc import Callable
@@ -35,68 +35,80 @@ def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step:
     return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
 
 
-def train_ode_init(
-    folder: Path,
-    params: OdeInit,
-    pairs: Pairs,
-    attention: BlockCausal,
-    student_steps: int,
-    schedule: FlowSchedule,
-    model: VideoDiT,
-    encoder: TextEncoder,
-    seed: int,
-    micro_batches: list[range],
-    draw_sheet: Callable[[Path], None],
-) -> list[float]:
-    """Train `model`, which starts from the teacher's weights, in `folder`; return every step's loss.
+class OdeRegression:
+    """One run: the student in training, the trajectories that it is regressed on, and its optimizers."""
 
-    student_steps: the student's denoising steps, whose nodes are drawn.
-    micro_batches: this rank's samples of a batch, one range per forward pass.
-    Raises FilmstillError if the pairs lack one of the student's nodes, and as `loop.train`.
-    """
-    kept = pairs.node_indices(schedule, student_steps)
-    sigmas = torch.cat([schedule.nodes(student_steps), torch.zeros(1, dtype=torch.float64)])
-    optimizers = _optimizers(model, params)
-    frames, device = pairs.shape[0], model.device
+    def __init__(
+        self,
+        params: OdeInit,
+        pairs: Pairs,
+        attention: BlockCausal,
+        denoising_steps: int,
+        schedule: FlowSchedule,
+        model: VideoDiT,
+        encoder: TextEncoder,
+        seed: int,
+        micro_batches: list[range],
+    ) -> None:
+        """model: starts from the teacher's weights. denoising_steps: the student's, whose nodes are drawn.
 
-    def regress(samples: range, chosen: list[int], node: Tensor, noisy_in_batch: Tensor) -> Tensor:
-        """Accumulate a micro-batch's gradients; returns its share of the batch's loss.
-
-        A share is weighted by its number of noisy frames, which differs between samples.
+        micro_batches: this rank's samples of a batch, one range per forward pass.
+        Raises FilmstillError if the pairs lack one of the student's nodes.
         """
-        with part("data"):
-            node = node[samples.start : samples.stop]
-            indices = chosen[samples.start : samples.stop]
-            trajectory = pairs.trajectories(indices, kept).float()  # [b, S, F, C, H, W]
-            rows, columns = torch.arange(len(indices))[:, None], torch.arange(frames)
-            xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
-            sigma, noisy = sigmas[node], (node < student_steps).to(device)
-            text = encoder.encode([pairs.prompts[i] for i in indices]).to(device)
-        with part("forward"):
-            velocity = model(xt, sigma * TIMESTEPS, model.read_text(text), attention=attention)
-            loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
-        with part("backward"):
-            loss.backward()
-        return loss.detach()
+        self.params, self.pairs, self.attention, self.denoising_steps = params, pairs, attention, denoising_steps
+        self.model, self.encoder, self.seed, self.micro_batches = model, encoder, seed, micro_batches
+        self.stored_nodes = pairs.node_indices(schedule, denoising_steps)
+        self.sigmas = torch.cat([schedule.nodes(denoising_steps), torch.zeros(1, dtype=torch.float64)])
+        self.optimizers = _optimizers(model, params)
 
-    def step(index: int) -> dict[str, float]:
+    def step(self, index: int) -> dict[str, float]:
+        """Regress one batch and update; returns its loss and the norm of its gradients."""
+        params, optimizers, frames = self.params, self.optimizers.values(), self.pairs.shape[0]
         factor = warmup_then_decay(index, params.steps, params.warmup, params.lr_decay_fraction)
-        set_learning_rate(optimizers.values(), factor)
-        chosen = batch_indices(len(pairs.prompts), seed, "ode_init/order", index, params.batch)
-        node = draw_nodes(attention, frames, student_steps, seed, index, range(params.batch))
-        noisy = (node < student_steps).sum().to(device)
-        losses = [regress(samples, chosen, node, noisy) for samples in micro_batches]
+        set_learning_rate(optimizers, factor)
+        chosen = batch_indices(len(self.pairs.prompts), self.seed, "ode_init/order", index, params.batch)
+        nodes = draw_nodes(self.attention, frames, self.denoising_steps, self.seed, index, range(params.batch))
+        noisy = (nodes < self.denoising_steps).sum().to(self.model.device)
+        losses = [self._regress(samples, chosen, nodes, noisy) for samples in self.micro_batches]
         with part("optimizer"):
-            norm = clip_gradients(model, params.max_grad_norm)
-            for optimizer in optimizers.values():
+            norm = clip_gradients(self.model, params.max_grad_norm)
+            for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
         (loss,) = distributed.all_reduce_sum(sum(share.item() for share in losses))
         return {"loss": loss, "gradient_norm": norm}
 
+    def _regress(self, samples: range, chosen: list[int], nodes: Tensor, noisy_in_batch: Tensor) -> Tensor:
+        """Accumulate a micro-batch's gradients; returns its share of the batch's loss.
+
+        chosen: the batch's pairs. nodes: their nodes, [batch, F]. A share is weighted by its number of noisy frames,
+        `noisy_in_batch` in all, which differs between samples.
+        """
+        device = self.model.device
+        with part("data"):
+            node = nodes[samples.start : samples.stop]
+            indices = chosen[samples.start : samples.stop]
+            trajectory = self.pairs.trajectories(indices, self.stored_nodes).float()  # [b, S, F, C, H, W]
+            rows, columns = torch.arange(len(indices))[:, None], torch.arange(self.pairs.shape[0])
+            xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
+            sigma, noisy = self.sigmas[node], (node < self.denoising_steps).to(device)
+            text = self.encoder.encode([self.pairs.prompts[i] for i in indices]).to(device)
+        with part("forward"):
+            velocity = self.model(xt, sigma * TIMESTEPS, self.model.read_text(text), attention=self.attention)
+            loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
+        with part("backward"):
+            loss.backward()
+        return loss.detach()
+
+
+def train_ode_init(folder: Path, run: OdeRegression, draw_sheet: Callable[[Path], None]) -> list[float]:
+    """Train `run.model` in `folder`; returns every step's loss. Raises as `loop.train`."""
+    params, model, pairs = run.params, run.model, run.pairs
     intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
-    cost = StepCost.of_regression(model, pairs.shape, encoder.text_len, params.batch, attention)
-    return train("ode_init", folder, intervals, TrainState({"student": model}, optimizers), step, cost, draw_sheet)
+    cost = StepCost.of_regression(model, pairs.shape, run.encoder.text_len, params.batch, run.attention)
+    return train(
+        "ode_init", folder, intervals, TrainState({"student": model}, run.optimizers), run.step, cost, draw_sheet
+    )
 
 
 def _optimizers(model: VideoDiT, params: OdeInit) -> dict[str, Optimizer]:

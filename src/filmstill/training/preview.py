@@ -73,6 +73,7 @@ class Preview:
         """Samples of the first `count` prompts, [B, frames, 3, height, width] in [0, 1]."""
         texts = self.texts[:count]
         shape = (self.rollout_config.noises, *self.latent_shape)
+        # "probe" is an address of random numbers: another one would change every preview and its score.
         noise = randomness.normal(shape, self.seed, "probe", 0, range(len(texts))).to(model.device)
         blocks = rollout(model, model.read_text(texts), noise, self.rollout_config)
         return self.codec.decode(torch.cat(list(blocks), dim=1))

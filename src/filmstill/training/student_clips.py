@@ -19,7 +19,10 @@ from filmstill.runtime.stopwatch import part
 
 
 class StudentClips:
-    """The clips, and the score's times and noise, of update `update` ("critic0", …, "generator") of step `index`."""
+    """Draws what every update trains on: the student's clips, and times and noise for the scores.
+
+    An update has a name, "critic0", … or "generator", in the step `index`.
+    """
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ import psutil
 
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
-from filmstill.work.folder import publish
 from filmstill.work.shard import last_line, shard_log
 
 log = logging.getLogger(__name__)
@@ -26,14 +25,6 @@ def prepare(label: str, work: Path, shards: list[str]) -> list[Path]:
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
     _remove_damaged(label, [path for path in paths if path.exists()])
     return paths
-
-
-def collect(shards: list[Path], folder: Path) -> list[Path]:
-    """Hard-link finished shards into `folder`; returns their new paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in shards:
-        publish(shard, folder / shard.name)
-    return [folder / shard.name for shard in shards]
 
 
 def snakemake(work: Path, profile: str) -> list[str]:

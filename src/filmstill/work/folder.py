@@ -69,6 +69,14 @@ def publish(made: Path, target: Path) -> None:
         raise writing_failed(target, error) from error
 
 
+def collect(shards: list[Path], folder: Path) -> list[Path]:
+    """Hard-link finished shards into `folder`; returns their new paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        publish(shard, folder / shard.name)
+    return [folder / shard.name for shard in shards]
+
+
 def _link(source: Path | str, target: Path | str) -> None:
     try:
         os.link(source, target)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.work.graph import inputs
 
 
 @contextmanager
@@ -19,6 +18,7 @@ def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
 
     Snakemake removes the shard of a process that failed.
     """
+    from filmstill.work.graph import inputs  # here: it reads YAML, and a shard first waits for its turn
 
     def check() -> None:
         if inputs(stage).key != shard.parents[1].name:

@@ -60,7 +60,7 @@ def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None
             try:
                 main(stage)
             except GateError:
-                _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` tells by how much
+                _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` shows by how much
                 raise
         _refuse_changed_inputs(name, inputs, work)
         write_json(work / "done.json", {"inputs": digest, "files": files_of(stage.out)})

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import test_steps as steps
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
+import tiny_training
 from filmstill.diffusion.rollout import rollout
 from filmstill.models.dit import VideoDiT
 from filmstill.models.sharding import shard
@@ -18,7 +18,7 @@ from filmstill.params.compute import micro_batches
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import distributed, randomness
 from filmstill.training.distillation import train_distillation
-from filmstill.training.ode_init import train_ode_init
+from filmstill.training.ode_init import OdeRegression, train_ode_init
 from filmstill.training.pairs import Pairs
 from goldens import TINY, tiny
 
@@ -46,12 +46,12 @@ def own_micro_batches(cut: Cut) -> list[range]:
 
 def distil(cut: Cut) -> None:
     """Distil tiny networks; write the losses and the averaged generator."""
-    generator, critic, _ = models = steps.networks()
+    generator, critic, _ = models = tiny_training.networks()
     for model in (generator, critic):
         model.requires_grad_(True)
     for model in models:
         shard(model, "cpu")
-    run = steps.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3)
+    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3)
     run.micro_batches, step = own_micro_batches(cut), run.step
 
     def until(index: int) -> dict[str, float]:
@@ -71,13 +71,14 @@ def distil(cut: Cut) -> None:
 
 def regress(cut: Cut) -> None:
     """ODE initialisation with Muon and AdamW; write the losses and the weights."""
-    trajectories = randomness.normal((3, *steps.SHAPE), 0, "pairs", 0, range(5))
-    sigmas = torch.cat([steps.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
-    pairs = Pairs(sigmas, steps.PROMPTS, steps.SHAPE, [(trajectories, row) for row in range(5)])
+    trajectories = randomness.normal((3, *tiny_training.SHAPE), 0, "pairs", 0, range(5))
+    sigmas = torch.cat([tiny_training.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
+    pairs = Pairs(sigmas, tiny_training.PROMPTS, tiny_training.SHAPE, [(trajectories, row) for row in range(5)])
     model = shard(tiny("causal").requires_grad_(True), "cpu")
     params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
-    given = (params, pairs, steps.ROLLOUT.attention, 2, steps.SCHEDULE, model, steps.ENCODER, 0, own_micro_batches(cut))
-    losses = train_ode_init(cut.folder, *given, lambda path: None)
+    attention, schedule, encoder = tiny_training.ROLLOUT.attention, tiny_training.SCHEDULE, tiny_training.ENCODER
+    run = OdeRegression(params, pairs, attention, 2, schedule, model, encoder, 0, own_micro_batches(cut))
+    losses = train_ode_init(cut.folder, run, lambda path: None)
     save_model(cut.folder / "student.safetensors", model.state_dict(), TINY, {})
     if distributed.is_rank0():
         (cut.folder / "losses.json").write_text(json.dumps(losses))
@@ -124,6 +125,6 @@ def assert_close(folder: Path, expected: Path) -> None:
 
 def clips(student: VideoDiT) -> Tensor:
     """Latents [2, F, C, H, W] of two clips that a student rolls out."""
-    noise = randomness.normal((steps.ROLLOUT.noises, *steps.SHAPE), 0, "clips", 0, range(2))
-    text = student.read_text(steps.ENCODER.encode(steps.PROMPTS[:2]))
-    return torch.cat(list(rollout(student, text, noise, steps.ROLLOUT)), dim=1)
+    noise = randomness.normal((tiny_training.ROLLOUT.noises, *tiny_training.SHAPE), 0, "clips", 0, range(2))
+    text = student.read_text(tiny_training.ENCODER.encode(tiny_training.PROMPTS[:2]))
+    return torch.cat(list(rollout(student, text, noise, tiny_training.ROLLOUT)), dim=1)

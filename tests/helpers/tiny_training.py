@@ -1,0 +1,46 @@
+"""Networks, rollout and distillation run of a few thousand weights, for the tests of training."""
+
+import torch
+
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.objectives.dmd import Objective
+from filmstill.params.compute import micro_batches
+from filmstill.params.distill import Distill
+from filmstill.training.distillation import Distillation
+from filmstill.training.student_clips import StudentClips
+from goldens import TINY, tiny
+from rollouts import rollout_config
+
+SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
+ROLLOUT = rollout_config(SCHEDULE, 2, BlockCausal(3), 0.0)
+ENCODER = HashedWords(8, TINY.text_dim)
+PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
+
+
+Networks = tuple[VideoDiT, VideoDiT, VideoDiT]
+
+
+def networks(precision: torch.dtype = torch.float32, activation_checkpointing: bool = False) -> Networks:
+    """Generator, critic and frozen teacher."""
+    models = tiny("causal"), tiny("bidir"), tiny("bidir")
+    for model in models:
+        model.precision, model.activation_checkpointing = precision, activation_checkpointing
+    models[2].freeze()
+    return models
+
+
+def alone(batch: int, micro_batch: int | None) -> list[range]:
+    """Micro-batches of a job with one rank."""
+    return micro_batches(batch, micro_batch, "batch", 0, 1)
+
+
+def distillation(models: Networks, micro_batch: int | None, **changes) -> Distillation:
+    """A run of four steps of four samples on one rank, one critic update each. changes: of the parameters."""
+    generator, critic, teacher = models
+    params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
+    objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
+    clips = StudentClips(generator, ROLLOUT, ENCODER, PROMPTS, SHAPE, 0, params.batch)
+    return Distillation(params, objective, clips, alone(4, micro_batch))
