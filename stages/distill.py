@@ -27,7 +27,7 @@ def main(stage: Stage) -> None:
     critic, generator = setup.trained(TEACHER), setup.trained(INIT)
     # Loaded by name: dvc.yaml depends on the chosen objective only, so an edit of another one does not rerun the stage.
     objective_module = import_module(f"filmstill.objectives.{params.objective}")
-    objective = objective_module.Objective(setup.teacher(), critic, setup.schedule, params.guidance_scale, no_text)
+    objective = objective_module.Objective(setup.real_score(), critic, setup.schedule, params.guidance_scale, no_text)
     clips = StudentClips(
         generator, setup.rollout_config, setup.encoder, prompts, setup.latent_shape, setup.seed, params.batch
     )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from filmstill.models.dit import DiTConfig
 
-SHEET_CLIPS, SHEET_STEPS, SHEET_GUIDANCE = 6, 16, 3.0  # of an embedded teacher's sheets
+SHEET_STEPS = 16  # Euler steps of every teacher's sheet
+SHEET_CLIPS, SHEET_GUIDANCE = 6, 3.0  # of an embedded teacher's
 RELEASED_PROMPT, RELEASED_GUIDANCE = "A red balloon drifts over a field of sunflowers in the morning light.", 5.0
 
 

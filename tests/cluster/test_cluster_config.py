@@ -109,7 +109,10 @@ KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Resources))})"
         ("stages: {distil: {}}", "stages: is 'distil', allowed: teacher, ode_pairs, ode_init, distill, samples"),
         ("stages: {distill: 3}", "stages.distill: is 3, allowed: a mapping of partition"),
         ("stages: {ode_pairs: {nodes: 2}}", "stages.ode_pairs.nodes: is 2, allowed: 1: a shard has one rank"),
-        ("stages: {teacher: {gpus_per_node: 8}}", "stages.teacher.gpus_per_node: is 8, allowed: 0 or 1: it has one rank"),
+        (
+            "stages: {teacher: {gpus_per_node: 8}}",
+            "stages.teacher.gpus_per_node: is 8, allowed: 0 or 1: it has one rank",
+        ),
         ("executor: [", "not readable as YAML"),
     ],
 )

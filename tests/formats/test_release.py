@@ -15,7 +15,7 @@ from filmstill.errors import FilmstillError
 from filmstill.formats.release import PUBLISHED_SHA256, find_networks
 from filmstill.models.dit import DiTConfig
 from filmstill.models.experts import Experts
-from filmstill.models.load import real_score
+from filmstill.models.load import load_real_score
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
 from filmstill.params.load import section
@@ -91,7 +91,7 @@ def test_two_experts_share_the_noise(at, released: Path):
     at("teacher.real_score=data/released/experts", layout="wan")
     shutil.copytree(released / "experts", "data/released/experts")
     import_teacher(Path("out"))
-    both = real_score(Compute(), Path("out/real_score"))
+    both = load_real_score(Compute(), Path("out/real_score"))
     assert isinstance(both, Experts) and both.boundary == 875
     high, low = (load_model(Path("out/real_score") / name)[0] for name in ("high.safetensors", "low.safetensors"))
     dice = torch.Generator().manual_seed(0)
@@ -107,7 +107,7 @@ def test_a_larger_real_score_may_have_other_sizes_but_not_other_latents(at):
     large = DiTConfig(dim=64, ffn_dim=128, num_heads=4, num_layers=3, freq_dim=32, text_dim=32, in_channels=16)
     write_network(Path("data/released/large"), "wan", seed=7, config=large)
     import_teacher(Path("out"))
-    assert real_score(Compute(), Path("out/real_score")).config == large
+    assert load_real_score(Compute(), Path("out/real_score")).config == large
     shutil.rmtree("out")
     shutil.rmtree("data/released/large")
     write_network(Path("data/released/large"), "wan", seed=7, config=DiTConfig(64, 128, 4, 3, 32, 40, 16))

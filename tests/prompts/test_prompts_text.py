@@ -10,7 +10,7 @@ from filmstill.params.prompts import NearDuplicates, Prompts
 from filmstill.prompts.clean import LONGEST, clean
 from filmstill.prompts.duplicates import near_reasons, one_slip, rows_per_band, shingles
 from filmstill.prompts.filter import not_latin
-from filmstill.worlds.grammar import COLOUR_WORDS, COLOURS, DIGITS, MANNERS, VERBS
+from filmstill.worlds.grammar import COLOUR_WORDS, COLOURS, DIGIT_WORDS, MANNERS, VERBS
 from prompt_tables import run, showable, write_csv
 
 NEAR = NearDuplicates()
@@ -67,7 +67,9 @@ def test_copies_go(copy: str) -> None:
 
 
 def test_sentences_that_say_something_else_all_stay() -> None:
-    prompts = [f"A {c} {d} {m}." for c, d, m in product(COLOURS, (*DIGITS, *range(10)), ("sways", "bobs up and down"))]
+    prompts = [
+        f"A {c} {d} {m}." for c, d, m in product(COLOURS, (*DIGIT_WORDS, *range(10)), ("sways", "bobs up and down"))
+    ]
     prompts += showable(1500)
     distinct = list(dict.fromkeys(prompts))
     assert near_reasons(distinct, distinct, NEAR) == [None] * len(distinct)
@@ -77,7 +79,7 @@ def test_no_word_of_the_grammar_is_a_slip_of_another_in_its_place() -> None:
     colours = sum(COLOUR_WORDS.values(), ())
     verbs = {verb for verbs in VERBS.values() for verb in verbs}
     manners = {word for manners in MANNERS.values() for manner in manners for word in manner.split()}
-    for words in (DIGITS, colours, verbs, manners):
+    for words in (DIGIT_WORDS, colours, verbs, manners):
         assert not [pair for pair in combinations(sorted(words), 2) if one_slip(*pair)]
 
 

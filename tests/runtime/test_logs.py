@@ -63,10 +63,10 @@ def test_on_a_terminal_a_line_stands_above_the_bar(capsys: pytest.CaptureFixture
     assert "\rsaved\n" in drawn and drawn.split("saved\n")[1].lstrip("\r").startswith("steps: ")
 
 
-def test_in_a_file_a_line_draws_no_bar_again(capsys: pytest.CaptureFixture[str]):
+def test_in_a_file_a_line_of_its_own_draws_no_bar_again(capsys: pytest.CaptureFixture[str]):
     log_to_stderr()
     with tqdm(total=3, desc="steps", file=sys.stderr, mininterval=1000, miniters=1000) as bar:
         bar.update()
         before = capsys.readouterr().err
         LOG.info("saved")
-        assert before.startswith("\rsteps: ") and capsys.readouterr().err == "saved\n"
+        assert before.startswith("\rsteps: ") and capsys.readouterr().err == "\nsaved\n"

@@ -209,7 +209,7 @@ def test_a_missed_gate_says_by_how_much_and_a_lower_one_publishes_without_traini
     (judged,) = copied.glob(".work/ode_init/*/out/ode_init/metrics.json")
     score = json.loads(judged.read_text())["all_attributes"]
     assert line == (
-        f"ode_init: below its gate: all_attributes is {score:.3f}, {0.9 - score:.3f} below "
+        f"ode_init: misses its gate: all_attributes is {score:.3f}, {0.9 - score:.3f} below "
         f"ode_init.gate.min_all_attributes. Weights and metrics.json are kept in {judged.parent.relative_to(copied)}: "
         "train longer, or lower the gate in params.yaml, which publishes them without training again"
     )

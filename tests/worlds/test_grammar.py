@@ -6,7 +6,16 @@ import pytest
 
 from filmstill.params.world import MAX_WORDS
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import COLOUR_WORDS, COLOURS, DIGITS, MOTIONS, Attributes, NotShowable, parse, words_of
+from filmstill.worlds.grammar import (
+    COLOUR_WORDS,
+    COLOURS,
+    DIGIT_WORDS,
+    MOTIONS,
+    Attributes,
+    NotShowable,
+    parse,
+    words_of,
+)
 from filmstill.worlds.sentences import sentence
 
 EVERYTHING = [Attributes(d, c, m) for d, c, m in product(range(10), COLOURS, MOTIONS)]
@@ -97,5 +106,5 @@ def test_what_cannot_be_shown_has_a_stable_reason(prompt: str, reason: str) -> N
 
 
 def test_every_digit_as_word_and_numeral() -> None:
-    for digit, name in enumerate(DIGITS):
+    for digit, name in enumerate(DIGIT_WORDS):
         assert parse(f"a blue {name} bobs").digit == digit == parse(f"a blue {digit} bobs").digit

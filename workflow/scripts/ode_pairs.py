@@ -1,6 +1,6 @@
 """Make one shard of ODE pairs: `python workflow/scripts/ode_pairs.py SHARD OUT` from the repository's root.
 
-A shard depends only on its number, since every pair's noise is addressed by its prompt. Its header records the
+Every pair's noise is addressed by seed and prompt, so a shard depends on no other shard. Its header records the
 schedule's nodes, which ODE initialisation compares with the student's.
 """
 

@@ -87,7 +87,7 @@ def cancel_jobs(stage: str | None) -> None:
 
 
 def live_keys() -> set[tuple[str, str]]:
-    """(stage, key) of this repository's live jobs, whose folders no process on this machine may have locked.
+    """(stage, key) of this repository's live jobs, whose folders may not be locked by any process on this machine.
 
     Raises FilmstillError where SLURM's controller does not answer.
     """

@@ -73,7 +73,10 @@ class Resources:
         for name, value in self.sbatch.items():
             own = name.replace("-", "_") in OWN_FLAGS
             require(
-                not own, "sbatch", name, "flags of sbatch that no other key sets, and not how a job ends or resumes"
+                not own,
+                "sbatch",
+                name,
+                "flags of sbatch that no other key sets and that do not control how a job ends or resumes",
             )
             known = value is True or (isinstance(value, str | int | float) and value is not False)
             require(known, f"sbatch.{name}", value, "text, a number, or true for a flag without a value")

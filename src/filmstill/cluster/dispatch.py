@@ -83,7 +83,7 @@ def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
         if found is None:
             return
         how, submission = found
-        was_over = end_record(Path(submission.folder)) is not None  # while SLURM still lists it
+        was_over = end_record(Path(submission.folder)) is not None  # before this process attached
         log.info("%s: %s job %s; its log: %s", stage.name, how, submission.id, submission.log("err"))
         job = follow(stage.name, submission, cluster.poll_seconds)
         if (end := end_record(Path(submission.folder))) is None:
@@ -152,7 +152,7 @@ def count_losses(stage: str, submission: Submission, job: slurm.QueuedJob | None
     if state == "CANCELLED":
         mark_cancelled(folder)
         raise FilmstillError(f"{stage}: job {submission.id} was cancelled; `dvc repro` {next_run(folder.parents[1])}")
-    # Accounting, where only it still knows the job, does not count its starts.
+    # Where only accounting still knows the job, its restarts are unknown there; the job's own file has them.
     if state == "TIMEOUT" and not exited_cleanly(folder, max(job.restarts if job else 0, latest_start(folder))):
         raise FilmstillError(
             f"{stage}: job {submission.id} reached its time limit before it could save: a step and a checkpoint take "

@@ -160,7 +160,10 @@ class Job:
             how = {"outcome": outcome, "message": message, "rank": rank}
             write_json(self._record(rank), {**self._inputs_on_record(), **how})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if rank != 0 and outcome in (GATE, REFUSED):  # all ranks do, and rank 0 may still be writing what is published
+        if rank != 0 and outcome in (
+            GATE,
+            REFUSED,
+        ):  # every rank ends so; rank 0 may still be writing what is published
             time.sleep(RANK0_SECONDS)
         sys.stdout.flush()
         sys.stderr.flush()

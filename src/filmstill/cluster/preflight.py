@@ -1,8 +1,9 @@
 """Refuse, before anything is submitted, a cluster.yaml that SLURM can never run.
 
-A request that SLURM would leave pending without end (a time limit above the partition's) is refused here. Everything
-else is checked by SLURM itself: `sbatch --test-only` gets the same flags as the job. Nodes that are down are no reason
-to refuse, because a job waits for them.
+What cluster.yaml asks of its partition is compared with the partition here, so that the message names the key; a time
+limit above the partition's would even stay pending without end. Accounts, QOS and other flags are checked by SLURM
+itself: `sbatch --test-only` gets the same flags as the job. Nodes that are down are no reason to refuse, because a job
+waits for them.
 """
 
 import re
@@ -23,7 +24,7 @@ from filmstill.params.ode_init import OdeInit
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
 GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")  # gpu:8, gpu:h100:8(S:0-1), several kinds: gpu:a100:2,gpu:h100:2
 AWAY = re.compile(r"down|drain|fail|maint|reboot|resv|unk|\*", re.IGNORECASE)  # node states in which no job starts
-NAMED = ("partition", "account", "qos", "constraint")  # keys that only SLURM can check
+NAMED = ("partition", "account", "qos", "constraint")  # keys whose values are named when SLURM refuses the job
 SAMPLE_KEY = "0" * 16  # has the length of a work folder's key
 
 

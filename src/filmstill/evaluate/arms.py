@@ -115,7 +115,7 @@ def _real(setup: Setup) -> Stream:
 
 
 def _teacher(params: Samples, setup: Setup) -> Stream:
-    model, no_text = setup.teacher(), setup.no_text()
+    model, no_text = setup.real_score(), setup.no_text()
 
     def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
         noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0].to(setup.device)

@@ -52,7 +52,8 @@ DIFFUSERS_KEYS = {
 }
 _CLASSES = {"WanModel": WAN_KEYS, "CausalWanModel": WAN_KEYS, "WanTransformer3DModel": DIFFUSERS_KEYS}
 
-# Every size is another prime, so that a dimension of this network's tensors identifies the size that it shows.
+# Every size but the two counts is a prime of its own, so that a dimension of this network's tensors identifies the
+# size that it shows.
 _TEMPLATE = DiTConfig(dim=101, ffn_dim=103, num_heads=1, num_layers=1, freq_dim=107, text_dim=109, in_channels=113)
 
 

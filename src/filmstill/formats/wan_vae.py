@@ -44,7 +44,7 @@ def modules(num_res_blocks: int, num_stages: int) -> dict[str, str]:
             (f"{side}.middle.2.", f"{side}.mid_block.resnets.1.", _RESIDUAL),
         ]
     for stage in range(num_stages):
-        # Both number the encoder's blocks consecutively; diffusers groups the decoder's, one more per stage, by stage.
+        # Both number the encoder's blocks consecutively. diffusers numbers the decoder's, one more per stage, by stage.
         start = stage * (num_res_blocks + 1)
         for n in range(start, start + num_res_blocks):
             groups.append((f"encoder.downsamples.{n}.", f"encoder.down_blocks.{n}.", _RESIDUAL))

@@ -59,7 +59,7 @@ def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
     return shard(model, compute.device)
 
 
-def real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
+def load_real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
     """The teacher in a real_score folder: one network or two experts; None if its experts.json lists no file."""
     facts = read_json(folder / "experts.json")
     models = [load_model(folder / name)[0] for name in facts["files"]]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from filmstill.errors import require
 from filmstill.params.keys import key
+from filmstill.params.world import DIGITS
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Prompts:
     max_scores: MaxScores = field(default_factory=MaxScores)
     unsafe_words: str = key("data/prompts/unsafe_words.txt", "one word or phrase per line; # starts a comment")
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
-    world: str | None = key("digits", "keep the prompts that this world can show; null: keep all")
+    world: str | None = key(DIGITS, "keep the prompts that this world can show; null: keep all")
     extension: str = key("data/prompts/extension.csv", "columns prompt and text: longer texts, looked up by prompt")
     eval_share: float = key(0.15, "share of the prompts kept for evaluation, by hash")
 
@@ -57,5 +58,5 @@ class Prompts:
         allowed = f"min_characters ({self.min_characters}) to 30000"
         require(self.min_characters <= self.max_characters <= 30000, "max_characters", self.max_characters, allowed)
         require(0 <= self.min_latin_share <= 1, "min_latin_share", self.min_latin_share, "a number in [0, 1]")
-        require(self.world in ("digits", None), "world", self.world, "digits or null")
+        require(self.world in (DIGITS, None), "world", self.world, f"{DIGITS} or null")
         require(0 < self.eval_share < 1, "eval_share", self.eval_share, "a number in (0, 1)")

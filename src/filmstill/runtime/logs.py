@@ -5,6 +5,7 @@ Modules use `logging.getLogger(__name__)`; commands, stages and jobs call `log_t
 
 import logging
 import sys
+from typing import Any
 
 
 class _AboveTheBar(logging.Handler):
@@ -13,12 +14,12 @@ class _AboveTheBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not sys.stderr:  # None where it is closed
             return
-        if sys.stderr.isatty():
-            from tqdm import tqdm  # here: most commands log nothing
-
+        tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)  # imported where a bar is drawn
+        bar_is_open = bool(tqdm and getattr(tqdm, "_instances", None))
+        if bar_is_open and sys.stderr.isatty():
             tqdm.write(self.format(record), file=sys.stderr)
-        else:  # tqdm.write would write the bar again for every line
-            print(self.format(record), file=sys.stderr, flush=True)
+        else:  # in a file tqdm.write would write the bar again for every line
+            print("\n" * bar_is_open + self.format(record), file=sys.stderr, flush=True)
 
 
 class _Formatter(logging.Formatter):

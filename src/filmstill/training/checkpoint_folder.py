@@ -34,7 +34,7 @@ def missing_part(path: Path) -> str | None:
         return None
     with suppress(ValueError, OSError):  # `damage` reports an unreadable manifest
         missing = sorted(name for name in json.loads((path / MANIFEST).read_text()) if not (path / name).exists())
-        return f"{path / missing[0]}: damaged: it is missing" if missing else None
+        return f"{path / missing[0]}: missing, though {MANIFEST} lists it" if missing else None
     return None
 
 

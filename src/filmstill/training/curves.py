@@ -35,7 +35,7 @@ class Curves:
         return [float(line.split("\t")[1]) for line in path.read_text().splitlines()[1:]]
 
     def flush(self) -> None:
-        """Sync every row to disk, so that a checkpoint never survives a crash that loses earlier rows."""
+        """Sync every row to disk before a checkpoint is saved: a crash must not keep the checkpoint and lose rows."""
         for path in self.folder.rglob("*.tsv"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())

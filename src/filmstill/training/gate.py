@@ -42,11 +42,11 @@ def _with_gate(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
 
 
 def _check(gate: Gate, metrics: dict[str, float], folder: Path) -> None:
-    """Raise GateError if a metric misses the gate, by how much, and where the results are kept."""
+    """Raise GateError if a metric misses the gate; the message has by how much and where the results are kept."""
     stage = folder.name
     if missed := _missed(f"{stage}.", gate, metrics):
         raise GateError(
-            f"{stage}: below its gate: {'; '.join(missed)}. Weights and metrics.json are kept in {folder}: "
+            f"{stage}: misses its gate: {'; '.join(missed)}. Weights and metrics.json are kept in {folder}: "
             f"train longer, or lower the gate in params.yaml, which publishes them without training again"
         )
 

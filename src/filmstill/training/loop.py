@@ -1,7 +1,8 @@
 """The loop around a training step: resume, curves, progress bar, checkpoints, sample sheets, stopping.
 
-Only the state that `TrainState` names is saved; everything else is a function of the step. Training stops at the last
-good checkpoint if a scalar is not finite or the loss explodes, and writes a checkpoint before it stops for a signal.
+Only the state that `TrainState` names is saved; everything else is a function of the step. Training stops,
+and names the last good checkpoint, if a scalar or a tensor is not finite or the loss explodes. It writes a checkpoint
+before it stops for a signal.
 """
 
 import math

@@ -50,7 +50,7 @@ class OdeRegression:
         seed: int,
         micro_batches: list[range],
     ) -> None:
-        """model: starts from the teacher's weights. denoising_steps: the student's, whose nodes are drawn.
+        """model: starts from the teacher's weights. denoising_steps: of the student, at whose nodes blocks are drawn.
 
         micro_batches: this rank's samples of a batch, one range per forward pass.
         Raises FilmstillError if the pairs lack one of the student's nodes.

@@ -13,7 +13,7 @@ from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.models.codec import Codec
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.models.experts import Denoiser
-from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, real_score
+from filmstill.models.load import DTYPES, frozen, load_codec, load_encoder, load_real_score
 from filmstill.models.sharding import shard
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
@@ -96,9 +96,9 @@ class Setup:
         """This rank's samples of a batch, one range per forward pass."""
         return micro_batches(batch, self.compute.micro_batch, key, distributed.rank(), distributed.world_size())
 
-    def teacher(self) -> Denoiser:
+    def real_score(self) -> Denoiser:
         """The network of the real score: the released one if there is one, else the teacher that made the pairs."""
-        return real_score(self.compute) or self.frozen(TEACHER)
+        return load_real_score(self.compute) or self.frozen(TEACHER)
 
     def facts(self) -> dict[str, object]:
         """`student_facts` of this setup."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from filmstill.runtime import distributed
 from filmstill.runtime.job_folder import JOB, is_superseded
 
-SAVE_AND_CONTINUE = 1  # request to save a checkpoint; a larger request is the signal to save and exit for
+SAVE_AND_CONTINUE = 1  # request to save; a larger one is the number of the signal that asked to save and exit
 SUPERSEDED = 1000  # rank 0 found that SLURM has started the job again elsewhere
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 

@@ -65,9 +65,9 @@ class StudentClips:
             return torch.cat(list(blocks), dim=1), text
 
     def exit_step(self, index: int, update: str) -> int:
-        """The denoising step after which a rollout exits: uniform, the same for every block and sample of an update.
+        """Index, from 0, of the denoising step whose prediction leaves the rollout.
 
-        Self Forcing, algorithm 1: s ~ Uniform(1, …, T).
+        Uniform, the same for every block and sample of an update (Self Forcing, algorithm 1, which counts s from 1).
         """
         drawn = randomness.integers(
             len(self.rollout_config.sigmas), (), self.seed, f"distill/{update}/exit", index, [0]

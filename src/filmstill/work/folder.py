@@ -47,7 +47,9 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
 
 
 def publish(made: Path, target: Path) -> None:
-    """Put a finished file or folder at `target` by an atomic rename.
+    """Put a finished file or folder at `target` by a rename.
+
+    A file replaces the old one atomically; an old folder is removed just before the rename.
 
     The work folder keeps hard links to the same files until it is pruned. Raises FilmstillError where `made` does not
     exist or `target` cannot be written.

@@ -1,9 +1,9 @@
 """The pipeline's graph (dvc.yaml, dvc.lock) and the key of each stage's work folder.
 
-The key in `.work/<stage>/<key>/` is a SHA-256 over the stage's dependencies in dvc.yaml: a killed run resumes in the
-folder of its key, and a changed input gives another folder. The hash of a dependency that another stage makes is read
-from dvc.lock, because the file itself may be large (ODE pairs take up to 300 GB). Gates are not part of the key: they
-decide whether a result is accepted and do not change it.
+The key in `.work/<stage>/<key>/` is a SHA-256 over the stage's dependencies and parameters in dvc.yaml: a killed run
+resumes in the folder of its key, and a changed input gives another folder. The hash of a dependency that another stage
+makes is read from dvc.lock, because the file itself may be large (ODE pairs take up to 300 GB). Gates are not part of
+the key: they decide whether a result is accepted and do not change it.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Remove work folders that no branch needs."""
+"""Remove work folders that no branch and no experiment needs."""
 
 import fcntl
 import shutil
@@ -17,7 +17,9 @@ from filmstill.work.graph import Inputs, inputs, stages
 
 
 def prune(dry_run: bool, live: set[tuple[str, str]]) -> None:
-    """Remove, oldest first, folders of .work whose key is in no branch's dvc.lock and not the working tree's.
+    """Remove, oldest first, folders of .work whose key no dvc.lock has and the current sources do not give.
+
+    A dvc.lock counts of every branch, every DVC experiment and the working tree.
 
     live: (stage, key) of the jobs that are working now; their folders are kept. Folders whose lock is held are kept
     too. Raises FilmstillError, before anything is removed, where a dvc.lock cannot be read.
@@ -40,7 +42,7 @@ def prune(dry_run: bool, live: set[tuple[str, str]]) -> None:
 
 
 def needed_keys() -> set[tuple[str, str]]:
-    """(stage, key) of every entry in every branch's dvc.lock, and of the working tree's current sources."""
+    """(stage, key) of every entry in the dvc.lock of every branch and experiment, and of the current sources."""
     branches = _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()
     locks = {branch: _git("show", f"{branch}:dvc.lock") for branch in branches}
     if Path("dvc.lock").exists():

@@ -102,7 +102,7 @@ def files_of(folder: Path) -> dict[str, list[int]]:
 
 
 def _repository() -> Path:
-    """The repository's root. Raises FilmstillError where filmstill was imported from elsewhere: the key covers src."""
+    """The repository's root. Raises FilmstillError if filmstill was imported from elsewhere: keys are of this src."""
     root = graph.repository()
     source = Path(filmstill.__file__).resolve()
     if root.resolve() not in source.parents:

@@ -1,7 +1,8 @@
 """The embedded world: one handwritten digit, in one colour, in one periodic motion.
 
 The handwriting is real: scikit-learn's `load_digits`, 1,797 samples by 13 writers. Every fifth sample is reserved for
-the judge. All motions are periodic and have the same phase at frame 0, so a stream has no end.
+the judge. All motions are periodic, so a stream has no end; they start at
+one phase unless world.random_phase is true.
 """
 
 import math

@@ -12,7 +12,7 @@ from pathlib import Path
 from filmstill.errors import FilmstillError
 from filmstill.params.world import MAX_WORDS
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 MOTIONS = ("sways", "bobs", "clockwise", "anticlockwise")
 
@@ -120,7 +120,7 @@ def _motions(words: set[str]) -> set[str]:
     return hinted if len(hinted) > 1 else complete
 
 
-_DIGIT_OF = {word: digit for digit, name in enumerate(DIGITS) for word in (name, str(digit))}
+_DIGIT_OF = {word: digit for digit, name in enumerate(DIGIT_WORDS) for word in (name, str(digit))}
 _COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
 _VOCABULARY = {"an", *_DIGIT_OF, *_COLOUR_OF} | {
     word

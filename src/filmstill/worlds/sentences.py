@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from filmstill.worlds.grammar import COLOUR_WORDS, DIGITS, MANNERS, SENTENCES, SUBJECTS, VERBS, Attributes
+from filmstill.worlds.grammar import COLOUR_WORDS, DIGIT_WORDS, MANNERS, SENTENCES, SUBJECTS, VERBS, Attributes
 
 
 def sentence(attributes: Attributes, dice: torch.Generator) -> str:
@@ -14,7 +14,7 @@ def sentence(attributes: Attributes, dice: torch.Generator) -> str:
     def pick(choices: Sequence[str]) -> str:
         return choices[int(torch.randint(len(choices), (), generator=dice))]
 
-    digit = pick((DIGITS[attributes.digit], str(attributes.digit)))
+    digit = pick((DIGIT_WORDS[attributes.digit], str(attributes.digit)))
     subject = pick(SUBJECTS).format(colour=pick(COLOUR_WORDS[attributes.colour]), digit=digit)
     verb, manner = pick(VERBS[attributes.motion]), pick(MANNERS[attributes.motion])
     text = pick(SENTENCES).format(subject=subject, verb=verb, manner=manner)
