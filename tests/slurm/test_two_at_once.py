@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from repository import environment, run
-from runs import INIT, ONLY, PATIENCE, STUDENT, TEACHER, Repository, kill
+from runs import INIT, ONLY, STUDENT, TEACHER, TIMEOUT_SECONDS, Repository, kill
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_time_limits_while_another_experiment_trains(again: Repository, local: o
 
 def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tuple[Path, subprocess.Popen]):
     folder, process = local
-    assert process.wait(PATIENCE) == 0, (folder / "repro.log").read_text()[-3000:]
+    assert process.wait(TIMEOUT_SECONDS) == 0, (folder / "repro.log").read_text()[-3000:]
     for shard in sorted((made.folder / "data/ode_pairs").glob("*.safetensors")):
         assert (folder / "data/ode_pairs" / shard.name).read_bytes() == shard.read_bytes()
     clips = sorted(str(path.relative_to(folder)) for path in (folder / "data/samples/latents").glob("*.safetensors"))
