@@ -22,7 +22,7 @@ from repository import environment, run
 STUDENT, INIT = "data/distill/student.safetensors", "data/ode_init/init.safetensors"
 TEACHER = "data/teacher/teacher.safetensors"
 ONLY = ("--force", "--single-item", "distill")
-DISTILL = {"steps": 16, "batch": 2, "critic_updates": 1}  # short steps, enough of them for several disturbances
+DISTILL = {"steps": 24, "batch": 2, "critic_updates": 1}  # short steps, enough of them for several disturbances
 TIMEOUT_SECONDS = 240.0  # s, for a stage on a busy machine
 STARTED: list[subprocess.Popen] = []  # every `dvc repro` of a test; one left behind would hold a lock
 

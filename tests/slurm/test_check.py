@@ -55,7 +55,7 @@ def test_all_is_well(lab: Lab, capsys, folder: Path):
         assert re.search(
             rf"{node} +{platform.node()} +none +\S+ +\S+ +{platform.python_version()} +\+0\.0 +seen", text
         ), text
-    assert re.search(r"all-reduce of 64 MiB over 4 processes \(gloo\): [\d.]+ ms, [\d.]+ GB/s", text), text
+    assert re.search(r"all-reduce of 64 MiB over 4 ranks \(gloo\): [\d.]+ ms, [\d.]+ GB/s", text), text
     assert text.count("nodes x 2 ranks") == 1  # one job: both stages request the same
     assert list((folder / ".work/check").iterdir()) == [] and alive(lab) == []
 

@@ -50,13 +50,15 @@ def test_strikes_that_need_nobody(again: Repository):
     again.trains_on(repro)
     again.lab.ask("scontrol", "requeue", again.jobs()[0])
     again.starts_again(repro, 1)
-    with again.frozen():  # SLURM gives up the node, whose rank still exists
+    (job,) = again.jobs()
+    with again.frozen():  # SLURM gives up the node, whose rank still exists, and requeues the job
         again.lab.stop_slurmd("node2")
-        again.lab.wait_until(lambda: again.lab.node_state("node2").startswith("down"), 60)
+        again.lab.wait_until(lambda: again.lab.job(int(job)).state == "PD", 60)
     again.lab.start_node("node2")
     again.starts_again(repro, 2)
-    again.lab.stop_controller()
-    repro.until(lambda: "controller does not answer" in repro.output)
+    with again.frozen():
+        again.lab.stop_controller()
+        repro.until(lambda: "controller does not answer" in repro.output)
     again.lab.start_controller()
     assert repro.ends() == 0
     assert again.starts("distill") == 2

@@ -149,7 +149,7 @@ def test_a_folder_whose_sockets_would_have_too_long_names_is_refused(tmp_path: P
 @pytest.mark.parametrize("lanes", ["-n0", "-n1"])
 def test_an_interrupted_session_leaves_nothing(lab: Lab, tmp_path_factory: pytest.TempPathFactory, lanes: str):
     """Run the fixtures of this folder in another pytest, and send it SIGTERM in the middle of a test."""
-    folder = tmp_path_factory.mktemp("interrupted")
+    folder = tmp_path_factory.mktemp("stop")
     (folder / "conftest.py").symlink_to(HERE / "conftest.py")
     (folder / "test_it.py").write_text(WAITING.format(folder=folder))
     system = folder / "slurm.conf"
