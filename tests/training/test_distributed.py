@@ -87,13 +87,14 @@ def test_two_nodes_of_two_processes_train_as_one(alone, four, training):
 
 
 @pytest.mark.parametrize("training", ["distil", "regress"])
-def test_networks_spread_over_four_processes_train_as_one(alone, four_spread, training):
-    assert_close(four_spread / training, alone / training)
+def test_networks_sharded_over_four_ranks_train_as_one(alone, four_sharded, training):
+    assert_close(four_sharded / training, alone / training)
 
 
 @pytest.fixture(scope="module")
-def four_spread(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("four-spread")
+def four_sharded(tmp_path_factory) -> Path:
+    """Results of four ranks with networks sharded over all of them."""
+    folder = tmp_path_factory.mktemp("four-sharded")
     run_on(4, both, folder)
     return folder
 
@@ -133,12 +134,12 @@ def same_answers(folder: Path) -> None:
     text = tiny_training.ENCODER.encode(tiny_training.PROMPTS[:2])
     for precision in (torch.float32, torch.bfloat16):
         answers = []
-        for spread in (False, True):
+        for sharded in (False, True):
             high, low = tiny("bidir"), tiny("causal")
             for model in (high, low):
                 model.precision = precision
                 model.freeze()
-                if spread:
+                if sharded:
                     shard(model, "cpu")
                     local = sum(distributed.local_tensor(p).numel() for p in model.parameters())
                     assert local <= 0.6 * sum(p.numel() for p in model.parameters())
@@ -146,7 +147,7 @@ def same_answers(folder: Path) -> None:
             with gathered(high):
                 answers.append(torch.cat([high(x, t, high.read_text(text)), experts(x, t, experts.read_text(text))]))
         name = f"{precision}-{distributed.rank()}".removeprefix("torch.")
-        save_file({"alone": answers[0], "spread": answers[1]}, folder / name)
+        save_file({"alone": answers[0], "sharded": answers[1]}, folder / name)
 
 
 def damage_is_everybodys(folder: Path) -> None:
@@ -190,7 +191,7 @@ def test_spread_networks_answer_as_they_do_alone_to_the_bit(two):
     assert len(files) == 4
     for file in files:
         answers = load_file(file)
-        assert torch.equal(answers["alone"], answers["spread"])
+        assert torch.equal(answers["alone"], answers["sharded"])
 
 
 @pytest.mark.parametrize("layout", ["two", "four", "two_replicated"])

@@ -75,14 +75,14 @@ def test_nothing_is_timed_where_nobody_watches():
 
 
 def test_what_fsdp2_gathers_and_sums_with_is_timed(tmp_path):
-    run_on(2, train_spread, tmp_path)
+    run_on(2, train_sharded, tmp_path)
     for rank in (0, 1):
-        found = json.loads((tmp_path / f"spread-{rank}").read_text())
+        found = json.loads((tmp_path / f"sharded-{rank}").read_text())
         assert found["called"]["all_gather_single"] > 1 and found["called"]["reduce_scatter_single"] > 1
         assert 0 < found["seconds"][COMMUNICATION] < sum(found["seconds"].values())
 
 
-def train_spread(folder) -> None:
+def train_sharded(folder) -> None:
     """Run a step of a network sharded over both ranks; write the collectives that it called and the seconds by part."""
     called: Counter[str] = Counter()
     for name in COLLECTIVES:
@@ -96,7 +96,7 @@ def train_spread(folder) -> None:
     with watching(CPU) as watch:
         model(x, torch.tensor([500.0]), text).sum().backward()
         _, seconds = watch.lap()
-    results(folder, "spread").write_text(json.dumps({"called": called, "seconds": seconds}))
+    results(folder, "sharded").write_text(json.dumps({"called": called, "seconds": seconds}))
 
 
 def counted(called: Counter[str], name: str, own: Callable[..., Any]) -> Callable[..., Any]:
