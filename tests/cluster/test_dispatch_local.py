@@ -53,7 +53,7 @@ def test_without_slurm_the_stage_runs_in_this_process(tmp_path, monkeypatch, clu
     assert ran == [stage]
 
 
-def test_whoever_submits_and_waits_imports_no_torch_and_a_local_run_no_submitit():
+def test_submitting_and_waiting_imports_no_torch_and_a_local_run_no_submitit():
     line = "import sys, filmstill.cluster.dispatch; print([name in sys.modules for name in ('torch', 'submitit')])"
     assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True).stdout == "[False, False]\n"
 
@@ -71,7 +71,7 @@ def test_whoever_submits_and_waits_imports_no_torch_and_a_local_run_no_submitit(
         ("FAILED", "job 7 ended before Python started: /bin/bash: nowhere: not found; its log: "),
     ],
 )
-def test_what_would_end_the_same_again_is_not_tried_again(tmp_path, state, words):
+def test_a_deterministic_failure_is_not_retried(tmp_path, state, words):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
     submission.log("err").write_text("/bin/bash: nowhere: not found\n")
     with pytest.raises(FilmstillError, match=re.escape(words)):
@@ -88,13 +88,13 @@ def test_the_end_of_a_traceback_is_shown_once(tmp_path, filmstill_log, rank: int
     assert ("Traceback" in filmstill_log.text) == logs
 
 
-def test_jobs_at_work_at_one_time_meet_on_ports_of_their_own_that_no_connection_borrows():
+def test_concurrent_jobs_have_distinct_ports_outside_the_ephemeral_range():
     ports = {port(str(job)) for job in range(50_000, 58_000)}
     assert len(ports) == 8000
     assert min(ports) >= 1024 and max(ports) < 32768  # the first port of Linux's default range for outgoing connections
 
 
-def test_what_the_next_run_does_is_told_by_what_is_saved(tmp_path):
+def test_the_message_about_the_next_run_follows_from_what_is_saved(tmp_path):
     assert next_run(tmp_path) == "starts from the beginning: nothing is saved yet"
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/pairs-0000.safetensors").touch()
@@ -103,7 +103,7 @@ def test_what_the_next_run_does_is_told_by_what_is_saved(tmp_path):
     assert next_run(tmp_path) == "resumes from the last checkpoint"
 
 
-def test_starts_that_left_in_order_are_no_losses(tmp_path):
+def test_starts_that_checkpointed_and_requeued_are_not_losses(tmp_path):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
     for start in range(2):
         (tmp_path / f"clean-exit-{start}").touch()
@@ -121,7 +121,7 @@ def test_starts_that_left_in_order_are_no_losses(tmp_path):
         (RuntimeError("[pair.cc:534] Connection closed by peer [10.0.0.2]:1234"), "lost", "Connection closed by peer"),
     ],
 )
-def test_ends_are_told_apart_in_one_line(error, outcome, words):
+def test_each_ending_has_its_own_message(error, outcome, words):
     def fails() -> None:
         raise error
 
@@ -132,7 +132,7 @@ def test_ends_are_told_apart_in_one_line(error, outcome, words):
     assert (f"{Path(__file__).name}:" in line and "in fails" in line) == (outcome == "crashed")
 
 
-def test_the_first_cause_is_told_not_its_echoes(tmp_path):
+def test_the_root_cause_is_reported_not_lost_peer_errors(tmp_path):
     assert end_record(tmp_path) is None
     ends = [
         ("result.json", "lost", 3),
@@ -158,12 +158,12 @@ def test_the_first_cause_is_told_not_its_echoes(tmp_path):
         (None, "is unknown to SLURM"),
     ],
 )
-def test_the_line_of_state(job, words):
+def test_job_state_line(job, words):
     assert "".join(describe(job)) == words
 
 
 @pytest.mark.parametrize(("rank", "writes"), [("0", True), ("1", False)])
-def test_in_a_job_the_first_process_reports_instead_of_drawing(tmp_path, monkeypatch, capsys, rank, writes):
+def test_in_a_job_rank_0_reports_instead_of_drawing(tmp_path, monkeypatch, capsys, rank, writes):
     monkeypatch.setenv(JOB, str(tmp_path))
     monkeypatch.setenv("RANK", rank)
     with progress("distill", 5, done=2) as bar:

@@ -81,7 +81,7 @@ def test_a_submission_killed_half_way_is_adopted(repository):
     assert len(repository.works("jobs/*")) == 1
 
 
-def test_a_crash_is_told_and_not_tried_again(repository):
+def test_a_crash_is_reported_and_not_retried(repository):
     repository.write(seconds=0, fails_at=4)
     assert repository.run() == 2
     *before, last = repository.output().splitlines()
@@ -110,7 +110,7 @@ def test_sources_edited_meanwhile_are_refused_by_the_job(repository):
     assert repository.published() is None and len(repository.jobs()) == 1
 
 
-def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository):
+def test_a_killed_rank_is_a_loss_and_losses_are_limited(repository):
     repository.write(cluster={"max_requeues": 0})
     process, job = midway(repository)
     ranks = [each for each in psutil.process_iter() if repository.rank_of(each, job) == "1"]
@@ -121,7 +121,7 @@ def test_a_killed_process_is_a_loss_and_losses_have_an_end(repository):
     assert "more often than max_requeues" in repository.output().splitlines()[-1]
 
 
-def test_a_warning_while_python_is_started_is_not_its_death(repository):
+def test_a_signal_while_python_starts_does_not_kill_it(repository):
     """SLURM sends the signal that early to a job that is preempted as soon as it starts."""
     warned = f"bash -c 'kill -USR2 $$; exec \"$@\"' -- {sys.executable}"
     repository.write(cluster={"stages": {"distill": {"python": warned}}})
@@ -129,7 +129,7 @@ def test_a_warning_while_python_is_started_is_not_its_death(repository):
     assert len(repository.works("jobs/*")) == 1
 
 
-def test_nobody_trains_here_beside_a_job(repository):
+def test_a_local_run_beside_a_job_is_refused(repository):
     process, job = midway(repository)
     ranks = [each for each in psutil.process_iter() if repository.rank_of(each, job)]
     try:
@@ -164,7 +164,7 @@ def without(command: str, repository: Repository) -> str:
     return str(folder)
 
 
-def test_a_job_that_ended_while_nobody_waited_is_published(repository):
+def test_a_job_that_ended_unattended_is_published(repository):
     process, _ = midway(repository)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -173,7 +173,7 @@ def test_a_job_that_ended_while_nobody_waited_is_published(repository):
     assert "submitted" not in repository.output() and len(repository.works("jobs/*")) == 1
 
 
-def test_starts_that_slurm_makes_have_an_end_too(repository):
+def test_restarts_by_slurm_are_limited_too(repository):
     repository.write(seconds=1, cluster={"max_requeues": 0})
     process, job = midway(repository)
     repository.slurm("scontrol", "requeue", job)

@@ -36,7 +36,7 @@ def test_a_training_made_again_is_the_same_bytes(made: Repository, stage: str, w
     assert made.digest(weights) == before and made.starts(stage) == 1
 
 
-def test_strikes_that_need_nobody(again: Repository):
+def test_one_run_survives_five_failures(again: Repository):
     """One `dvc repro` survives a preemption, a killed rank, a requeue by the user, a lost slurmd, a lost controller."""
     again.configure(partition="low")
     repro = again.repro(*ONLY)
@@ -64,7 +64,7 @@ def test_strikes_that_need_nobody(again: Repository):
     assert again.starts("distill") == 2
 
 
-def test_whoever_waits_may_go_and_the_next_attaches(again: Repository):
+def test_the_next_run_attaches_after_the_waiting_process_dies(again: Repository):
     """The waiting process is killed and its record lost; the next one is stopped by SIGTERM; then the job is cancelled
     and its last checkpoint damaged, and the last run resumes from the checkpoint before it."""
     repro = again.repro(*ONLY)

@@ -56,13 +56,13 @@ def test_a_signal_in_the_last_step_is_no_reason_to_fail(tmp_path, whole):
     assert_same_end(tmp_path, losses, state, whole)
 
 
-def test_a_signal_after_the_last_step_is_answered_by_whoever_comes_next():
+def test_a_signal_after_the_last_step_is_left_to_the_caller():
     with pytest.raises(KeyboardInterrupt), deferred_signals() as poll_signals:
         poll_signals()
         signal.raise_signal(signal.SIGINT)
 
 
-def test_processes_that_slurm_has_replaced_stop_without_a_word(tmp_path, monkeypatch):
+def test_ranks_that_slurm_has_replaced_stop_silently(tmp_path, monkeypatch):
     """SLURM restarts a job when it loses contact with a node; processes that still run there must not write too."""
     job = tmp_path / "jobs" / "0001"
     job.mkdir(parents=True)
