@@ -3,7 +3,6 @@
 from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.distill import Distill
-from filmstill.params.load import section
 from filmstill.work.stage import Stage
 
 
@@ -20,7 +19,7 @@ def main(stage: Stage) -> None:
     from filmstill.training.setup import Setup
     from filmstill.training.student_clips import StudentClips
 
-    params, setup = section(Distill, "distill"), Setup.prepared()
+    params, setup = stage.params.section(Distill, "distill"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "distill.batch")
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
     preview, no_text = Preview.of(setup, params.gate, "distill"), setup.no_text()

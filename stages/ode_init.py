@@ -2,7 +2,6 @@
 
 from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
-from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
 from filmstill.work.stage import Stage
 
@@ -17,7 +16,7 @@ def main(stage: Stage) -> None:
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
 
-    params, setup = section(OdeInit, "ode_init"), Setup.prepared()
+    params, setup = stage.params.section(OdeInit, "ode_init"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "ode_init.batch")
     pairs = Pairs.load(PAIRS)
     preview = Preview.of(setup, params.gate, "ode_init")

@@ -18,7 +18,7 @@ from filmstill.models.experts import Experts
 from filmstill.models.load import load_real_score
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
-from filmstill.params.load import section
+from filmstill.params.load import Values
 from filmstill.params.profile import compose
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import sha256_of
@@ -58,7 +58,9 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: Path):
 
 def import_teacher(out: Path) -> None:
     """Import a release as the teacher stage does, from params.yaml."""
-    runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, section(Compute, "compute"))
+    params = Values.read()
+    compute = params.section(Compute, "compute")
+    runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, params, compute)
 
 
 def refused(folder: Path) -> str:
@@ -264,7 +266,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         ),
         ("text.placement=disk", "text.placement: is 'disk', allowed: one of cpu, gpu, offload"),
         ("compute.precision=float16", "compute.precision: is 'float16', allowed: one of float32, bfloat16"),
-        ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or a positive integer"),
+        ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or an integer in [1, 65536]"),
     ],
 )
 def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPatch, override: str, message: str):

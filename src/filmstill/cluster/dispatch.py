@@ -78,7 +78,7 @@ def _refuse_beside_job(stage: Stage, root: Path) -> None:
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
     losses = 0
     while True:
-        digest = graph.inputs(stage.name).digest(with_gates=True)
+        digest = graph.inputs(stage.name, stage.params).digest(with_gates=True)
         found = _attach_or_submit(stage, cluster, root, digest, cluster.max_requeues - losses)
         if found is None:
             return

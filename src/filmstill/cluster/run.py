@@ -6,6 +6,7 @@ from pathlib import Path
 from filmstill.cluster.config import LOCAL, SLURM, read_cluster
 from filmstill.cluster.scratch import use_scratch
 from filmstill.cluster.submit_shards import job_logs
+from filmstill.params.profile import check
 from filmstill.work import fanout
 from filmstill.work.stage import Stage, run
 
@@ -13,9 +14,15 @@ from filmstill.work.stage import Stage, run
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     """The body of every stage script: `work.stage.run`, with the work folder on the scratch of cluster.yaml, if set.
 
+    First checks all of params.yaml: what a later stage would refuse is refused before this one spends hours.
     Never returns: it ends the process (exit codes: see `work.stage.run`).
     """
-    run(name, main, lambda root: use_scratch(read_cluster(), root))
+
+    def before(root: Path) -> None:
+        check()
+        use_scratch(read_cluster(), root)
+
+    run(name, main, before)
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:

@@ -8,24 +8,32 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filmstill.errors import FilmstillError
 
+if TYPE_CHECKING:
+    from filmstill.params.load import Values
+
 
 @contextmanager
-def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
-    """Raise FilmstillError, before or after the block, where the stage's inputs do not match its work folder's key.
+def inputs_unchanged(stage: str, shard: Path) -> Iterator["Values"]:
+    """Yield the parameters that the work folder's key is made of.
 
-    Snakemake removes the shard of a process that failed.
+    Raises FilmstillError, before or after the block, where the current inputs are others. Snakemake removes the shard
+    of a process that failed.
     """
-    from filmstill.work.graph import inputs  # here: it reads YAML, and a shard first waits for its turn
+    from filmstill.params.load import Values  # here: it reads YAML, and a shard first waits for its turn
+    from filmstill.work.graph import Inputs, inputs
+
+    work = shard.parents[1]
 
     def check() -> None:
-        if inputs(stage).key != shard.parents[1].name:
+        if inputs(stage, Values.read()).key != work.name:
             raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
 
     check()
-    yield
+    yield Inputs.read(work).values
     check()
 
 
