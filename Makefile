@@ -42,7 +42,7 @@ deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
 readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
 	python tests/helpers/readme_table.py
 
-kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
+kill-test: .venv/ready  ## kill -9 every stage at random moments, damage every file in .work: the results must not change
 	python tests/helpers/kill_test.py
 
 mini: .venv/ready  ## write data/released/wan-mini, a miniature Wan that the profile wan-mini runs on

@@ -1,6 +1,5 @@
 """Distil the teacher into the causal student, on the student's own rollouts (Self Forcing, arXiv:2506.08009)."""
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.distill import Distill
 from filmstill.work.stage import Stage
@@ -40,4 +39,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("distill", dispatched(main))
+    run_stage("distill", main, as_job=True)

@@ -1,6 +1,5 @@
 """Initialise the causal student from the teacher by ODE regression (CausVid, arXiv:2412.07772)."""
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.ode_init import OdeInit
 from filmstill.work.stage import Stage
@@ -40,4 +39,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("ode_init", dispatched(main))
+    run_stage("ode_init", main, as_job=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
@@ -113,4 +112,4 @@ def sample_released(out: Path, config: "DiTConfig", params: Values, compute: Com
 
 
 if __name__ == "__main__":
-    run_stage("teacher", dispatched(main))
+    run_stage("teacher", main, as_job=True)

@@ -32,7 +32,7 @@ from pathlib import Path
 from filmstill.params.load import Values
 from filmstill.work import fanout
 from filmstill.work.stage import Stage
-fanout.make_here = fanout._remove_damaged = lambda *of_shards: None
+fanout.make_here = fanout._remove_unproven = lambda *of_shards: None
 runpy.run_path("stages/{stage}.py")["main"](Stage("{stage}", next(Path(".work/{stage}").iterdir()), Values.read()))
 """
 

@@ -48,6 +48,7 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
         cluster, root = read_cluster(), Path.cwd()
         if cluster.executor == LOCAL:
             _refuse_beside_job(stage, root)
+            stage.empty_out()
             main(stage)
         else:
             _make_by_job(stage, cluster, root)

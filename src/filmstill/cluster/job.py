@@ -92,6 +92,7 @@ class Job:
             digest = {"inputs": inputs.digest(with_gates=True)}
             write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
             graph.refuse_edited_sources(inputs, filmstill.BEGAN)
+            stage.empty_out()
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
         # Imports torch, which takes seconds: SLURM may signal meanwhile, so the record above comes first.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Stage:
     @property
     def out(self) -> Path:
         return self.work / "out"
+
+    def empty_out(self) -> None:
+        """Remove everything from `out`: its files are made from checkpoints and shards, which are verified."""
+        shutil.rmtree(self.out, ignore_errors=True)
 
 
 def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
