@@ -10,12 +10,18 @@ from filmstill.work import fanout
 from filmstill.work.stage import Stage, run
 
 
-def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+def run_stage(name: str, main: Callable[[Stage], None], check: Callable[[], None] = lambda: None) -> None:
     """The body of every stage script: `work.stage.run`, with the work folder on the scratch of cluster.yaml, if set.
 
     Never returns: it ends the process (exit codes: see `work.stage.run`).
+    check: called before the stage's dependencies are hashed.
     """
-    run(name, main, lambda root: use_scratch(read_cluster(), root))
+
+    def before(root: Path) -> None:
+        check()
+        use_scratch(read_cluster(), root)
+
+    run(name, main, before)
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:

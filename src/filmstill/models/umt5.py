@@ -7,7 +7,6 @@ the prompts, and the network's weights are sharded over them.
 Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/tokenizers.py` for the cleaning.
 """
 
-import html
 import logging
 import re
 from collections.abc import Iterator
@@ -29,13 +28,14 @@ from filmstill.runtime import distributed
 from filmstill.runtime.distributed import ShardingConfig, is_rank0
 from filmstill.runtime.files import read_json
 from filmstill.runtime.progress import progress
+from filmstill.runtime.unescape import unescape_twice
 
 log = logging.getLogger(__name__)
 
 
 def clean_prompt(text: str) -> str:
     """Clean a prompt as Wan does: repair mojibake and full-width letters, unescape HTML twice, collapse whitespace."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
+    return re.sub(r"\s+", " ", unescape_twice(ftfy.fix_text(text))).strip()
 
 
 @dataclass
