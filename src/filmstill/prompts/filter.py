@@ -1,8 +1,8 @@
 """Filter a raw prompt table to train and eval prompts; record step and reason of every dropped row.
 
 A step is a function from the remaining rows to a reason per row (None keeps the row). Near duplicates are searched
-last, among prompts that the world can show, so that a misspelt first copy is not kept in place of a good one. The same
-input gives the same bytes.
+last, among prompts that the world can show, so that a first copy with a word it does not know is not kept in place of
+a good one. The same input gives the same bytes.
 """
 
 import hashlib
