@@ -55,7 +55,7 @@ bench-gpu: .venv/ready  ## Wan's sizes on a GPU beside their floors (docs/benchm
 	python tests/helpers/gpu_benchmark.py
 
 clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
-	rm -rf .work .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .work .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 help:  ## this list

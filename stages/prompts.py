@@ -3,6 +3,7 @@
 from filmstill.cluster.run import run_stage
 from filmstill.params.prompts import Prompts
 from filmstill.prompts.filter import filter_prompts, show_counts
+from filmstill.prompts.text_file import check_files
 from filmstill.work.stage import Stage
 
 
@@ -12,4 +13,5 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("prompts", main)
+    # A folder or a device in place of a table would take very long to hash.
+    run_stage("prompts", main, check_files=lambda params: check_files(params.prompts))

@@ -200,7 +200,11 @@ def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
     from filmstill.work.required_files import check_required_files
 
-    check_required_files(check())
+    params = check()
+    check_required_files(params)
+    from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
+
+    check_tables(params.prompts)
 
 
 def _cluster_check(arguments: argparse.Namespace) -> None:
