@@ -22,6 +22,7 @@ _I2V = "an image-to-video network (I2V, FLF2V or InP)"
 _CONTROL, _CAMERA = "a network with control videos (Fun-Control)", "a network with camera control (Fun-Control-Camera)"
 _TI2V = "Wan2.2's TI2V-5B, whose latents are those of Wan2.2's VAE"
 TRANSFORMER = "WanTransformer3DModel"  # diffusers' class of the network
+CLASSES = ("WanModel", "CausalWanModel", TRANSFORMER)  # _class_name in config.json
 
 # Patterns of names that only such a tensor has, and what they show.
 _QUANTIZED = {
@@ -92,11 +93,15 @@ def check_dtypes(source: Path, dtypes: Mapping[str, str]) -> None:
 
 def refuse_other_config(path: Path, values: Mapping[str, Any]) -> None:
     """Raise FilmstillError if a network's config.json, of Wan or diffusers, describes a network of another kind."""
+    kind = values.get("_class_name")
+    if kind not in CLASSES:
+        network = SUPPORTED.removeprefix("allowed: ")
+        raise FilmstillError(f"{path}: _class_name: is {kind!r}, allowed: {', '.join(CLASSES)}; take {network}")
     if isinstance(quantized := values.get("quantization_config"), Mapping):
         raise _refused(path, f"describes quantized weights ({quantized.get('quant_method')})", _UNQUANTIZED)
     kind = values.get("model_type", "t2v")
     if kind != "t2v":
-        raise _refused(path, f"describes {_TYPES.get(kind, 'another network')}: its model_type is {kind!r}", _TAKE)
+        raise _refused(path, f"describes {_TYPES.get(str(kind), 'another network')}: its model_type is {kind!r}", _TAKE)
     if image := [key for key in ("image_dim", "added_kv_proj_dim") if values.get(key) is not None]:
         raise _refused(path, f"describes {_I2V}: its {image[0]} is {values[image[0]]}", _TAKE)
     taken = values.get("in_dim", values.get("in_channels"))

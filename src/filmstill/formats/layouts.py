@@ -21,7 +21,7 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.families import (
-    SUPPORTED,
+    CLASSES,
     TRANSFORMER,
     check_dtypes,
     refuse_other_config,
@@ -56,7 +56,6 @@ DIFFUSERS_KEYS = {
     "text_dim": "text_dim",
     "in_channels": "in_channels",
 }
-_CLASSES = {"WanModel": WAN_KEYS, "CausalWanModel": WAN_KEYS, TRANSFORMER: DIFFUSERS_KEYS}
 
 # Every size but the two counts is a prime of its own, so that a dimension of this network's tensors identifies the
 # size that it shows.
@@ -164,14 +163,13 @@ def _declared_sizes(config: Path, required: bool) -> dict[str, int]:
         return {}
     values = read_json(config)
     kind = values.get("_class_name")
-    if kind not in _CLASSES:
-        if required:
-            raise FilmstillError(f"{config}: _class_name: is {kind!r}, allowed: {', '.join(_CLASSES)}; {SUPPORTED}")
+    if kind not in CLASSES and not required:
         return {}
     refuse_other_config(config, values)
+    keys = DIFFUSERS_KEYS if kind == TRANSFORMER else WAN_KEYS
     if values.get("eps", EPS) != EPS:
         raise FilmstillError(f"{config}: eps: is {values['eps']}, allowed: {EPS}")
-    sizes = {size: values[key] for key, size in _CLASSES[kind].items() if key in values}
+    sizes = {size: values[key] for key, size in keys.items() if key in values}
     for size, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise FilmstillError(f"{config}: {size}: is {value!r}, allowed: a positive integer")

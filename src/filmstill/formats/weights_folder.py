@@ -68,9 +68,7 @@ def list_weights(path: Path, download: str = "") -> WeightFiles:
 
 def refusal(path: Path, fault: Fault) -> FilmstillError:
     """FilmstillError for a file that is not the weights that its name promises."""
-    return FilmstillError(
-        f"{path}: {fault.what}, allowed: whole safetensors or a whole .pt or .pth of torch.save; {fault.remedy}"
-    )
+    return FilmstillError(f"{path}: {fault.what}, allowed: a whole .safetensors, .pt or .pth; {fault.remedy}")
 
 
 def _chosen(folder: Path) -> _Set:
@@ -95,7 +93,10 @@ def _chosen(folder: Path) -> _Set:
         index = folder / f"{_SHARD.sub('', shards[0].stem)}{shards[0].suffix}.index.json"
         raise FilmstillError(f"{index}: missing{why_missing(index)}; {len(shards)} shards are there, download it, too")
     names = ", ".join(one.path.name for one in left) or "none"
-    advice = "; remove those of another download, or pass one file" if left else ""
+    below = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(map(_parsed, path.iterdir())))
+    advice = f"; pass one of its folders: {', '.join(below)}" if below else ""
+    if left and not below:
+        advice = "; remove those of another download, or pass one file"
     raise FilmstillError(f"{folder}: expected one weights file or a *.index.json, found {len(left)} ({names}){advice}")
 
 

@@ -21,7 +21,7 @@ _UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".p
 _START = 1024  # bytes read to recognise a file
 _LARGEST_HEADER = 100_000_000  # bytes, of the safetensors library
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before torch 1.6: the pickle of a magic number
-_LOSSY = "which filmstill does not read; take the same model's release in bf16, fp16 or fp32"
+_LOSSY = "take the same model's release in bf16, fp16 or fp32"
 _UNPACK = "unpack it and pass the file inside"
 _MAGIC = {
     b"GGUF": ("is GGUF, quantized weights of llama.cpp and ComfyUI", _LOSSY),
@@ -67,15 +67,16 @@ def fault_of(path: Path) -> Fault | None:
     start = first_bytes(path)
     kind = kind_of(start)
     if kind is None:
-        return _foreign(start, size)
-    named = SAFETENSORS if path.suffix == ".safetensors" else "torch.save" if path.suffix in PICKLES else None
-    if named and (named == SAFETENSORS) != (kind == SAFETENSORS):
-        suffix = ".safetensors" if kind == SAFETENSORS else ".pt"
-        renamed = path.with_suffix(suffix).name
-        what = "a safetensors file" if kind == SAFETENSORS else "a pickle (torch.save)"
-        return Fault(f"is {what} under the suffix {path.suffix}", f"rename it to {renamed}")
-    fault = {SAFETENSORS: _safetensors_fault, ZIP: _zip_fault, PICKLE: _pickle_fault}[kind](path, size)
-    return fault and _with_neighbour(path, fault)
+        return _with_neighbour(path, _foreign(start, size))
+    if fault := {SAFETENSORS: _safetensors_fault, ZIP: _zip_fault, PICKLE: _pickle_fault}[kind](path, size):
+        return _with_neighbour(path, fault)
+    if kind == SAFETENSORS and path.suffix in PICKLES:
+        what, suffix = "is a safetensors file", ".safetensors"
+    elif kind != SAFETENSORS and path.suffix == ".safetensors":
+        what, suffix = "is a pickle (torch.save)", ".pt"
+    else:
+        return None
+    return Fault(f"{what} under the suffix {path.suffix}", f"rename it to {path.with_suffix(suffix).name}")
 
 
 def json_fault_of(path: Path) -> Fault | None:
@@ -155,10 +156,10 @@ def _foreign(start: bytes, size: int) -> Fault:
         return Fault("is a tar archive", _UNPACK)
     if not start.strip(b"\0"):
         return Fault(f"is an unfinished download: its {size} bytes begin with {len(start)} zeros")
-    text = start.decode("utf-8", errors="replace").rstrip("\ufffd")  # the last character may be cut
-    if not all(character.isprintable() or character.isspace() for character in text.removeprefix("\ufeff")):
+    text = start.decode("utf-8-sig", errors="replace").removesuffix("\ufffd")  # the last character may be cut
+    if not text or "\ufffd" in text or not all(one.isprintable() or one.isspace() for one in text):
         return Fault(f"is neither safetensors nor of torch.save: {size} bytes that begin with {start[:8].hex(' ')}")
-    words = " ".join(text.removeprefix("\ufeff").split())
+    words = " ".join(text.split())
     shown = f" ({words[:80]}{'…' if len(words) > 80 else ''})"
     log_in = f"log in or accept the model's licence if it asks, and {AGAIN}"
     if re.match(r"<(!doctype html|html|head|body)", words, re.IGNORECASE):
@@ -175,10 +176,10 @@ def _foreign(start: bytes, size: int) -> Fault:
 def _safetensors_fault(path: Path, size: int) -> Fault | None:
     try:
         entries = read_header(path)
-        offsets = [entry["data_offsets"] for entry in entries.values()]
+        offsets = [entry["data_offsets"] for entry in entries.values() if (entry["dtype"], tuple(entry["shape"]))]
         header = int.from_bytes(first_bytes(path)[:8], "little")
         whole = 8 + header + max((int(end) for _, end in offsets), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         truncated = str(error).startswith("is truncated")
         return Fault(str(error) if truncated else "is damaged: the header of its safetensors cannot be read")
     if size < whole:

@@ -47,10 +47,9 @@ def metadata_of(file: Any) -> dict[str, str]:
 def _what_it_is(path: Path) -> str:
     """Reason why a file is not readable as safetensors."""
     if kind_of(first_bytes(path)) not in (SAFETENSORS, None):
-        return (
-            "a pickle (torch.save); only safetensors is read here, a pickle is never opened; `python -m filmstill "
-            "convert` makes safetensors of a released one"
-        )
+        convert = "; `python -m filmstill convert` makes safetensors of a released network"
+        hint = "" if path.suffix == ".safetensors" else convert
+        return f"a pickle (torch.save); only safetensors is read here, a pickle is never opened{hint}"
     fault = fault_of(path)
     if fault is None:
         return "not a whole safetensors file; its header and its tensors do not fit together"
