@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from checkpoints import left, weights
-from filmstill.errors import FilmstillError
+from checkpoints import left, line_of, weights
 from filmstill.formats.convert import convert
 from filmstill.formats.layouts import read_network
 from filmstill.formats.release import Release
@@ -117,13 +116,6 @@ def readers(released: Path, path: Path, out: Path) -> dict[str, Callable[[], obj
         "vae": lambda: import_vae(path, out / "v.safetensors", 16),
         "fast decoder": lambda: import_vae(released / "Wan2.1_VAE.pth", out / "v.safetensors", 16, fast=path),
     }
-
-
-def line_of(read: Callable[[], object]) -> str:
-    with pytest.raises(FilmstillError) as caught:
-        read()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from checkpoints import same, weights
-from filmstill.errors import FilmstillError
+from checkpoints import line_of, same, weights
 from filmstill.formats.convert import convert
 from filmstill.formats.layouts import read_network
 from filmstill.formats.release import Release
@@ -84,13 +83,6 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], name: str, index: str
     return placed
 
 
-def refusal(read: Callable[[], object]) -> str:
-    with pytest.raises(FilmstillError) as caught:
-        read()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("variant", ["", ".fp16", ".bf16"])
 @pytest.mark.parametrize("kind", ["single", "sharded", "variant last", "pickle", "pickled shards"])
 def test_every_name_that_diffusers_and_transformers_write_is_read(part: Part, tmp_path: Path, variant: str, kind: str):
@@ -149,12 +141,12 @@ def test_sets_that_no_rule_tells_apart_are_refused_by_name(part: Part, tmp_path:
     part.beside(folder)
     save_file(tensors, folder / f"{stem}.fp16.safetensors")
     save_file(tensors, folder / f"{stem}.bf16.safetensors")
-    line = refusal(lambda: part.read(folder, tmp_path))
+    line = line_of(lambda: part.read(folder, tmp_path))
     assert f"in: expected one weights file or a *.index.json, found 2 ({stem}.bf16.safetensors, {stem}.fp16" in line
     assert line.endswith("; remove those of another download, or pass one file")
     save_file(tensors, folder / f"{stem}.safetensors")
     write_shards(folder, tensors, f"{stem}{{}}.safetensors", f"{stem}.safetensors.index.json")
-    line = refusal(lambda: part.read(folder, tmp_path))
+    line = line_of(lambda: part.read(folder, tmp_path))
     assert f"found 2 ({stem}.safetensors, {stem}.safetensors.index.json)" in line
 
 
@@ -164,30 +156,30 @@ def test_shards_that_are_missing_misplaced_or_elsewhere(part: Part, tmp_path: Pa
     index = folder / f"{stem}.safetensors.index.json"
     placed = write_shards(folder, tensors, f"{stem}{{}}.safetensors", index.name)
     second = folder / f"{stem}-00002-of-00002.safetensors"
-    line = refusal(lambda: part.read(second, tmp_path))
+    line = line_of(lambda: part.read(second, tmp_path))
     assert line == f"{second}: is shard 2 of 2; pass its folder, {folder}"
     name = next(name for name, file in placed.items() if file == second.name)
     index.write_text(json.dumps({"weight_map": {**placed, name: f"{stem}-00001-of-00002.safetensors"}}))
-    line = refusal(lambda: part.read(folder, tmp_path))
+    line = line_of(lambda: part.read(folder, tmp_path))
     assert f"00001-of-00002.safetensors: has no tensor {name}, which {index.name} puts there; download it" in line
     for outside in ("../x.safetensors", "/etc/x.safetensors", "a/../../x", "..\\x", "", 3, None):
         index.write_text(json.dumps({"weight_map": {**placed, name: outside}}))
-        line = refusal(lambda: part.read(folder, tmp_path))
+        line = line_of(lambda: part.read(folder, tmp_path))
         assert line == f"{index}: weight_map: {name}: is {outside!r}, allowed: a file in this folder"
     index.write_text(json.dumps({"weight_map": placed}))
     second.unlink()
-    line = refusal(lambda: part.read(folder, tmp_path))
+    line = line_of(lambda: part.read(folder, tmp_path))
     assert line == f"{second}: missing; {index.name} lists 2 shards"
     index.unlink()
-    line = refusal(lambda: part.read(folder, tmp_path))
+    line = line_of(lambda: part.read(folder, tmp_path))
     assert line == f"{index}: missing; 1 shards are there, download it, too"
     index.write_text("[]")
-    assert "index.json: a JSON list, an object is needed" in refusal(lambda: part.read(folder, tmp_path))
+    assert "index.json: a JSON list, an object is needed" in line_of(lambda: part.read(folder, tmp_path))
     index.write_text("{}")
-    assert "index.json: lists no shards: its weight_map is None" in refusal(lambda: part.read(folder, tmp_path))
-    assert "is JSON, the index of shards" not in refusal(lambda: part.read(index, tmp_path))
+    assert "index.json: lists no shards: its weight_map is None" in line_of(lambda: part.read(folder, tmp_path))
+    assert "is JSON, the index of shards" not in line_of(lambda: part.read(index, tmp_path))
     index.write_text(json.dumps({"metadata": {}, "weight_map": placed}))
-    line = refusal(lambda: part.read(index, tmp_path))
+    line = line_of(lambda: part.read(index, tmp_path))
     assert "index.json: is JSON, the index of shards" in line and "pass the folder that it is in" in line
 
 
@@ -208,7 +200,7 @@ def test_wans_own_folder_of_shards_among_other_files(tmp_path: Path):
 
 def test_a_folder_of_two_experts_says_which_to_pass(tmp_path: Path):
     write_mini(tmp_path / "a14b", "experts")
-    line = refusal(lambda: read_network(tmp_path / "a14b"))
+    line = line_of(lambda: read_network(tmp_path / "a14b"))
     assert line.endswith("found 0 (none); pass one of its folders: high_noise_model, low_noise_model")
     assert read_network(tmp_path / "a14b/high_noise_model").format == "wan"
 
