@@ -212,3 +212,17 @@ def test_a_lone_first_shard_of_one_is_a_whole_file(tmp_path: Path):
     single.rename(single.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
     assert list(list_weights(tmp_path / "wan").files.values()) == [None]
     assert same(dict(read_network(tmp_path / "wan").weights), weights())
+
+
+def test_links_that_lead_nowhere_and_folders_named_like_weights(part: Part, tmp_path: Path):
+    folder = tmp_path / "in"
+    part.beside(folder)
+    link = folder / f"{part.stem}.safetensors"
+    link.symlink_to("../blobs/0f")
+    line = line_of(lambda: part.read(folder, tmp_path))
+    assert line == f"{link}: missing (a link to ../blobs/0f, which does not exist); download it again"
+    link.unlink()
+    link.mkdir()
+    assert "in: expected one weights file or a *.index.json, found 0 (none)" in line_of(
+        lambda: part.read(folder, tmp_path)
+    )

@@ -61,6 +61,8 @@ def list_weights(path: Path, download: str = "") -> WeightFiles:
     else:
         raise FilmstillError(f"{path}: no such file or folder{why_missing(path)}")
     for file in found.files:
+        if not file.is_file():
+            raise FilmstillError(f"{file}: missing{why_missing(file)}; {download or 'download it again'}")
         if fault := fault_of(file):
             raise refusal(file, fault)
     return found
@@ -73,7 +75,8 @@ def refusal(path: Path, fault: Fault) -> FilmstillError:
 
 def _chosen(folder: Path) -> _Set:
     """The set of weights that a folder's names give, by the rules at the top."""
-    found = [parsed for path in sorted(folder.iterdir()) if (parsed := _parsed(path))]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() or not path.exists()]  # links may lead nowhere
+    found = [parsed for path in files if (parsed := _parsed(path))]
     left = [one for one in found if one.is_index or not _is_shard(one.path)]
     rules: list[Callable[[_Set], bool]] = [
         lambda one: one.stem in _STEMS,

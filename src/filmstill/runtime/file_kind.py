@@ -19,7 +19,7 @@ TO_ONE_FILE = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 # Suffixes that download programs give to a file that is not whole yet; aria2's is a list of what is missing.
 _UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".partial")
 _START = 1024  # bytes read to recognise a file
-_LARGEST_HEADER = 100_000_000  # bytes, of the safetensors library
+_LARGEST_HEADER = 100_000_000  # bytes: the safetensors library's limit; a pickle of tensors is far smaller
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before torch 1.6: the pickle of a magic number
 _LOSSY = "take the same model's release in bf16, fp16 or fp32"
 _UNPACK = "unpack it and pass the file inside"
@@ -104,15 +104,26 @@ def kind_of(start: bytes) -> str | None:
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
     """Header entries (dtype, shape, data_offsets) of a safetensors file by tensor, without `__metadata__`.
 
-    Raises ValueError if the header is not whole or not JSON of that form.
+    Raises ValueError, with the predicate of a Fault, if the header is not whole or not of that form.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length)
     if len(text) < length:
         raise ValueError(f"is truncated: its header alone takes {8 + length} bytes, {8 + len(text)} are there")
-    entries = json.loads(text)
-    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+    try:
+        entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        well_formed = all(
+            isinstance(entry["dtype"], str)
+            and len(entry["data_offsets"]) == 2
+            and all(isinstance(number, int) for number in [*entry["shape"], *entry["data_offsets"]])
+            for entry in entries.values()
+        )
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        well_formed = False
+    if not well_formed:
+        raise ValueError("is damaged: the header of its safetensors cannot be read")
+    return entries
 
 
 def why_missing(path: Path) -> str:
@@ -175,13 +186,10 @@ def _foreign(start: bytes, size: int) -> Fault:
 
 def _safetensors_fault(path: Path, size: int) -> Fault | None:
     try:
-        entries = read_header(path)
-        offsets = [entry["data_offsets"] for entry in entries.values() if (entry["dtype"], tuple(entry["shape"]))]
-        header = int.from_bytes(first_bytes(path)[:8], "little")
-        whole = 8 + header + max((int(end) for _, end in offsets), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        truncated = str(error).startswith("is truncated")
-        return Fault(str(error) if truncated else "is damaged: the header of its safetensors cannot be read")
+        ends = [entry["data_offsets"][1] for entry in read_header(path).values()]
+    except ValueError as error:
+        return Fault(str(error))
+    whole = 8 + int.from_bytes(first_bytes(path)[:8], "little") + max(ends, default=0)
     if size < whole:
         return Fault(f"is truncated: {size} of {whole} bytes are there")
     if size > whole:
@@ -194,9 +202,12 @@ def _zip_fault(path: Path, size: int) -> Fault | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-            data = archive.read(pickles[0]) if pickles else b""
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
-        return Fault(f"is truncated: a file of torch.save without its end, {size} bytes are there")
+            small = pickles and archive.getinfo(pickles[0]).file_size < _LARGEST_HEADER
+            data = archive.read(pickles[0]) if small else b""
+    except Exception as error:  # zipfile meets damage with many kinds of error
+        if "not a zip file" in str(error):  # the directory at its end is not there
+            return Fault(f"is truncated: a file of torch.save without its end, {size} bytes are there")
+        return Fault("is damaged: the zip of torch.save cannot be read")
     if not pickles:
         return Fault(f"is a zip archive of {', '.join(names[:3]) or 'nothing'}", _UNPACK)
     if any(name.endswith("/constants.pkl") for name in names):

@@ -59,8 +59,8 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     expected = metadata.pop(DIGEST, None)
     if expected is None:
         raise FilmstillError(
-            f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged (a released network "
-            "becomes a file of filmstill by `python -m filmstill convert`)"
+            f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged; `python -m "
+            "filmstill convert` makes a file of filmstill of a released network"
         )
     if expected != digest_of(tensors, metadata):
         raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
