@@ -160,6 +160,13 @@ def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.
     assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path)
 
 
+def test_a_target_that_cannot_be_written_is_found_before_the_release_is_read(at):
+    shutil.rmtree(at())
+    Path("file").touch()
+    with pytest.raises(FilmstillError, match=r"file/out/teacher\.safetensors: cannot be written: .*/file is a file"):
+        import_teacher(Path("file/out"))
+
+
 class Evil:
     def __reduce__(self):
         return (Path("executed").touch, ())
