@@ -2,11 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.runtime.exit import exit_code, run_script
+
+if TYPE_CHECKING:
+    from filmstill.formats.layouts import Network
 
 EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
@@ -22,7 +26,7 @@ The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metr
 CONVERT = """Write the transformer of a checkpoint in another layout, bit for bit.
 
 The layout of SOURCE is recognised:
-  wan            Wan-AI/Wan2.1-T2V-1.3B: a folder with config.json and safetensors, or a file alone
+  wan            Wan-AI/Wan2.1-T2V-1.3B: a folder with config.json and safetensors, or a file alone, ComfyUI's too
   diffusers      a folder for WanTransformer3DModel.from_pretrained, or a pipeline with transformer/ inside
   self-forcing   a .pt of Self-Forcing or CausVid, with generator and perhaps generator_ema
   filmstill      a .safetensors of this pipeline, such as data/distill/student.safetensors
@@ -241,10 +245,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
-    """The rollout of params.yaml's student, for a file's header; refuses a network of other sizes."""
+def _student_facts(arguments: argparse.Namespace) -> "Callable[[Network], dict[str, object]]":
+    """What gives the rollout of params.yaml's student, for a file's header; it refuses a network of other sizes."""
     from filmstill.errors import FilmstillError
-    from filmstill.formats.layouts import read_network
     from filmstill.models.weights import check_sizes, config_of
     from filmstill.params.profile import check
     from filmstill.training.setup import student_facts
@@ -252,9 +255,12 @@ def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.to != "filmstill":
         raise FilmstillError(f"--student: is for --to filmstill, whose header has the rollout; --to is {arguments.to}")
     params = check()
-    network = read_network(arguments.source, arguments.part, arguments.heads)
-    check_sizes(arguments.source, network.config, config_of(params.model))
-    return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
+
+    def facts(network: "Network") -> dict[str, object]:
+        check_sizes(arguments.source, network.config, config_of(params.model))
+        return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
+
+    return facts
 
 
 def _convert(arguments: argparse.Namespace) -> None:

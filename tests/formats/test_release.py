@@ -136,16 +136,17 @@ def test_no_folder_at_all(at):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Wan2.1_VAE.pth", "not a whole file of torch.save"),
-        (WAN_FILE, "not a whole file of torch.save"),
-        ("diffusion_pytorch_model.safetensors", "not a whole safetensors file"),
+        ("Wan2.1_VAE.pth", "is truncated: a file of torch.save without its end, {half} bytes are there"),
+        (WAN_FILE, "is truncated: a file of torch.save without its end, {half} bytes are there"),
+        ("diffusion_pytorch_model.safetensors", "is truncated: {half} of {size} bytes are there"),
     ],
 )
 def test_a_truncated_file(at, name: str, message: str):
     path = at() / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2])
     line = refused(path)
-    assert name in line and message in line
+    assert name in line and message.format(half=size // 2, size=size) in line
 
 
 def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.MonkeyPatch):
@@ -159,6 +160,13 @@ def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.
         file.seek(size // 2)
         file.write(bytes([byte[0] ^ 1]))
     assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path)
+
+
+def test_a_target_that_cannot_be_written_is_found_before_the_release_is_read(at):
+    shutil.rmtree(at())
+    Path("file").touch()
+    with pytest.raises(FilmstillError, match=r"file/out/teacher\.safetensors: cannot be written: .*/file is a file"):
+        import_teacher(Path("file/out"))
 
 
 class Evil:

@@ -140,7 +140,7 @@ def pickle(path: Path) -> None:
     ("damage", "pattern"),
     [
         (flip_bit, r"damaged: its content does not have the SHA-256 [0-9a-f]{12}… of its header"),
-        (truncate, r"not a whole safetensors file; it is truncated or of another kind \(.+\)"),
+        (truncate, r"not a whole safetensors file; it is truncated: \d+ of \d+ bytes are there \(.+\)"),
         (pickle, r"a pickle \(torch\.save\); only safetensors is read here, a pickle is never opened \(.+\)"),
     ],
 )
