@@ -1,7 +1,7 @@
 """Kill test: kill -9 the process group of `dvc repro` at random moments of every stage; no artifact may change.
 
-`make kill-test` runs the smoke profile twice: undisturbed, and with KILLS kills per stage. Then it damages every file in
-.work of the first run (damage_test.py). For the miniature Wan:
+`make kill-test` runs the smoke profile twice: undisturbed, and with KILLS kills per stage. Then it damages every file
+in .work of the first run (damage_test.py). For the miniature Wan:
 `PYTHONPATH=src:tests/helpers python tests/helpers/kill_test.py wan-mini`.
 """
 
