@@ -5,7 +5,7 @@ Snakemake makes the arms in parallel, each by workflow/scripts/samples.py; this 
 
 from filmstill.cluster.run import fan_out, run_stage, shards_run_here
 from filmstill.evaluate.clips import write_samples
-from filmstill.evaluate.requests import every_arm, requests
+from filmstill.evaluate.requests import TIMING, every_arm, requests
 from filmstill.params.samples import Samples
 from filmstill.params.shared import SharedParams, student_of
 from filmstill.params.world import OPEN
@@ -21,9 +21,10 @@ def main(stage: Stage) -> None:
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
         encode_ahead(stage.params, [text for table in requested.values() for text in table["text"]])
-    names, clips = [f"samples-{arm}" for arm in requested], sum(map(len, requested.values()))
-    shards = fan_out("samples", stage.work, names, clips, "clip", shared.compute.device)
-    write_samples(requested, shards, stage.out / "samples")
+    names, clips = [f"samples-{arm}" for arm in (*requested, TIMING)], sum(map(len, requested.values()))
+    items = clips + params.timing_rounds
+    *shards, timing = fan_out("samples", stage.work, names, items, "clip", shared.compute.device)
+    write_samples(requested, shards, timing, stage.out / "samples")
 
 
 if __name__ == "__main__":

@@ -59,8 +59,12 @@ def samples(tmp_path: Path) -> SampledClips:
         [(arm, prompt, f"prompt {prompt}", seed) for arm in SCORES for prompt in "ab" for seed in (0, 1)],
         columns=["arm", "prompt_id", "prompt", "seed"],
     )
-    timing = clips.assign(seconds=clips["arm"].map(SECONDS), network_seconds=1.0, first_block_seconds=0.1)
-    tables = {"manifest": clips, "timing": timing.assign(evaluations_per_clip=5.0), "failed": clips.head(1)}
+    timing = pd.DataFrame(
+        [(arm, turn, seconds * slow) for turn, slow in enumerate((1, 3, 1.5)) for arm, seconds in SECONDS.items()],
+        columns=["arm", "round", "seconds"],
+    ).assign(network_seconds=1.0, first_block_seconds=0.1, evaluations_per_clip=5.0)
+    timing.loc[timing.eval("arm == 'teacher' and round == 2"), "seconds"] *= 2  # disturbed in its turn only
+    tables = {"manifest": clips, "timing": timing, "failed": clips.head(1)}
     for name, table in tables.items():
         write_table(tmp_path / f"samples/{name}.parquet", table)
     return SampledClips.read(tmp_path / "samples", tmp_path / "no codec")
@@ -70,16 +74,17 @@ def test_any_bench_is_summarised_compared_and_written(samples: SampledClips, tmp
     out = tmp_path / "evaluate"
     evaluate(BENCH, samples, World(), Evaluate(resamples=100, sheet_prompts=1), 0, out)
     metrics, details = (json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "details"))
-    student = {"good": 0.375, "seconds_per_clip": 0.5, "frames_per_second": 24.0, "diversity": 0.5}
+    student = {"good": 0.375, "seconds_per_clip": 0.75, "frames_per_second": 16.0, "diversity": 0.5}
     assert metrics == {
         "bench": "toy",
         "window_frames": 12,
         "clips": 4,
         "failed_clips": 1,
-        "teacher": {"good": 0.75, "seconds_per_clip": 4.0, "frames_per_second": 3.0},
-        "student": {**student, "drift": [0.75, 0.25], "drift_of": {"bad": [0.0, 1.0]}},
+        "teacher": {"good": 0.75, "seconds_per_clip": 12.0, "frames_per_second": 1.0, "seconds_range": [4.0, 12.0]},
+        "student": {**student, "seconds_range": [0.5, 1.5], "drift": [0.75, 0.25], "drift_of": {"bad": [0.0, 1.0]}},
         "student_vs_teacher": {
             "speedup": 8.0,
+            "speedup_range": [8.0, 16.0],
             "good_ratio": 0.5,
             "good_difference": -0.375,
             "good_interval": [-0.5, -0.25],

@@ -55,6 +55,7 @@ def metrics_like_a_run() -> dict[str, Any]:
         "student_vs_teacher": {
             "all_attributes_ratio": 0.988,
             "speedup": 27.4,
+            "speedup_range": [25.1, 28.0],
             "all_attributes_difference": -0.012,
             "all_attributes_interval": [-0.034, 0.01],
         },
@@ -135,7 +136,7 @@ SHOWN = {
             "init": "0.851 – – – – – – –",
             "student": "0.957 – – – – – – –",
         },
-        "student: – of the teacher's score, – times faster, first block – ms",
+        "student: – of the teacher's score, – times faster than its teacher (– to –), first block – ms",
         "drift: all right per window of 12 frames of a long stream: –",
         f"– clips per arm. {NOT_COMPARED}",
         {(row, arm) for row in ROWS if row != "all attributes" for arm in ARM_TITLES},
@@ -151,7 +152,7 @@ SHOWN = {
             "init": "0.851 0.851 0.851 0.851 0.851 5.00 0.019 0.042",
             "student": "0.900 – – – – – 0.000 –",
         },
-        "student: 0.988 of the teacher's score, 27.4 times faster, first block – ms",
+        "student: 0.988 of the teacher's score, 27.4 times faster than its teacher (25.1 to 28.0), first block – ms",
         "drift: all right per window of 12 frames of a long stream: 0.90  –",
         "96 clips per arm. Student minus teacher, all right, paired by prompt: -0.012 (95 % interval -0.034 to 0.010).",
         {("total", "teacher")} | {(row, "student") for row in ROWS if row != "all attributes"},
@@ -167,7 +168,7 @@ SHOWN = {
             "init": "– – – – – – – –",
             "student": "0.957 0.957 0.957 0.957 0.957 5.00 0.019 0.042",
         },
-        "student: – of the teacher's score, – times faster, first block 42 ms",
+        "student: – of the teacher's score, – times faster than its teacher (– to –), first block 42 ms",
         "drift: all right per window of 12 frames of a long stream: 0.94  0.25  0.31  0.25  0.22 "
         "(in the last: digit 0.91, colour 0.99, motion 0.27)",
         f"– clips per arm. {NOT_COMPARED}",
@@ -178,7 +179,7 @@ SHOWN = {
     "nothing": Shown(
         {},
         dict.fromkeys(TITLES, "– – – – – – – –"),
-        "student: – of the teacher's score, – times faster, first block – ms",
+        "student: – of the teacher's score, – times faster than its teacher (– to –), first block – ms",
         "drift: all right per window of 12 frames of a long stream: –",
         f"– clips per arm. {NOT_COMPARED}",
         {(row, arm) for row in ROWS for arm in ARM_TITLES},
@@ -250,7 +251,10 @@ def test_results_name_the_files_to_look_at(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "metrics.json").write_text(json.dumps(metrics_like_a_run()))
     show_results(tmp_path)
     shown = capsys.readouterr().out
-    assert "student: 0.988 of the teacher's score, 27.4 times faster, first block 42 ms" in shown
+    assert (
+        "student: 0.988 of the teacher's score, 27.4 times faster than its teacher (25.1 to 28.0), first block 42 ms"
+        in shown
+    )
     assert "0.94  0.25  0.31" in shown
     assert "(in the last: digit 0.91, colour 0.99, motion 0.27)" in shown
     for place in ("sheet.gif", "report.html", "plots/", "dvc plots show"):

@@ -18,10 +18,11 @@ from repository import ROOT
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the profiles, a raw prompt table, and the params.yaml of the embedded profile."""
+    """A folder with the profiles, the tables of prompts, and the params.yaml of the embedded profile."""
     shutil.copytree(ROOT / "params", tmp_path / "params")
     (tmp_path / "data/prompts").mkdir(parents=True)
-    (tmp_path / "data/prompts/raw.csv").touch()
+    for name in ("raw.csv", "unsafe_words.txt", "extension.csv"):
+        shutil.copy(ROOT / "data/prompts" / name, tmp_path / "data/prompts")
     monkeypatch.chdir(tmp_path)
     assert main(["profile", "embedded"]) == 0
     return tmp_path

@@ -124,7 +124,7 @@ def test_an_empty_side_of_the_split_is_refused(tmp_path: Path) -> None:
     [
         ({"eval_share": 0}, "prompts.eval_share: is 0.0"),
         ({"eval_share": "some"}, "prompts.eval_share"),
-        ({"max_characters": 3}, "prompts.max_characters: is 3, allowed: min_characters (8) to 30000"),
+        ({"max_characters": 3}, "prompts.max_characters: is 3, allowed: at least min_characters (8)"),
         ({"max_scores": {"toxicity": 2}}, "prompts.max_scores.toxicity: is 2.0, allowed: null or a number in [0, 1]"),
         ({"max_scores": {"nudity": 0.2}}, "prompts.max_scores.nudity"),
         ({"near_duplicates": {"jaccard": 0}}, "prompts.near_duplicates.jaccard: is 0.0"),

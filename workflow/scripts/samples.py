@@ -1,10 +1,12 @@
-"""Make one arm of the samples: `python workflow/scripts/samples.py ARM OUT TURN` from the repository's root.
+"""Make one arm of the samples, or time them all: `python workflow/scripts/samples.py ARM OUT TURN` from the root.
 
-TURN is the lock file that lets one arm at a time be timed; "-" in a SLURM job, whose cores no other arm uses.
+ARM `timing` times every arm. TURN is the lock file by which it has the machine to itself; "-" in a SLURM job, whose
+cores no other shard uses.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +18,13 @@ if TYPE_CHECKING:
 
 
 def make_arm(arm: str, out: Path, values: "Values") -> None:
-    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips and timing beside it.
-
-    A clip's seconds are its batch's divided by the number of clips in the batch. They include decoding and exclude
-    loading the network. The first of several batches is not timed (None): it also pays for page faults.
-    """
+    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips beside it."""
     import torch
 
-    from filmstill.evaluate.arms import Timed, build, timed
+    from filmstill.evaluate.arms import build, timed
     from filmstill.evaluate.clips import FINITE, clip_of
     from filmstill.evaluate.requests import requests
     from filmstill.params.samples import Samples
-    from filmstill.runtime.files import write_json
     from filmstill.runtime.tensor_files import save_tensors
     from filmstill.runtime.video import save_video
     from filmstill.training.setup import Setup
@@ -37,39 +34,54 @@ def make_arm(arm: str, out: Path, values: "Values") -> None:
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
     source, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
-    columns = [table[name].tolist() for name in ("prompt", "text", "seed")]
-
-    def run(rows: slice) -> Timed:
-        return timed(lambda: source.stream(*(column[rows] for column in columns)), codec)
-
-    run(slice(0, 1))  # warm up
-    first_block = min(run(slice(0, 1)).first_block for _ in range(2))  # of a single clip: a viewer's waiting time
     batches: list[torch.Tensor] = []
-    seconds: dict[str, list[float | None]] = {"seconds": [], "network_seconds": []}
     for begin in range(0, len(table), params.batch):
-        made = run(slice(begin, begin + params.batch))
-        clips, warm = len(made.latents), begin > 0 or len(table) <= params.batch
+        made = timed(source.of(table.iloc[begin : begin + params.batch]), codec)
         batches.append(made.latents.cpu())
         for row, video in enumerate(made.video, begin):
             save_video(video.nan_to_num(), clip_of(out, row), setup.world.fps)
-        for name, of_batch in (("seconds", made.seconds), ("network_seconds", made.network_seconds)):
-            seconds[name] += [of_batch / clips if warm else None] * clips
-        report_done(out, begin + clips)
+        report_done(out, begin + len(made.latents))
     latents = torch.cat(batches)
-    facts = {"first_block_seconds": first_block, "evaluations_per_clip": source.evaluations}
-    write_json(out.with_suffix(".json"), {**seconds, **facts})
     finite = latents.isfinite().flatten(1).all(dim=1).tolist()
     save_tensors(out, {"latents": latents}, {FINITE: json.dumps(finite)})
+
+
+def time_arms(out: Path, values: "Values") -> None:
+    """Write the times of every arm, of `samples.timing_rounds` rounds in turns, into the header of `out`."""
+    from filmstill.evaluate.arms import Timed, build, time_in_turns, timed
+    from filmstill.evaluate.clips import TIMES
+    from filmstill.evaluate.requests import requests, timed_arms
+    from filmstill.params.samples import Samples
+    from filmstill.runtime.tensor_files import save_tensors
+    from filmstill.training.setup import Setup
+
+    params, setup = values.section(Samples, "samples"), Setup.prepared(values)
+    tables = {arm: requests(params, arm).head(params.batch) for arm in timed_arms(setup.world.name)}
+    setup.encoder.prepare([*(text for table in tables.values() for text in table["text"]), setup.text.negative])
+    sources, codec = {arm: build(arm, params, setup) for arm in tables}, setup.codec(params.fast_decoder)
+
+    def run(arm: str, clips: int) -> Timed:
+        return timed(sources[arm].of(tables[arm].head(clips or len(tables[arm]))), codec)
+
+    rows = time_in_turns({arm: partial(run, arm) for arm in tables}, params.timing_rounds)
+    passes = {arm: source.evaluations for arm, source in sources.items()}
+    times = [{**row, "evaluations_per_clip": passes[str(row["arm"])]} for row in rows]
+    save_tensors(out, {}, {TIMES: json.dumps(times)})
+    report_done(out, params.timing_rounds)
 
 
 def main() -> None:
     arm, out, turn = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     with shared_machine(None if turn == "-" else Path(turn)) as alone:
-        import filmstill.evaluate.arms  # noqa: F401 (imports torch, which must not slow an arm that is being timed)
+        import filmstill.evaluate.arms  # noqa: F401 (imports torch, which must not slow arms that are being timed)
+        from filmstill.evaluate.requests import TIMING
 
         with inputs_unchanged("samples", out) as values:
-            alone()
-            make_arm(arm, out, values)
+            if arm == TIMING:
+                alone()
+                time_arms(out, values)
+            else:
+                make_arm(arm, out, values)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,6 +36,10 @@ class Arm:
 
     stream: Stream
     evaluations: float
+
+    def of(self, requests: pd.DataFrame) -> Callable[[], Iterator[Tensor]]:
+        """A function that makes the clips of these rows."""
+        return lambda: self.stream(*(requests[name].tolist() for name in ("prompt", "text", "seed")))
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,25 @@ def _clock() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def time_in_turns(sources: dict[str, Callable[[int], Timed]], rounds: int) -> list[dict[str, str | float]]:
+    """Times of every arm and round, a row each; in a round, the arms run one after another.
+
+    sources: by arm, a function that makes that number of clips, 0: a whole batch. What disturbs the machine for a
+    while disturbs all arms of a round alike, so the ratio of two arms is that of their times in the same round.
+    The times are seconds per clip, with decoding, without loading the network.
+    """
+    rows: list[dict[str, str | float]] = []
+    for run in sources.values():
+        run(0)  # warm up: memory, compiled kernels
+    for number in range(rounds):
+        for arm, run in sources.items():
+            first, batch = run(1).first_block, run(0)  # of a single clip: a viewer's waiting time
+            clips = len(batch.latents)
+            seconds = {"seconds": batch.seconds / clips, "network_seconds": batch.network_seconds / clips}
+            rows.append({"arm": arm, "round": number, **seconds, "first_block_seconds": first})
+    return rows
 
 
 def build(arm: str, params: Samples, setup: Setup) -> Arm:

@@ -22,8 +22,8 @@ DIMENSION = "n_"  # prefix of a dimension's column in the table of clips: other 
 class SampledClips:
     """The samples artifact in `folder`.
 
-    codec: file of the codec that made the latents. manifest and timing have one row per clip; failed has one row per
-    clip that is not finite.
+    codec: file of the codec that made the latents. manifest has one row per clip, failed one per clip that is not
+    finite, timing one per arm and round in which the arms were timed in turns.
     """
 
     folder: Path

@@ -15,6 +15,7 @@ from filmstill.evaluate.intervals import bootstrap_interval, paired_differences
 from filmstill.evaluate.metrics import Metrics, score_of
 from filmstill.evaluate.page import write_report
 from filmstill.evaluate.pixel_statistics import PIXEL_STATISTICS
+from filmstill.evaluate.requests import TIMED_AS
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
@@ -39,7 +40,7 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
 
 def summarise(bench: Bench, measured: Measurement, samples: SampledClips, params: Evaluate, seed: int) -> Metrics:
     """Means, intervals and costs per arm, the student's drift, and the student compared with its teacher."""
-    clips, clocks = measured.clips, samples.timing.groupby("arm")[list(CLOCKS)].mean().to_dict("index")
+    clips, clocks = measured.clips, samples.timing.groupby("arm")[list(CLOCKS)].median().to_dict("index")
     metrics: Metrics = {
         "bench": bench.name,
         "window_frames": params.window_frames,
@@ -48,10 +49,13 @@ def summarise(bench: Bench, measured: Measurement, samples: SampledClips, params
         **measured.details,
     }
     for arm in bench.table.arms:
-        costs = costs_of(clocks[arm], measured.pixel_frames)
+        timed = TIMED_AS.get(arm, arm)
+        rounds = samples.timing.loc[samples.timing["arm"] == timed, "seconds"]
+        costs = costs_of(clocks[timed], measured.pixel_frames)
         metrics[arm] = {
             **summarise_arm(bench, clips[clips["arm"] == arm], params, seed),
             **{name: costs[name] for name in bench.costs},
+            "seconds_range": [float(rounds.min()), float(rounds.max())],
         }
     for arm, value in measured.diversity.items():
         metrics[arm]["diversity"] = value
@@ -59,7 +63,10 @@ def summarise(bench: Bench, measured: Measurement, samples: SampledClips, params
     if bench.main_score:
         metrics["student"]["drift"] = windows.pop(bench.main_score)
     metrics["student"]["drift_of"] = windows
-    metrics["student_vs_teacher"] = compare(bench, clips, metrics, params, seed)
+    metrics["student_vs_teacher"] = {
+        **speedup(samples.timing),
+        **compare(bench, clips, metrics, params, seed),
+    }
     return metrics
 
 
@@ -77,7 +84,7 @@ def summarise_arm(bench: Bench, clips: pd.DataFrame, params: Evaluate, seed: int
 
 
 def costs_of(clock: dict[Hashable, float], pixel_frames: int) -> dict[str, float]:
-    """Times and speeds of an arm from its mean timing; a bench reports some of them."""
+    """Times and speeds of an arm from the medians of its timing; a bench reports some of them."""
     return {
         "seconds_per_clip": clock["seconds"],
         "network_seconds_per_clip": clock["network_seconds"],
@@ -87,10 +94,17 @@ def costs_of(clock: dict[Hashable, float], pixel_frames: int) -> dict[str, float
     }
 
 
+def speedup(timing: pd.DataFrame) -> dict[str, Any]:
+    """How many times faster the student is than its teacher: median over the rounds, and the least and the most."""
+    seconds = timing.pivot(index="round", columns="arm", values="seconds")
+    ratios = seconds["teacher"] / seconds["student"]
+    return {"speedup": float(ratios.median()), "speedup_range": [float(ratios.min()), float(ratios.max())]}
+
+
 def compare(bench: Bench, clips: pd.DataFrame, metrics: Metrics, params: Evaluate, seed: int) -> dict[str, Any]:
-    """The student against its teacher: speedup, ratio of main scores, and differences paired by prompt and seed."""
+    """The student against its teacher: ratio of main scores, and differences paired by prompt and seed."""
     student, teacher = metrics["student"], metrics["teacher"]
-    compared: dict[str, Any] = {"speedup": teacher["seconds_per_clip"] / student["seconds_per_clip"]}
+    compared: dict[str, Any] = {}
     if main := bench.main_score:
         compared[f"{main}_ratio"] = student[main] / teacher[main] if teacher[main] else None
     of_student, of_teacher = (clips[clips["arm"] == arm] for arm in ("student", "teacher"))

@@ -142,18 +142,20 @@ def speed(metrics: Metrics) -> Figure:
         seconds, score = finite(values.get("seconds_per_clip")), score_of(values, "all_attributes")
         if seconds is not None and seconds > 0 and score is not None:
             points.append((arm, seconds, score))
-    same_speed = [score for arm, _, score in points if arm != "teacher"]  # equally fast: their labels form a column
-    places = [score for arm, _, score in points if arm == "teacher"] + spread(same_speed, 0.075)
-    column = max((seconds for arm, seconds, _ in points if arm != "teacher"), default=0.0)  # right of every marker
+    places = spread([score for _, _, score in points], 0.075)  # one column of labels, right of every marker
+    ranges = {arm: metrics[arm].get("seconds_range") or (seconds, seconds) for arm, seconds, _ in points}
+    column = max((slowest for _, slowest in ranges.values()), default=1.0) * 1.3
     for (arm, seconds, score), place in zip(points, places, strict=True):
         colour, marker = LOOKS[arm]
         low, high = interval_of(metrics[arm], "all_attributes") or (score, score)
         axes.plot([seconds, seconds], [low, high], color=colour, linewidth=1.8, alpha=0.6)
+        axes.plot(ranges[arm], [score, score], color=colour, linewidth=1.8, alpha=0.6)
+        axes.plot([seconds, column], [score, place], color=LIGHT, linewidth=1, zorder=0)  # leads to the label
         axes.plot([seconds], [score], marker, color=colour, markersize=9)
         first = finite(metrics[arm].get("first_block_seconds"))
         label = TITLES[arm] + ("" if first is None else f", first block {first * 1000:,.0f} ms")
-        axes.annotate(label, (max(seconds, column), place), (11, 0), textcoords="offset points", va="center", size=9,
-                      color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        axes.annotate(label, (column, place), (4, 0), textcoords="offset points", va="center", size=9,
+                      color=colour, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     real = score_of(arm_of(metrics, "real"), "all_attributes")
     if real is not None:
         axes.axhline(real, color=LOOKS["real"][0], linewidth=1, linestyle=(0, (4, 3)), zorder=0)
@@ -163,7 +165,7 @@ def speed(metrics: Metrics) -> Figure:
     axes.set_xlabel("seconds per clip, logarithmic (left is faster)")
     if points:
         axes.set_xscale("log")
-        axes.set_xlim(min(s for _, s, _ in points) / 1.6, max(s for _, s, _ in points) * 5)
+        axes.set_xlim(min(s for _, s, _ in points) / 1.6, column * 5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())

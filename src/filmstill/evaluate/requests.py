@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ARMS = ("real", "teacher", "undistilled", "init", "student")  # the same prompts and seeds, clips of one length
 LONG_ARM = "student_long"  # the student's long stream, for drift
+TIMING = "timing"  # the shard that times the arms, in turns
+TIMED_AS = {"undistilled": "student", "init": "student"}  # the same network with other weights takes the same time
 
 
 def short_arms(world: str) -> tuple[str, ...]:
@@ -24,6 +26,11 @@ def short_arms(world: str) -> tuple[str, ...]:
 def every_arm(world: str) -> tuple[str, ...]:
     """`short_arms` and the long stream's arm."""
     return (*short_arms(world), LONG_ARM)
+
+
+def timed_arms(world: str) -> tuple[str, ...]:
+    """The arms that are timed."""
+    return tuple(arm for arm in every_arm(world) if arm not in TIMED_AS)
 
 
 def requests(params: Samples, arm: str) -> "pd.DataFrame":

@@ -80,7 +80,7 @@ def _digits_headline(metrics: Metrics) -> str:
     against = metrics.get("student_vs_teacher", {})
     return (
         f"student: {number(against.get('all_attributes_ratio'))} of the teacher's score, "
-        f"{number(against.get('speedup'), 1)} times faster, first block {_first_block(metrics)} ms"
+        f"{_times_faster(metrics)}, first block {_first_block(metrics)} ms"
     )
 
 
@@ -95,10 +95,9 @@ def _digits_drift_line(metrics: Metrics) -> str:
 
 
 def _pixel_headline(metrics: Metrics) -> str:
-    speedup = metrics.get("student_vs_teacher", {}).get("speedup")
     frames = metrics.get("student", {}).get("frames_per_second")
     return (
-        f"student: {number(speedup, 1)} times faster than its teacher, {number(frames, 1)} frames per second, "
+        f"student: {_times_faster(metrics)}, {number(frames, 1)} frames per second, "
         f"first block {_first_block(metrics)} ms"
     )
 
@@ -108,6 +107,13 @@ def _pixel_drift_line(metrics: Metrics) -> str:
     windows = metrics.get("student", {}).get("drift_of", {})
     shown = "; ".join(f"{name} {'  '.join(map(number, values))}" for name, values in windows.items())
     return f"drift per window of {metrics.get('window_frames')} latent frames of a long stream: {shown or MISSING}"
+
+
+def _times_faster(metrics: Metrics) -> str:
+    """The speedup over the teacher, and its range over the rounds of timing."""
+    against = metrics.get("student_vs_teacher", {})
+    low, high = (number(end, 1) for end in against.get("speedup_range") or (None, None))
+    return f"{number(against.get('speedup'), 1)} times faster than its teacher ({low} to {high})"
 
 
 def _first_block(metrics: Metrics) -> str:

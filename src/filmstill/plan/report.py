@@ -133,8 +133,8 @@ def sentences(run: Run, stages: list[StagePlan], remedies: Remedies) -> list[str
     lines = [
         f"Assumed: {machine.efficiency:g} of {speed:g} TFLOP/s (--efficiency), {USABLE:.0%} of {memory} GiB for "
         f"tensors; {placement}.",
-        "samples uses one GPU: its arms are timed one after another, or side by side as SLURM jobs. DVC's cache takes "
-        "the size of the artifacts once more unless the file system can share blocks between files.",
+        "samples uses one GPU: one arm after another, or side by side as SLURM jobs; then all in turns, to be timed. "
+        "DVC's cache takes the size of the artifacts once more unless the file system can share blocks between files.",
     ]
     if run.params.compute.precision == "float32":
         lines.append("compute.precision is float32: stages take longer than these times, which assume bfloat16.")

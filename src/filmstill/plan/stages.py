@@ -8,7 +8,7 @@ efficiency. The small decoder (samples.fast_decoder) is counted as the VAE, alth
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-from filmstill.evaluate.requests import LONG_ARM, every_arm
+from filmstill.evaluate.requests import LONG_ARM, every_arm, timed_arms
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.models.flops import (
@@ -36,8 +36,6 @@ from filmstill.plan.memory import (
 )
 from filmstill.plan.run import Run
 from filmstill.training.checkpoint import KEPT
-
-WARM_UPS = 3  # clips per arm before it is timed
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def distill(run: Run) -> StagePlan:
 
 
 def samples(run: Run) -> StagePlan:
-    """Clips of every arm, one arm after another on one GPU, decoded block by block."""
+    """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing."""
     params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
     clips, streams = params.prompts * params.seeds, params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
@@ -149,21 +147,30 @@ def samples(run: Run) -> StagePlan:
     student = rollout_flops(config, run.clip().blocks(run.attention), steps)
     stream = rollout_flops(config, run.clip(params.long_frames).blocks(long), steps)
     flops = disk = 0.0
+    timed = timed_arms(run.params.world.name)
     for arm in every_arm(run.params.world.name):
         count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
         made = stream if arm == LONG_ARM else of_arm.get(arm, student)
-        flops += (count + WARM_UPS) * (made + run.decode_flops(frames))
+        rounds = params.timing_rounds if arm in timed else 0
+        clocked = rounds + (rounds + bool(rounds)) * min(
+            params.batch, count
+        )  # one clip and a batch each, and a warm-up
+        flops += (count + clocked) * (made + run.decode_flops(frames))
         disk += count * prod(run.latent_shape(frames)) * FLOAT32
     return StagePlan("samples", _sampling(run, long), flops, 1, disk)
 
 
 def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
-    """Phases of the teacher's clips, the student's clips and its long stream: each generated, then decoded."""
+    """Phases of the teacher's clips, the student's clips and its long stream: each generated, then decoded.
+
+    While arms are timed in turns, the networks of all three are loaded.
+    """
     params, codec = run.params.samples, run.codec_bytes
     clips, streams = min(params.batch, params.prompts * params.seeds), min(params.batch, params.long_prompts)
-    streaming = replace(_inference(run, [run.config]), codec=codec)
+    networks = _inference(run, [*run.real_scores, run.config, run.config])
+    streaming = replace(networks, codec=codec)
     made = {
-        "teacher": (replace(_guided(run, run.real_scores, clips), codec=codec), clips, None),
+        "teacher": (replace(_guided(run, run.real_scores, clips), weights=networks.weights, codec=codec), clips, None),
         "student": (run.streaming(streaming, clips, run.attention), clips, None),
         "long stream": (run.streaming(streaming, streams, long, params.long_frames), streams, params.long_frames),
     }
