@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime import files, tensor_files
-from filmstill.runtime.files import replacing, write_json, write_text
+from filmstill.runtime.files import replacing, require_writable, write_json, write_text
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
+from filmstill.runtime.tensor_stream import replacing_folder
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4, dtype=torch.int64)}
 FACTS = {"config": '{"dim": 48}', "facts": '{"shift": 5.0}', "ids": "[1, 2, 3]"}
@@ -181,3 +182,55 @@ def test_unwritable_folders_are_one_line(tmp_path):
     with pytest.raises(FilmstillError, match=r"file/x.txt: cannot be written") as error:
         write_text(tmp_path / "file" / "x.txt", "x")
     assert "\n" not in str(error.value)
+
+
+LONGEST = "é" * 125 + "x" * 5  # 255 bytes, the most that a name may have
+
+
+def test_a_target_with_the_longest_name_is_written(tmp_path):
+    """Temporary names are short, whatever the target's name."""
+    path = tmp_path / LONGEST
+    require_writable(path)
+    write_text(path, "x")
+    save_tensors(path, TENSORS)
+    path.unlink()
+    require_writable(path, folder=True)
+    with replacing_folder(path) as folder:
+        (folder / "x").write_text("x")
+    assert os.listdir(tmp_path) == [LONGEST]
+
+
+@pytest.mark.parametrize(
+    ("target", "folder", "message"),
+    [
+        ("folder", False, "folder: is a folder, allowed: the name of a file; choose another name"),
+        ("file", True, "file: is a file, allowed: the name of a folder; choose another name"),
+        ("pipe", False, "pipe: is a device, allowed: the name of a file; choose another name"),
+        ("file/x.mp4", False, "file/x.mp4: cannot be written: .*file is a file, allowed: a folder; choose another"),
+        ("file/a/b/x.mp4", False, "file/a/b/x.mp4: cannot be written: .*/file is a file, allowed: a folder"),
+        ("x" * 256, False, r"x: cannot be written \(File name too long\)"),
+        ("new/" + "é" * 128, True, "cannot be written: a name of 256 bytes, allowed: at most 255 in"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_before(tmp_path, target, folder, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FilmstillError, match=message) as error:
+        require_writable(tmp_path / target, folder)
+    assert "\n" not in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "pipe"]
+
+
+def test_a_folder_that_refuses_files_is_found_before(tmp_path, monkeypatch):
+    """/proc refuses new files even to root, whom no mode of a folder stops."""
+    with pytest.raises(FilmstillError, match=r"/proc/new/x\.mp4: cannot be written \(No such file or directory\)"):
+        require_writable(Path("/proc/new/x.mp4"))
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("x.mp4"), Path("new/deep/x.mp4"), tmp_path / "x.mp4"):
+        require_writable(path)
+    (tmp_path / "x.mp4").touch()
+    require_writable(tmp_path / "x.mp4")
+    (tmp_path / "empty").mkdir()
+    require_writable(tmp_path / "empty", folder=True)
+    assert sorted(os.listdir(tmp_path)) == ["empty", "x.mp4"]

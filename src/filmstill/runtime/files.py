@@ -19,8 +19,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Raises FilmstillError if the system refuses the write; the old file at `path` is then unchanged.
     """
     path = Path(path)
-    # The name is random: processes on several machines may write here and share a pid.
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -31,6 +30,44 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise writing_failed(path, error) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def temporary_path(path: Path) -> Path:
+    """A new hidden name beside `path` that ends in .tmp.
+
+    It is short, so that the longest name that a file system allows has a temporary one, too; it is random, since
+    processes on several machines may write here and share a pid.
+    """
+    return path.with_name(f".{path.name[:20]}.{os.urandom(8).hex()}.tmp")
+
+
+def require_writable(path: Path, folder: bool = False) -> None:
+    """Raise FilmstillError unless a file (or a `folder`) could be written at `path`; nothing is left behind.
+
+    A command calls it before it computes what it will write. An existing file, or an existing folder where a folder is
+    to be written, is accepted: whether it may be replaced is the caller's decision.
+    """
+    made, other = ("a folder", "a file") if folder else ("a file", "a folder")
+    try:
+        if path.exists() and not (path.is_dir() if folder else path.is_file()):
+            kind = other if path.is_dir() or path.is_file() else "a device"
+            raise FilmstillError(f"{path}: is {kind}, allowed: the name of {made}; choose another name")
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        if not parent.is_dir():
+            raise FilmstillError(
+                f"{path}: cannot be written: {parent} is a file, allowed: a folder; choose another folder"
+            )
+        longest = os.pathconf(parent, "PC_NAME_MAX")
+        if too_long := [part for part in path.parts if len(os.fsencode(part)) > longest]:
+            raise FilmstillError(
+                f"{path}: cannot be written: a name of {len(os.fsencode(too_long[0]))} bytes, allowed: at most "
+                f"{longest} in {parent}; choose a shorter one"
+            )
+        probe = temporary_path(parent / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise writing_failed(path, error) from error
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -5,7 +5,6 @@ library. The digest is computed while writing and then replaces a placeholder of
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from filmstill.errors import writing_failed
 from filmstill.runtime.distributed import full_tensor
-from filmstill.runtime.files import replacing
+from filmstill.runtime.files import replacing, temporary_path
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
 
@@ -59,9 +58,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     `path` must be absent or an empty folder. Raises FilmstillError if the system refuses a write.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same pid
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(path)
