@@ -1,5 +1,7 @@
 """Clips as files: equal frames give equal bytes, and a decoded file is close to its frames."""
 
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +86,27 @@ def test_what_no_file_or_disk_can_hold_is_refused(tmp_path: Path, monkeypatch: p
     line = r"clip.mp4: 104,858 frames take at least 2 MiB, allowed: what fits into the 1 MiB free there; lower --frames"
     with pytest.raises(FilmstillError, match=line):
         check_length(path, 52_429, 2)
+
+
+def test_a_folder_whose_name_is_no_text_holds_a_clip(video: torch.Tensor, tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"\xff") / "clip.mp4"
+    save_video(video[:2], path, 16)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_full_disk_is_one_line(video: torch.Tensor, tmp_path: Path, suffix: str):
+    """A tmpfs of 64 KiB, skipped where mounting is not permitted."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        path = tmp_path / f"clip{suffix}"
+        with pytest.raises(FilmstillError, match=f"^{path}: disk full while writing; free some space"):
+            save_video(video.repeat(4, 1, 1, 1), path, 16)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

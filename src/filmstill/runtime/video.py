@@ -39,7 +39,12 @@ def writing(path: Path, fps: int) -> Iterator[Callable[[Tensor], None]]:
     """
     check_format(path)
     encode = _Mp4 if path.suffix == ".mp4" else _Gif
-    with replacing(path) as temporary, av.open(str(temporary), "w", format=path.suffix[1:]) as container:
+    # An open file, not a name: PyAV refuses one that is not UTF-8.
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        av.open(file, "w", format=path.suffix[1:]) as container,
+    ):
         encoder: _Mp4 | _Gif | None = None
 
         def write(video: Tensor) -> None:
