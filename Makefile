@@ -42,7 +42,7 @@ deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
 readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
 	python tests/helpers/readme_table.py
 
-kill-test: .venv/ready  ## kill -9 every stage at random moments; the results must not change
+kill-test: .venv/ready  ## kill -9 every stage at random moments, damage every file in .work: the results must not change
 	python tests/helpers/kill_test.py
 
 mini: .venv/ready  ## write data/released/wan-mini, a miniature Wan that the profile wan-mini runs on
@@ -55,7 +55,7 @@ bench-gpu: .venv/ready  ## Wan's sizes on a GPU beside their floors (docs/benchm
 	python tests/helpers/gpu_benchmark.py
 
 clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
-	rm -rf .work .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .work .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 help:  ## this list

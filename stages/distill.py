@@ -1,9 +1,7 @@
 """Distil the teacher into the causal student, on the student's own rollouts (Self Forcing, arXiv:2506.08009)."""
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.distill import Distill
-from filmstill.params.load import section
 from filmstill.work.stage import Stage
 
 
@@ -20,7 +18,7 @@ def main(stage: Stage) -> None:
     from filmstill.training.setup import Setup
     from filmstill.training.student_clips import StudentClips
 
-    params, setup = section(Distill, "distill"), Setup.prepared()
+    params, setup = stage.params.section(Distill, "distill"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "distill.batch")
     prompts = load_prompts(TRAIN_PROMPTS)["text"].tolist()
     preview, no_text = Preview.of(setup, params.gate, "distill"), setup.no_text()
@@ -41,4 +39,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("distill", dispatched(main))
+    run_stage("distill", main, as_job=True)

@@ -4,7 +4,6 @@ from filmstill.artifacts import CODEC, SAMPLES
 from filmstill.cluster.run import run_stage
 from filmstill.params.compute import Compute
 from filmstill.params.evaluate import Evaluate
-from filmstill.params.load import read_seed, section
 from filmstill.params.world import World
 from filmstill.work.stage import Stage
 
@@ -16,10 +15,11 @@ def main(stage: Stage) -> None:
     from filmstill.evaluate.evaluate import BENCHES, evaluate
     from filmstill.runtime.compute import prepare
 
-    prepare("cpu", section(Compute, "compute").threads)  # nothing here needs a GPU
-    world, params, seed = section(World, "world"), section(Evaluate, "evaluate"), read_seed()
+    params = stage.params
+    prepare("cpu", params.section(Compute, "compute").threads)  # nothing here needs a GPU
+    world, evaluated = params.section(World, "world"), params.section(Evaluate, "evaluate")
     bench, samples = BENCHES[world.name], SampledClips.read(SAMPLES, CODEC)
-    metrics = evaluate(bench, samples, world, params, seed, stage.out / "evaluate")
+    metrics = evaluate(bench, samples, world, evaluated, params.seed, stage.out / "evaluate")
     print(bench.table.headline(metrics), bench.table.drift_line(metrics), sep="\n")
     print("the whole table: python -m filmstill results")
 

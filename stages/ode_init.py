@@ -1,8 +1,6 @@
 """Initialise the causal student from the teacher by ODE regression (CausVid, arXiv:2412.07772)."""
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
-from filmstill.params.load import section
 from filmstill.params.ode_init import OdeInit
 from filmstill.work.stage import Stage
 
@@ -17,7 +15,7 @@ def main(stage: Stage) -> None:
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
 
-    params, setup = section(OdeInit, "ode_init"), Setup.prepared()
+    params, setup = stage.params.section(OdeInit, "ode_init"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "ode_init.batch")
     pairs = Pairs.load(PAIRS)
     preview = Preview.of(setup, params.gate, "ode_init")
@@ -41,4 +39,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("ode_init", dispatched(main))
+    run_stage("ode_init", main, as_job=True)

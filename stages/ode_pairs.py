@@ -4,7 +4,6 @@ Snakemake makes the shards in parallel, each by workflow/scripts/ode_pairs.py; t
 """
 
 from filmstill.cluster.run import fan_out, run_stage, shards_run_here
-from filmstill.params.load import section
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.shared import SharedParams
 from filmstill.params.world import OPEN
@@ -15,12 +14,12 @@ from filmstill.work.stage import Stage
 
 def main(stage: Stage) -> None:
     """Write data/ode_pairs: shards of trajectories and manifest.parquet."""
-    params, shared = section(OdePairs, "ode_pairs"), SharedParams.read()
+    params, shared = stage.params.section(OdePairs, "ode_pairs"), SharedParams.of(stage.params)
     prompts = prompts_of(params)["text"].tolist()  # refused here if there are too few, before a shard starts
     if shared.world.name == OPEN and shards_run_here():
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
-        encode_ahead(prompts)
+        encode_ahead(stage.params, prompts)
     shards = fan_out("ode_pairs", stage.work, shard_names(params), params.prompts, "pair", shared.compute.device)
     folder = stage.out / "ode_pairs"
     write_manifest(params, folder, collect(shards, folder))

@@ -6,22 +6,21 @@ Snakemake makes the arms in parallel, each by workflow/scripts/samples.py; this 
 from filmstill.cluster.run import fan_out, run_stage, shards_run_here
 from filmstill.evaluate.clips import write_samples
 from filmstill.evaluate.requests import every_arm, requests
-from filmstill.params.load import section
 from filmstill.params.samples import Samples
-from filmstill.params.shared import SharedParams, read_student
+from filmstill.params.shared import SharedParams, student_of
 from filmstill.params.world import OPEN
 from filmstill.work.stage import Stage
 
 
 def main(stage: Stage) -> None:
     """Write data/samples: latents, clips and timings of every arm."""
-    params, shared = section(Samples, "samples"), SharedParams.read()
-    params.check_student(read_student(shared.world))  # before the first arm is made
+    params, shared = stage.params.section(Samples, "samples"), SharedParams.of(stage.params)
+    params.check_student(student_of(stage.params, shared.world))  # before the first arm is made
     requested = {arm: requests(params, arm) for arm in every_arm(shared.world.name)}
     if shared.world.name == OPEN and shards_run_here():
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 
-        encode_ahead([text for table in requested.values() for text in table["text"]])
+        encode_ahead(stage.params, [text for table in requested.values() for text in table["text"]])
     names, clips = [f"samples-{arm}" for arm in requested], sum(map(len, requested.values()))
     shards = fan_out("samples", stage.work, names, clips, "clip", shared.compute.device)
     write_samples(requested, shards, stage.out / "samples")

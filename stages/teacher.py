@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.run import run_stage
 from filmstill.params.compute import Compute
-from filmstill.params.load import read_seed, section
+from filmstill.params.load import Values
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.teacher import Teacher
@@ -29,10 +28,10 @@ def main(stage: Stage) -> None:
     # Imported here, since torch takes seconds: a process that only submits the job does not need it.
     from filmstill.runtime.compute import prepare
 
-    compute = section(Compute, "compute")
+    compute = stage.params.section(Compute, "compute")
     prepare(compute.device, compute.threads)
-    if section(World, "world").name == OPEN:
-        import_released(stage.out / "teacher", compute)
+    if stage.params.section(World, "world").name == OPEN:
+        import_released(stage.out / "teacher", stage.params, compute)
     else:
         train_embedded(stage, compute)
 
@@ -51,8 +50,9 @@ def train_embedded(stage: Stage, compute: Compute) -> None:
     from filmstill.training.teacher import fit_codec, new_model, train_teacher
     from filmstill.worlds import digits
 
+    section, seed = stage.params.section, stage.params.seed
     params, world, sizes = section(Teacher, "teacher"), section(World, "world"), section(Model, "model")
-    schedule, seed = FlowSchedule(section(Schedule, "schedule").shift), read_seed()
+    schedule = FlowSchedule(section(Schedule, "schedule").shift)
     codec = fit_codec(world, seed)
     encoder = HashedWords(sizes.text_len, sizes.text_dim)
     shown = digits.draw(world, seed, "teacher/sheet", 0, range(SHEET_CLIPS))
@@ -74,17 +74,18 @@ def train_embedded(stage: Stage, compute: Compute) -> None:
     publish_curves(stage.work, out)
 
 
-def import_released(out: Path, compute: Compute) -> None:
+def import_released(out: Path, params: Values, compute: Compute) -> None:
     """Import the releases that params.yaml names, and write one sampled clip to be checked by eye."""
     from filmstill.formats.import_release import import_release
     from filmstill.runtime.image import save_sheet
 
+    section = params.section
     config = import_release(section(Teacher, "teacher"), section(Model, "model"), section(Schedule, "schedule"), out)
     (out / "curves").mkdir(exist_ok=True)  # dvc.yaml lists a training's curves; an import has none
-    save_sheet(sample_released(out, config, compute), out / "sheets" / "imported.png")
+    save_sheet(sample_released(out, config, params, compute), out / "sheets" / "imported.png")
 
 
-def sample_released(out: Path, config: "DiTConfig", compute: Compute) -> "Tensor":
+def sample_released(out: Path, config: "DiTConfig", params: Values, compute: Compute) -> "Tensor":
     """Sample one clip [1, F, 3, H, W] in [0, 1] with the networks that were just written to `out`."""
     import torch
 
@@ -95,20 +96,20 @@ def sample_released(out: Path, config: "DiTConfig", compute: Compute) -> "Tensor
     from filmstill.models.weights import load_model
     from filmstill.runtime import randomness
 
-    world, seed = section(World, "world"), read_seed()
     encoder = load_encoder(Text(placement="offload"), compute, out / "text")
     encoder.prepare([RELEASED_PROMPT, ""])
     model = frozen(load_model(out / "teacher.safetensors")[0], compute)
     text, no_text = (encoder.encode([prompt]).to(model.device) for prompt in (RELEASED_PROMPT, ""))
-    noise = randomness.normal(world.latent_shape(config.in_channels), seed, "teacher/sheet/noise", 0, [0])
+    shape = params.section(World, "world").latent_shape(config.in_channels)
+    noise = randomness.normal(shape, params.seed, "teacher/sheet/noise", 0, [0])
     with torch.no_grad():
         # Compile the student's kernels (FlexAttention) now: if this machine cannot, fail before days of ODE pairs.
         model(noise.to(model.device), torch.tensor([500.0]), model.read_text(text), attention=BlockCausal(1))
         velocity = guided(model, text, no_text, RELEASED_GUIDANCE)
-        schedule = FlowSchedule(section(Schedule, "schedule").shift)
+        schedule = FlowSchedule(params.section(Schedule, "schedule").shift)
         latents = sample(velocity, noise.to(model.device), schedule, SHEET_STEPS, keep=[])[:, -1]
         return load_codec(compute, out / "codec.safetensors").decode(latents).cpu()
 
 
 if __name__ == "__main__":
-    run_stage("teacher", dispatched(main))
+    run_stage("teacher", main, as_job=True)

@@ -2,9 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from filmstill.command_line import prompts_and_seeds, read_words
 from filmstill.runtime.exit import exit_code, run_script
+
+if TYPE_CHECKING:
+    from filmstill.formats.layouts import Network
 
 
 def _profile(arguments: argparse.Namespace) -> None:
@@ -44,8 +49,12 @@ def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
     from filmstill.work.required_files import check_git, check_required_files
 
-    check_required_files(check())
+    params = check()
     check_git()
+    check_required_files(params)
+    from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
+
+    check_tables(params.prompts)
 
 
 def _cluster_check(arguments: argparse.Namespace) -> None:
@@ -83,10 +92,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
-    """The rollout of params.yaml's student, for a file's header; refuses a network of other sizes."""
+def _student_facts(arguments: argparse.Namespace) -> "Callable[[Network], dict[str, object]]":
+    """What gives the rollout of params.yaml's student, for a file's header; it refuses a network of other sizes."""
     from filmstill.errors import FilmstillError
-    from filmstill.formats.layouts import read_network
     from filmstill.models.weights import check_sizes, config_of
     from filmstill.params.profile import check
     from filmstill.training.setup import student_facts
@@ -94,9 +102,12 @@ def _student_facts(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.to != "filmstill":
         raise FilmstillError(f"--student: is for --to filmstill, whose header has the rollout; --to is {arguments.to}")
     params = check()
-    network = read_network(arguments.source, arguments.part, arguments.heads)
-    check_sizes(arguments.source, network.config, config_of(params.model))
-    return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
+
+    def facts(network: "Network") -> dict[str, object]:
+        check_sizes(arguments.source, network.config, config_of(params.model))
+        return student_facts(params.schedule.shift, params.student, params.world, params.model.in_channels)
+
+    return facts
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ The pipeline itself is DVC's: `dvc repro` runs it, `dvc dag` draws it, `dvc metr
 CONVERT = """Write the transformer of a checkpoint in another layout, bit for bit.
 
 The layout of SOURCE is recognised:
-  wan            Wan-AI/Wan2.1-T2V-1.3B: a folder with config.json and safetensors, or a file alone
+  wan            Wan-AI/Wan2.1-T2V-1.3B: a folder with config.json and safetensors, or a file alone, ComfyUI's too
   diffusers      a folder for WanTransformer3DModel.from_pretrained, or a pipeline with transformer/ inside
   self-forcing   a .pt of Self-Forcing or CausVid, with generator and perhaps generator_ema
   filmstill      a .safetensors of this pipeline, such as data/distill/student.safetensors

@@ -23,6 +23,7 @@ from filmstill.cluster.rendezvous import port
 from filmstill.cluster.slurm import QueuedJob
 from filmstill.cluster.submit import Submission, next_run
 from filmstill.errors import FilmstillError, GateError
+from filmstill.params.load import Values
 from filmstill.runtime.job_folder import JOB
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.progress import progress
@@ -48,7 +49,7 @@ def test_without_slurm_the_stage_runs_in_this_process(tmp_path, monkeypatch, clu
     if cluster:
         Path("cluster.yaml").write_text(cluster)
     ran: list[Stage] = []
-    stage = Stage("distill", tmp_path)
+    stage = Stage("distill", tmp_path, Values({}))
     dispatched(ran.append)(stage)
     assert ran == [stage]
 

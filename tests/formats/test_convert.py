@@ -47,7 +47,8 @@ def test_other_names_stay_as_they_are(name):
 
 
 @pytest.mark.parametrize(
-    "wrapper", ["_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module", "model"]
+    "wrapper",
+    ["_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module", "model", "diffusion_model"],
 )
 def test_wrappers_come_off_wherever_they_are(wrapper):
     for name in NAMES:

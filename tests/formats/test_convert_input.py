@@ -157,8 +157,14 @@ def test_truncated_files_are_refused(student, tmp_path, to, kept):
     whole, cut = where(tmp_path, to), where(tmp_path / "cut", to)
     convert(student, whole, to)
     cut.parent.mkdir()
-    cut.write_bytes(whole.read_bytes()[: int(kept * whole.stat().st_size)])
-    with pytest.raises(FilmstillError, match=r"truncated or of another kind") as caught:
+    size = whole.stat().st_size
+    cut.write_bytes(whole.read_bytes()[: int(kept * size)])
+    message = rf"is truncated: {int(kept * size)} of {size} bytes are there"
+    if to == "self-forcing":
+        message = rf"is truncated: a file of torch.save without its end, {int(kept * size)} bytes are there"
+    elif kept == 0.01:
+        message = rf"is truncated: its header alone takes \d+ bytes, {int(kept * size)} are there"
+    with pytest.raises(FilmstillError, match=message if kept else r"is empty \(0 bytes\)") as caught:
         convert(cut, tmp_path / "out", "wan", heads=4)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -234,6 +240,41 @@ def test_targets_that_are_refused_stay_as_they_were(student, tmp_path):
     (tmp_path / "empty").mkdir()
     convert(student, tmp_path / "empty", "diffusers")
     assert left(tmp_path / "empty") == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "message"),
+    [
+        ("a.pt", "self-forcing", "a.pt: is a folder, allowed: the name of a file; choose another name"),
+        ("file", "wan", "file: is a file, allowed: the name of a folder; choose another name"),
+        ("file/a.pt", "self-forcing", r"file/a.pt: cannot be written: .*/file is a file, allowed: a folder"),
+        ("file/a/b", "diffusers", r"file/a/b: cannot be written: .*/file is a file, allowed: a folder"),
+        ("source", "wan", "source: exists, and nothing is overwritten"),
+        ("source/out", "diffusers", "source/out: is inside .*/source, which is read; name a target outside of it"),
+        ("source/deep/a.pt", "self-forcing", "a.pt: is inside .*/source, which is read"),
+        ("x" * 254 + ".pt", "self-forcing", r"\.pt: cannot be written \(File name too long\)"),
+    ],
+)
+def test_targets_are_tried_before_the_source_is_read(tmp_path, name, to, message):
+    (tmp_path / "a.pt").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "unreadable.pt").write_text("if it were read, it would be refused")
+    with pytest.raises(FilmstillError, match=message):
+        convert(tmp_path / "source", tmp_path / name, to)
+    assert left(tmp_path) == ["a.pt", "file", "source"]
+    assert left(tmp_path / "source") == ["unreadable.pt"]
+
+
+@pytest.mark.parametrize("to", SUFFIXES)
+def test_a_target_with_the_longest_name_and_one_in_the_home_folder(student, tmp_path, monkeypatch, to):
+    suffix = (*SUFFIXES[to], "")[0]
+    target = tmp_path / ("x" * (255 - len(suffix)) + suffix)
+    convert(student, target, to)
+    assert left(tmp_path) == sorted([student.name, target.name])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    convert(Path("~/student.safetensors"), Path(f"~/home{suffix}"), to)
+    assert (tmp_path / f"home{suffix}").exists()
 
 
 @pytest.mark.parametrize("to", SUFFIXES)

@@ -18,7 +18,7 @@ from filmstill.models.experts import Experts
 from filmstill.models.load import load_real_score
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
-from filmstill.params.load import section
+from filmstill.params.load import Values
 from filmstill.params.profile import compose
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import sha256_of
@@ -58,7 +58,9 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: Path):
 
 def import_teacher(out: Path) -> None:
     """Import a release as the teacher stage does, from params.yaml."""
-    runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, section(Compute, "compute"))
+    params = Values.read()
+    compute = params.section(Compute, "compute")
+    runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, params, compute)
 
 
 def refused(folder: Path) -> str:
@@ -134,16 +136,17 @@ def test_no_folder_at_all(at):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Wan2.1_VAE.pth", "not a whole file of torch.save"),
-        (WAN_FILE, "not a whole file of torch.save"),
-        ("diffusion_pytorch_model.safetensors", "not a whole safetensors file"),
+        ("Wan2.1_VAE.pth", "is truncated: a file of torch.save without its end, {half} bytes are there"),
+        (WAN_FILE, "is truncated: a file of torch.save without its end, {half} bytes are there"),
+        ("diffusion_pytorch_model.safetensors", "is truncated: {half} of {size} bytes are there"),
     ],
 )
 def test_a_truncated_file(at, name: str, message: str):
     path = at() / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2])
     line = refused(path)
-    assert name in line and message in line
+    assert name in line and message.format(half=size // 2, size=size) in line
 
 
 def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.MonkeyPatch):
@@ -157,6 +160,13 @@ def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.
         file.seek(size // 2)
         file.write(bytes([byte[0] ^ 1]))
     assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path)
+
+
+def test_a_target_that_cannot_be_written_is_found_before_the_release_is_read(at):
+    shutil.rmtree(at())
+    Path("file").touch()
+    with pytest.raises(FilmstillError, match=r"file/out/teacher\.safetensors: cannot be written: .*/file is a file"):
+        import_teacher(Path("file/out"))
 
 
 class Evil:
@@ -264,7 +274,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         ),
         ("text.placement=disk", "text.placement: is 'disk', allowed: one of cpu, gpu, offload"),
         ("compute.precision=float16", "compute.precision: is 'float16', allowed: one of float32, bfloat16"),
-        ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or a positive integer"),
+        ("compute.micro_batch=0", "compute.micro_batch: is 0, allowed: null or an integer in [1, 65536]"),
     ],
 )
 def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPatch, override: str, message: str):

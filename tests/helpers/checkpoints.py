@@ -1,10 +1,13 @@
 """Networks with random weights, for the tests of `convert`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
+from filmstill.errors import FilmstillError
 from filmstill.formats.convert import SUFFIXES
 from filmstill.models.dit import DiTConfig, VideoDiT
 from goldens import TINY
@@ -40,3 +43,11 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 def left(folder: Path) -> list[str]:
     """Names in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def line_of(read: Callable[[], object]) -> str:
+    """The one line with which `read` refuses its input."""
+    with pytest.raises(FilmstillError) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

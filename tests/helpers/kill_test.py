@@ -1,6 +1,7 @@
 """Kill test: kill -9 the process group of `dvc repro` at random moments of every stage; no artifact may change.
 
-`make kill-test` runs the smoke profile twice: undisturbed, and with KILLS kills per stage. For the miniature Wan:
+`make kill-test` runs the smoke profile twice: undisturbed, and with KILLS kills per stage. Then it damages every file
+in .work of the first run (damage_test.py). For the miniature Wan:
 `PYTHONPATH=src:tests/helpers python tests/helpers/kill_test.py wan-mini`.
 """
 
@@ -26,6 +27,7 @@ from repository import ROOT, clone, dvc, environment
 
 STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 KILLS = 3  # per stage
+DAMAGE_TEST = Path(__file__).with_name("damage_test.py")
 TRIES = 5  # starts per kill; a stage that ends before all of them is too short to hit
 # Timings differ from run to run, and so does everything computed from them.
 TIMED = ("samples/timing.parquet", "evaluate/metrics.json", "evaluate/report.html", "evaluate/plots/")
@@ -145,15 +147,22 @@ def prepared(folder: Path, profile: str) -> Path:
     return folder
 
 
+def with_helpers(folder: Path) -> dict[str, str]:
+    """`environment` with the modules beside this file."""
+    variables = environment(folder)
+    return {**variables, "PYTHONPATH": f"{variables['PYTHONPATH']}{os.pathsep}{DAMAGE_TEST.parent}"}
+
+
 def main(profile: str = "smoke") -> None:
     with tempfile.TemporaryDirectory() as place:
         calm, killed = (prepared(Path(place) / name, profile) for name in ("calm", "killed"))
         seconds = timed_repro(calm)
         hits = kill_everywhere(killed, seconds, KILLS, random.Random(0))
         expected, found = artifacts(calm), artifacts(killed)
+        damaged = subprocess.run((sys.executable, DAMAGE_TEST, "every"), cwd=calm, env=with_helpers(calm), check=False)
     differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     print(f"{hits} kills; {len(expected)} files, {len(differing)} differ {differing[:10]}")
-    sys.exit(bool(differing) or hits < len(STAGES) * KILLS)
+    sys.exit(bool(differing or damaged.returncode) or hits < len(STAGES) * KILLS)
 
 
 if __name__ == "__main__":

@@ -53,19 +53,21 @@ def write_network(folder: Path, layout: Literal["wan", "diffusers"], seed: int, 
     ours.unlink()
 
 
-def write_mini(folder: Path, layout: Literal["wan", "diffusers", "experts"] = "wan") -> None:
+def write_mini(
+    folder: Path, layout: Literal["wan", "diffusers", "experts"] = "wan", config: DiTConfig = CONFIG
+) -> None:
     """Write everything that the teacher stage reads from a release."""
     if layout == "experts":
-        write_network(folder / HIGH, "wan", seed=1)
-        write_network(folder / LOW, "wan", seed=2)
+        write_network(folder / HIGH, "wan", seed=1, config=config)
+        write_network(folder / LOW, "wan", seed=2, config=config)
     elif layout == "wan":
-        write_network(folder, "wan", seed=0)
+        write_network(folder, "wan", seed=0, config=config)
         write_encoder(folder / WAN_FILE, "wan", seed=3)
         write_tokenizer(folder / "google" / "umt5-xxl" / "tokenizer.json", WORDS)
         write_vae(folder / "Wan2.1_VAE.pth", "wan", seed=4)
         write_taehv(folder / "taew2_1.pth", seed=5)
     else:
-        write_network(folder / "transformer", "diffusers", seed=0)
+        write_network(folder / "transformer", "diffusers", seed=0, config=config)
         write_encoder(folder / "text_encoder", "diffusers", seed=3)
         write_tokenizer(folder / "tokenizer" / "tokenizer.json", WORDS)
         write_vae(folder / "vae", "diffusers", seed=4)

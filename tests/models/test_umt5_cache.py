@@ -1,5 +1,7 @@
 """Cache of Wan's text encoder: each prompt is encoded once, damage is detected, and the network is freed."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from filmstill.errors import FilmstillError
 from filmstill.formats.umt5 import import_umt5
 from filmstill.models import prompt_cache
 from filmstill.models.prompt_cache import PAUSES, PromptCache
+from filmstill.models.umt5 import Umt5
 from filmstill.models.umt5_folder import WEIGHTS
 from filmstill.runtime.tensor_files import save_tensors
 from goldens import assert_close
@@ -65,6 +68,68 @@ def test_a_damaged_entry_is_made_again(artifact: Path, tmp_path: Path):
         files[0].write_bytes(damage)
         assert torch.equal(opened(artifact, tmp_path).encode(PROMPTS), rows)
         assert files[0].read_bytes() == good
+
+
+def test_damaged_entries_are_named_in_one_warning(
+    artifact: Path, tmp_path: Path, filmstill_log: pytest.LogCaptureFixture
+):
+    rows = opened(artifact, tmp_path).encode(PROMPTS)
+    files = [PromptCache(tmp_path, opened(artifact, tmp_path).cache.encoder)._path(prompt) for prompt in PROMPTS[:2]]
+    for read in ("prepare", "encode"):
+        files[0].write_bytes(b"")
+        save_tensors(files[1], {"other": torch.zeros(1)})
+        filmstill_log.clear()
+        getattr(opened(artifact, tmp_path), read)(PROMPTS)
+        [message] = filmstill_log.messages
+        assert message == f"{files[0]} and 1 others: damaged entry of the cache of encoded prompts; encoding it again"
+        assert torch.equal(opened(artifact, tmp_path).encode(PROMPTS), rows)
+
+
+LATER = "they stay in memory, and the next run encodes them again"
+
+
+def no_cache(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """A cache folder that cannot be written, by root neither, and the system's reason."""
+    if kind == "full disk":
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        return folder / "cache", "No space left"
+    if kind == "read-only":
+        monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+        return folder / "cache", "Read-only"
+    if kind == "folder in place of an entry":
+        monkeypatch.setattr(PromptCache, "_path", lambda self, prompt: self.folder / "entry")
+        (folder / "cache/entry").mkdir(parents=True)
+        return folder / "cache", "Is a directory"
+    (folder / "file").touch()
+    return {
+        "file": (folder / "file", "Not a directory"),
+        "below a file": (folder / "file/cache", "Not a directory"),
+        "unwritable home": (Path("/proc/nohome/.cache"), "No such file or directory"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["file", "below a file", "unwritable home", "full disk", "read-only", "folder in place of an entry"]
+)
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    artifact: Path,
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    filmstill_log: pytest.LogCaptureFixture,
+):
+    rows = opened(artifact, tmp_path / "good").encode(PROMPTS)
+    folder, reason = no_cache(kind, tmp_path, monkeypatch)
+    encoder, passes, forward = opened(artifact, folder), [], Umt5._forward
+    monkeypatch.setattr(Umt5, "_forward", lambda *given: passes.append(1) or forward(*given))
+    encoder.prepare(PROMPTS[:2])
+    for _ in range(2):
+        encoder.prepare(PROMPTS)
+        assert torch.equal(encoder.encode(PROMPTS), rows)
+    assert len(passes) == len(PROMPTS), "each prompt is encoded once"
+    [message] = filmstill_log.messages
+    assert message == f"{folder}: encoded prompts cannot be cached ({reason}); {LATER}"
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_every_flipped_byte_is_noticed(tmp_path: Path):
@@ -149,12 +214,12 @@ def test_the_network_is_let_go_of_unless_it_is_to_stay(artifact: Path, tmp_path:
 
 
 def test_a_damaged_entry_does_not_bring_the_network_back_for_good(artifact: Path, tmp_path: Path):
-    """`prepare` only checks that a file exists; `encode` encodes a damaged one again and must then free the network."""
+    """`encode` encodes an entry again that was damaged after `prepare`, and must then free the network."""
     encoder = opened(artifact, tmp_path)
     rows = encoder.encode(PROMPTS)
+    encoder.prepare(PROMPTS)
     for path in tmp_path.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
-    encoder.prepare(PROMPTS)
     assert torch.equal(encoder.encode(PROMPTS), rows) and encoder._network is None
 
 

@@ -61,6 +61,36 @@ def scenario(artifact: Path, alone: Path, folder: Path) -> None:
         what_was_never_prepared_is_refused(encoder)
 
 
+def test_two_processes_without_a_cache_share_what_they_encode(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    artifact = imported(release(tmp_path / "released"), tmp_path / "artifact")
+    with one_thread():
+        torch.save(opened(artifact, tmp_path / "alone").encode(REQUESTED), tmp_path / "rows.pt")
+    (tmp_path / "file").touch()
+    capfd.readouterr()
+    run_on(2, unwritable, artifact, tmp_path)
+    stderr = capfd.readouterr().err
+    reason = (
+        "encoded prompts cannot be cached (Not a directory); they stay in memory, and the next run encodes them again"
+    )
+    assert stderr.count(f"warning: {tmp_path / 'file/cache'}: {reason}") == 1
+    assert stderr.count("damaged entry of the cache of encoded prompts; encoding it again") == 1
+
+
+def unwritable(artifact: Path, folder: Path) -> None:
+    """Runs on both ranks: a cache below a file, then one with a damaged entry."""
+    rows = torch.load(folder / "rows.pt")
+    encoder = opened(artifact, folder / "file/cache")
+    for prompts in (REQUESTED[:1], REQUESTED, REQUESTED):
+        encoder.prepare(prompts)
+        assert encoder._network is None
+    assert torch.equal(encoder.encode(REQUESTED), rows)
+    encoder = opened(artifact, folder / "alone")
+    if rank() == 0:
+        encoder.cache._path(SEVEN[1]).write_bytes(b"")
+    encoder.prepare(REQUESTED)
+    assert torch.equal(encoder.encode(REQUESTED), rows)
+
+
 def the_weights_are_sharded(encoder: Umt5) -> None:
     weights = list(encoder._loaded().parameters())
     assert sum(weight.numel() for weight in weights) == sum(weight.numel() for weight in random_weights(0).values())

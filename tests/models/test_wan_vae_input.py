@@ -73,7 +73,7 @@ def test_statistics_are_known_for_wans_own_file_of_16_channels_only(tmp_path: Pa
 def test_damaged_and_wrong_files_are_refused(files: Path, tmp_path: Path):
     target, wrong = tmp_path / "codec.safetensors", tmp_path / "wrong.pth"
     wrong.write_bytes((files / "Wan2.1_VAE.pth").read_bytes()[:-100_000])
-    assert "wrong.pth: not a whole file of torch.save" in refusal(wrong, target)
+    assert "wrong.pth: is truncated: a file of torch.save without its end" in refusal(wrong, target)
     torch.save(VideoDiT(TINY).state_dict(), wrong)
     assert "wrong.pth: not a VAE of Wan" in refusal(wrong, target)
     tensors = torch.load(files / "Wan2.1_VAE.pth", weights_only=True)

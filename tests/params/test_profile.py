@@ -18,12 +18,13 @@ from repository import ROOT
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the graph, the profiles, a raw prompt table, and the params.yaml of the embedded profile."""
+    """A folder with the graph, the profiles, the raw prompts, and the params.yaml of the embedded profile."""
     shutil.copytree(ROOT / "params", tmp_path / "params")
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     (tmp_path / ".git").mkdir()
     (tmp_path / "data/prompts").mkdir(parents=True)
-    (tmp_path / "data/prompts/raw.csv").touch()
+    for name in ("raw.csv", "extension.csv", "unsafe_words.txt"):
+        shutil.copy(ROOT / "data/prompts" / name, tmp_path / "data/prompts")
     monkeypatch.chdir(tmp_path)
     assert main(["profile", "embedded"]) == 0
     return tmp_path

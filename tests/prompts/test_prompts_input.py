@@ -98,11 +98,11 @@ def test_bad_tables_are_refused_in_one_line(tmp_path: Path, name: str, content: 
 def test_a_missing_table_or_word_list_is_refused(tmp_path: Path) -> None:
     assert "none.csv: no such file" in refusal(str(tmp_path / "none.csv"), tmp_path / "out")
     raw = write_csv(tmp_path / "raw.csv", showable(20))
-    assert "none.txt: cannot be read" in refusal(raw, tmp_path / "out", unsafe_words=str(tmp_path / "none.txt"))
+    assert "none.txt: no such file" in refusal(raw, tmp_path / "out", unsafe_words=str(tmp_path / "none.txt"))
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filmstill.prompts.table.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("filmstill.prompts.text_file.LONGEST_LINE", 2**20)
     (tmp_path / "raw.txt").write_bytes(b"a cat\n" + b"x" * (3 * 2**20))
     assert "byte 6: a line of more than 1 MB" in refusal(str(tmp_path / "raw.txt"), tmp_path / "out")
 

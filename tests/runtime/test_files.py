@@ -177,6 +177,18 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file_whole(tmp_path, monkeyp
             subprocess.run(["umount", folder], check=True)
 
 
+def test_a_read_only_file_system_is_one_line(tmp_path, monkeypatch):
+    """It refuses even to remove the temporary file that is not there."""
+
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(FilmstillError, match=r"x\.txt: cannot be written \(Read-only file system\)"):
+        write_text(tmp_path / "x.txt", "x")
+
+
 def test_unwritable_folders_are_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FilmstillError, match=r"file/x.txt: cannot be written") as error:

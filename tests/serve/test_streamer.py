@@ -115,8 +115,8 @@ def with_facts(files: Files, folder: Path, **facts: Any) -> Path:
     ("facts", "line"),
     [
         ({"window_frames": 2}, "window_frames: is 2, allowed: null, or at least sink_frames + block_frames = 4"),
-        ({"sink_frames": -1}, "sink_frames: is -1, allowed: 0 or more frames"),
-        ({"block_frames": 0}, "block_frames: is 0, allowed: a positive integer"),
+        ({"sink_frames": -1}, "sink_frames: is -1, allowed: an integer in [0, 100000]"),
+        ({"block_frames": 0}, "block_frames: is 0, allowed: an integer in [1, 10000]"),
         ({"block_frames": None}, "block_frames: "),
         ({"context_noise": float("nan")}, "context_noise: is nan, allowed: a finite number"),
         ({"shift": "3"}, "shift: is '3', allowed: a positive number"),

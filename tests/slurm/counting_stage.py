@@ -23,7 +23,9 @@ from filmstill.errors import GateError, Interrupted
 from filmstill.params.load import read_plain
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
-from filmstill.cluster.run import run_stage
+from filmstill.cluster.config import read_cluster
+from filmstill.cluster.scratch import use_scratch
+from filmstill.work.stage import run
 
 
 def main(stage):
@@ -53,7 +55,7 @@ def main(stage):
 
 
 if __name__ == "__main__":
-    run_stage("distill", dispatched(main))
+    run("distill", dispatched(main), lambda root: use_scratch(read_cluster(), root))
 """
 GRAPH = {
     "distill": {

@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from filmstill.models.weights import load_model
+from filmstill.params.load import Values
 from filmstill.runtime.files import sha256_of
 from filmstill.runtime.tensor_files import load_tensors
 from filmstill.training.pairs import Pairs
@@ -88,9 +89,9 @@ def test_a_release_is_named_as_dvc_names_it(mini: Path, monkeypatch: pytest.Monk
     """Otherwise prune would remove the work of an import. What `hf download` notes in .cache is not part of it."""
     monkeypatch.chdir(mini)
     locked = OmegaConf.to_container(OmegaConf.load("dvc.lock"))["stages"]["teacher"]
-    assert inputs("teacher") == Inputs.of_lock(locked)
+    assert inputs("teacher", Values.read()) == Inputs.of_lock(locked)
     (mini / "data/released/wan-mini/.cache/huggingface/download/y.metadata").write_text("another download")
-    assert inputs("teacher") == Inputs.of_lock(locked)
+    assert inputs("teacher", Values.read()) == Inputs.of_lock(locked)
 
 
 def test_pairs_have_the_students_sigmas(mini: Path):

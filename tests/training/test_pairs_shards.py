@@ -15,7 +15,7 @@ from filmstill.models.dit import VideoDiT
 from filmstill.models.load import save_hashed_words
 from filmstill.models.text import HashedWords
 from filmstill.models.weights import config_of, save_model
-from filmstill.params.load import section
+from filmstill.params.load import Values
 from filmstill.params.model import Model
 from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.profile import write
@@ -42,7 +42,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     shutil.copytree(ROOT / "params", tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     write("smoke", [])
-    sizes = section(Model, "model")
+    params = Values.read()
+    sizes = params.section(Model, "model")
     ids = [f"id{number}" for number in range(len(PROMPTS))]
     write_table(TRAIN_PROMPTS, pd.DataFrame({"id": ids, "prompt": PROMPTS, "text": PROMPTS}))
     save_hashed_words(TEXT, HashedWords(sizes.text_len, sizes.text_dim))
@@ -50,17 +51,18 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     for name, parameter in model.named_parameters():
         values = 0.1 * randomness.normal(tuple(parameter.shape), 0, name, 0, [0])[0]
         parameter.data.copy_(values)
-    save_model(TEACHER, model.state_dict(), model.config, {"shift": section(Schedule, "schedule").shift})
+    save_model(TEACHER, model.state_dict(), model.config, {"shift": params.section(Schedule, "schedule").shift})
     script = runpy.run_path(str(ROOT / "workflow/scripts/ode_pairs.py"))
 
     def made(shards: int, batch: int) -> dict[str, Tensor]:
         shutil.rmtree(PAIRS, ignore_errors=True)
         write("smoke", [f"ode_pairs.shards={shards}", f"ode_pairs.batch={batch}"])
-        pairs = section(OdePairs, "ode_pairs")
+        values = Values.read()
+        pairs = values.section(OdePairs, "ode_pairs")
         paths = [PAIRS / f"{name}.safetensors" for name in shard_names(pairs)]
         for number, path in enumerate(paths):
             path.parent.mkdir(parents=True, exist_ok=True)
-            script["make_shard"](number, path)
+            script["make_shard"](number, path, values)
         write_manifest(pairs, PAIRS, paths)
         return by_id()
 

@@ -29,10 +29,11 @@ IMPORTED = "sys.exit('torch' in sys.modules)"
 FANNED_OUT = """
 import runpy, sys
 from pathlib import Path
+from filmstill.params.load import Values
 from filmstill.work import fanout
 from filmstill.work.stage import Stage
-fanout.make_here = fanout._remove_damaged = lambda *of_shards: None
-runpy.run_path("stages/{stage}.py")["main"](Stage("{stage}", next(Path(".work/{stage}").iterdir())))
+fanout.make_here = fanout._remove_unproven = lambda *of_shards: None
+runpy.run_path("stages/{stage}.py")["main"](Stage("{stage}", next(Path(".work/{stage}").iterdir()), Values.read()))
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from filmstill.errors import FilmstillError
+from filmstill.params.load import Values
 from filmstill.work.folder import WORK
 from filmstill.work.graph import Inputs, inputs
 from filmstill.work.prune import prune
@@ -59,7 +60,7 @@ def kept() -> set[str]:
 
 
 def test_unused_folders_go_oldest_first_and_the_working_trees_stays(capsys: pytest.CaptureFixture[str]):
-    current = work_folder(inputs("teacher").key, age=9)
+    current = work_folder(inputs("teacher", Values.read()).key, age=9)
     for key, age in (("bbb", 2), ("ccc", 3), ("aaa", 1)):
         work_folder(key, age, lock=True)  # of a process that has ended
     prune(dry_run=False, live=set())

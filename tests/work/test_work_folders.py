@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from filmstill.errors import FilmstillError
+from filmstill.params.load import Values
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.work import graph
 from filmstill.work.folder import locked, publish
@@ -61,39 +62,39 @@ def changed(value: dict, *path: Any, to: object) -> dict:
 
 
 def test_the_key_is_a_function_of_its_inputs():
-    key = inputs("distill").key
+    key = inputs("distill", Values.read()).key
     assert re.fullmatch("[0-9a-f]{16}", key)
-    assert inputs("distill").key == key
-    assert inputs("teacher").key != key
+    assert inputs("distill", Values.read()).key == key
+    assert inputs("teacher", Values.read()).key != key
     write(params=dict(reversed(PARAMS.items())))  # the order in params.yaml does not matter
-    assert inputs("distill").key == key
+    assert inputs("distill", Values.read()).key == key
 
 
 def test_params_sources_and_recorded_deps_change_the_key():
-    keys = [inputs("distill").key]
+    keys = [inputs("distill", Values.read()).key]
     write(params=changed(PARAMS, "distill", "lr", to=2e-4))
-    keys.append(inputs("distill").key)
+    keys.append(inputs("distill", Values.read()).key)
     write(params=changed(PARAMS, "seed", to=1))
-    keys.append(inputs("distill").key)
+    keys.append(inputs("distill", Values.read()).key)
     write(params=PARAMS)
     Path("distill.py").write_text("# edited\n")
-    keys.append(inputs("distill").key)
+    keys.append(inputs("distill", Values.read()).key)
     write(lock=changed(LOCK, "teacher", "outs", 0, "md5", to="bbb"))
-    keys.append(inputs("distill").key)
+    keys.append(inputs("distill", Values.read()).key)
     assert len(set(keys)) == 5
 
 
 def test_what_a_stage_does_not_list_does_not_change_its_key():
-    key = inputs("distill").key
+    key = inputs("distill", Values.read()).key
     write(params=changed(PARAMS, "teacher", "steps", to=4))
     Path("teacher.py").write_text("# edited\n")
-    assert inputs("distill").key == key
+    assert inputs("distill", Values.read()).key == key
 
 
 def test_a_gate_judges_the_work_and_does_not_name_it():
-    before = inputs("distill")
+    before = inputs("distill", Values.read())
     write(params=changed(PARAMS, "distill", "gate", "min", to=0.5))
-    after = inputs("distill")
+    after = inputs("distill", Values.read())
     assert after.key == before.key
     assert after != before
     assert after.digest(with_gates=True) != before.digest(with_gates=True)
@@ -102,21 +103,21 @@ def test_a_gate_judges_the_work_and_does_not_name_it():
 def test_an_artifact_is_taken_by_its_recorded_hash_and_never_read():
     Path("data").mkdir()
     Path("data/teacher.bin").write_text("anything")
-    assert inputs("distill").deps["data/teacher.bin"] == "aaa"
+    assert inputs("distill", Values.read()).deps["data/teacher.bin"] == "aaa"
 
 
 def test_numbers_that_plain_yaml_reads_as_text_are_numbers():
     write(params=changed(PARAMS, "distill", "lr", to=2e-6))
-    by_yaml = inputs("distill").key
+    by_yaml = inputs("distill", Values.read()).key
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("2.0e-06", "2e-06"))
     assert "lr: 2e-06" in Path("params.yaml").read_text()
-    assert inputs("distill").params["distill"]["lr"] == 2e-6
-    assert inputs("distill").key == by_yaml
+    assert inputs("distill", Values.read()).params["distill"]["lr"] == 2e-6
+    assert inputs("distill", Values.read()).key == by_yaml
 
 
 def test_inputs_read_from_the_lock_are_those_computed():
     """`prune` relies on it to find the folders whose keys are in dvc.lock."""
-    now = inputs("distill")
+    now = inputs("distill", Values.read())
     entry = {
         "deps": [{"path": path, "md5": md5, "size": 1} for path, md5 in now.deps.items()],
         "params": {"params.yaml": {"distill": PARAMS["distill"], "seed": 0}},
@@ -137,7 +138,7 @@ def test_inputs_read_from_the_lock_are_those_computed():
         (lambda: Path("params.yaml").write_text("a: [1\n"), "params.yaml: not readable as YAML"),
         (
             lambda: write(params={"seed": "${nothing}", "distill": {}}),
-            "params.yaml and dvc.yaml: seed: Interpolation key 'nothing' not found",
+            "params.yaml: seed: Interpolation key 'nothing' not found",
         ),
         (lambda: Path("params.yaml").unlink(), "params.yaml: no such file"),
     ],
@@ -145,12 +146,12 @@ def test_inputs_read_from_the_lock_are_those_computed():
 def test_inputs_that_cannot_be_known_are_one_line(spoil, message):
     spoil()
     with pytest.raises(FilmstillError, match=re.escape(message)) as error:
-        inputs("distill")
+        inputs("distill", Values.read())
     assert "\n" not in str(error.value)
 
 
 def test_a_source_edited_while_it_was_imported_is_refused():
-    made_from, source = inputs("teacher"), Path("teacher.py")
+    made_from, source = inputs("teacher", Values.read()), Path("teacher.py")
     edited = source.stat().st_mtime
     graph.refuse_edited_sources(made_from, edited + 1)
     with pytest.raises(FilmstillError, match=r"teacher\.py: changed while the stage was starting"):
@@ -160,7 +161,7 @@ def test_a_source_edited_while_it_was_imported_is_refused():
 
 
 def test_outputs_are_outs_metrics_and_plots():
-    stage = graph.stages()["distill"]
+    stage = graph.stages(Values.read())["distill"]
     assert graph.outputs(stage) == [Path("data/student"), Path("data/metrics.json"), Path("data/loss.tsv")]
 
 

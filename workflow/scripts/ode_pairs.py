@@ -7,12 +7,16 @@ schedule's nodes, which ODE initialisation compares with the student's.
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filmstill.runtime.exit import exit_code, run_script
 from filmstill.work.shard import inputs_unchanged, report_done
 
+if TYPE_CHECKING:
+    from filmstill.params.load import Values
 
-def make_shard(number: int, out: Path) -> None:
+
+def make_shard(number: int, out: Path, values: "Values") -> None:
     """Write shard `number`: latents [N, nodes + 1, F, C, H, W] of its N prompts, from noisy to clean."""
     import torch  # here: takes seconds, and an error found before should not wait for it
 
@@ -20,13 +24,12 @@ def make_shard(number: int, out: Path) -> None:
     from filmstill.diffusion.noise import clip_noise
     from filmstill.diffusion.sample import guided, sample
     from filmstill.models.load import DTYPES
-    from filmstill.params.load import section
     from filmstill.params.ode_pairs import OdePairs
     from filmstill.runtime.tensor_files import save_tensors
     from filmstill.training.pairs_table import prompts_of
     from filmstill.training.setup import Setup
 
-    params, setup = section(OdePairs, "ode_pairs"), Setup.prepared()
+    params, setup = values.section(OdePairs, "ode_pairs"), Setup.prepared(values)
     torch.set_num_threads(1)  # shards run in parallel
     prompts = prompts_of(params).iloc[number :: params.shards]
     setup.encoder.prepare([*prompts["text"].tolist(), setup.text.negative])
@@ -48,8 +51,8 @@ def make_shard(number: int, out: Path) -> None:
 
 def main() -> None:
     number, out = int(sys.argv[1]), Path(sys.argv[2])
-    with inputs_unchanged("ode_pairs", out):
-        make_shard(number, out)
+    with inputs_unchanged("ode_pairs", out) as values:
+        make_shard(number, out, values)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ TURN is the lock file that lets one arm at a time be timed; "-" in a SLURM job, 
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filmstill.runtime.exit import exit_code, run_script
 from filmstill.work.shard import inputs_unchanged, report_done, shared_machine
 
+if TYPE_CHECKING:
+    from filmstill.params.load import Values
 
-def make_arm(arm: str, out: Path) -> None:
+
+def make_arm(arm: str, out: Path, values: "Values") -> None:
     """Write one arm's latents [N, F, C, H, W] to `out`, and its clips and timing beside it.
 
     A clip's seconds are its batch's divided by the number of clips in the batch. They include decoding and exclude
@@ -22,14 +26,13 @@ def make_arm(arm: str, out: Path) -> None:
     from filmstill.evaluate.arms import Timed, build, timed
     from filmstill.evaluate.clips import FINITE, clip_of
     from filmstill.evaluate.requests import requests
-    from filmstill.params.load import section
     from filmstill.params.samples import Samples
     from filmstill.runtime.files import write_json
     from filmstill.runtime.tensor_files import save_tensors
     from filmstill.runtime.video import save_video
     from filmstill.training.setup import Setup
 
-    params, setup = section(Samples, "samples"), Setup.prepared()
+    params, setup = values.section(Samples, "samples"), Setup.prepared(values)
     table = requests(params, arm)
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
@@ -64,9 +67,9 @@ def main() -> None:
     with shared_machine(None if turn == "-" else Path(turn)) as alone:
         import filmstill.evaluate.arms  # noqa: F401 (imports torch, which must not slow an arm that is being timed)
 
-        with inputs_unchanged("samples", out):
+        with inputs_unchanged("samples", out) as values:
             alone()
-            make_arm(arm, out)
+            make_arm(arm, out, values)
 
 
 if __name__ == "__main__":

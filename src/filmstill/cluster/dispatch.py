@@ -48,6 +48,7 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
         cluster, root = read_cluster(), Path.cwd()
         if cluster.executor == LOCAL:
             _refuse_beside_job(stage, root)
+            stage.empty_out()
             main(stage)
         else:
             _make_by_job(stage, cluster, root)
@@ -78,7 +79,7 @@ def _refuse_beside_job(stage: Stage, root: Path) -> None:
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
     losses = 0
     while True:
-        digest = graph.inputs(stage.name).digest(with_gates=True)
+        digest = graph.inputs(stage.name, stage.params).digest(with_gates=True)
         found = _attach_or_submit(stage, cluster, root, digest, cluster.max_requeues - losses)
         if found is None:
             return

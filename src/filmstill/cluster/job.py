@@ -25,7 +25,7 @@ from filmstill.cluster import slurm
 from filmstill.cluster.rendezvous import rendezvous
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.compute import Compute
-from filmstill.params.load import section
+from filmstill.params.load import Values
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
@@ -56,6 +56,7 @@ class Job:
     root: Path  # the repository
     stage: str
     folder: Path  # the submission's, relative to root: .work/<stage>/<key>/jobs/<number>
+    params: Values  # of the stage, read once by the process that submits it
     max_restarts: int  # by SLURM after a loss
     sharding: str
     offload: bool
@@ -84,7 +85,7 @@ class Job:
 
     def _make(self, rank: int) -> None:
         """Make the stage's `out`; rank 0 records its inputs before and its files after."""
-        stage = Stage(self.stage, self.folder.parents[1])
+        stage = Stage(self.stage, self.folder.parents[1], self.params)
         if rank == 0:
             _exit_if_superseded()
             write_text(self.folder / START, str(restart_count()))
@@ -93,13 +94,14 @@ class Job:
             digest = {"inputs": inputs.digest(with_gates=True)}
             write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
             graph.refuse_edited_sources(inputs, filmstill.BEGAN)
+            stage.empty_out()
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
         # Imports torch, which takes seconds: SLURM may signal meanwhile, so the record above comes first.
         from filmstill.runtime import distributed
 
         rendezvous()
-        distributed.start(section(Compute, "compute").device, self.sharding, self.offload)
+        distributed.start(self.params.section(Compute, "compute").device, self.sharding, self.offload)
         runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
         distributed.barrier()
         if rank == 0:
@@ -109,9 +111,9 @@ class Job:
         distributed.stop()
 
     def _inputs(self) -> graph.Inputs:
-        """The stage's current inputs. Raises FilmstillError where their key no longer names the work folder."""
-        found, work = graph.inputs(self.stage), self.folder.parents[1]
-        if found.key != work.name:
+        """The job's inputs. Raises FilmstillError where theirs or the current key no longer names the work folder."""
+        found, work = graph.inputs(self.stage, self.params), self.folder.parents[1]
+        if not found.key == graph.inputs(self.stage, Values.read()).key == work.name:
             raise FilmstillError(
                 f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "
                 "run `dvc repro` again"

@@ -18,7 +18,7 @@ from filmstill.cluster.scratch import refuse_unshared
 from filmstill.errors import FilmstillError, require
 from filmstill.params.compute import Compute, micro_batches
 from filmstill.params.distill import Distill
-from filmstill.params.load import section
+from filmstill.params.load import Values
 from filmstill.params.ode_init import OdeInit
 
 FIELDS = ("Partition", "Time", "Size", "NodeList", "CPUs", "Memory", "Gres", "NodeAddr", "NodeHost", "StateLong")
@@ -106,11 +106,12 @@ def refuse_impossible(stage: str, cluster: Cluster, root: Path) -> None:
 
 def _refuse_what_cannot_train(stage: str, cluster: Cluster, resources: Resources) -> None:
     """Check cluster.yaml against params.yaml: GPUs where compute.device needs them, a batch that divides."""
-    compute = section(Compute, "compute")
+    params = Values.read()
+    compute = params.section(Compute, "compute")
     gpus = resources.gpus_per_node > 0 or compute.device == "cpu"
     require(gpus, _key(stage, cluster, "gpus_per_node"), 0, "1 or more where compute.device is cuda")
     if stage in TRAINING:
-        batch = section(OdeInit, stage).batch if stage == "ode_init" else section(Distill, stage).batch
+        batch = params.section(OdeInit, stage).batch if stage == "ode_init" else params.section(Distill, stage).batch
         micro_batches(batch, compute.micro_batch, f"{stage}.batch", 0, resources.nodes * resources.tasks)
 
 

@@ -4,18 +4,42 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filmstill.cluster.config import LOCAL, SLURM, read_cluster
+from filmstill.cluster.dispatch import dispatched
 from filmstill.cluster.scratch import use_scratch
 from filmstill.cluster.submit_shards import job_logs
+from filmstill.params.profile import check
+from filmstill.params.schema import Params
 from filmstill.work import fanout
 from filmstill.work.stage import Stage, run
 
 
-def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+def run_stage(
+    name: str,
+    main: Callable[[Stage], None],
+    as_job: bool = False,
+    check_files: Callable[[Params], None] = lambda _params: None,
+) -> None:
     """The body of every stage script: `work.stage.run`, with the work folder on the scratch of cluster.yaml, if set.
 
+    as_job: `main` runs as a SLURM job where cluster.yaml sets that executor; else always in this process.
+    First checks all of params.yaml: what a later stage would refuse is refused before this one spends hours.
+    check_files: called then, before the stage's dependencies are hashed.
     Never returns: it ends the process (exit codes: see `work.stage.run`).
     """
-    run(name, main, lambda root: use_scratch(read_cluster(), root))
+
+    def before(root: Path) -> None:
+        check_files(check())
+        use_scratch(read_cluster(), root)
+
+    run(name, dispatched(main) if as_job else _made_here(main), before)
+
+
+def _made_here(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
+    def make(stage: Stage) -> None:
+        stage.empty_out()
+        main(stage)
+
+    return make
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:

@@ -103,7 +103,7 @@ def submit(stage: Stage, cluster: Cluster, root: Path, max_restarts: int) -> Sub
         slurm_srun_args=["--kill-on-bad-exit=1", "--wait=0", f"--cpus-per-task={resources.cpus_per_task}"],
         slurm_additional_parameters={**sbatch_flags(resources, name), "chdir": str(root)},
     )
-    job = Job(root, stage.name, folder, max_restarts, resources.sharding, resources.offload)
+    job = Job(root, stage.name, folder, stage.params, max_restarts, resources.sharding, resources.offload)
     kept = {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
     try:
         with clean_env(), environment_variables(**kept):  # without variables of a SLURM job that runs this process

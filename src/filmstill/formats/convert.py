@@ -4,7 +4,7 @@ Everything is checked before a byte is written. Tensors are copied one at a time
 folder, is complete or absent, and nothing is overwritten.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,12 +12,13 @@ import torch
 from tqdm.utils import CallbackIOWrapper
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.layouts import DIFFUSERS_KEYS, STEM, WAN_KEYS, Network, Renamed, read_network
+from filmstill.formats.layouts import DIFFUSERS_KEYS, WAN_KEYS, Network, Renamed, read_network
 from filmstill.formats.tensor_names import to_diffusers
-from filmstill.formats.weight_files import PICKLES
+from filmstill.formats.weights_folder import STEM
 from filmstill.models.dit import EPS
 from filmstill.models.weights import header_of
-from filmstill.runtime.files import replacing, write_json
+from filmstill.runtime.file_kind import PICKLES
+from filmstill.runtime.files import replacing, require_writable, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import Written, replacing_folder, stream_tensors, write_tensors
 
@@ -34,16 +35,19 @@ def convert(
     part: str | None = None,
     heads: int | None = None,
     shard_bytes: int = SHARD_BYTES,
-    facts: dict[str, object] | None = None,
+    facts: Callable[[Network], dict[str, object]] | None = None,
 ) -> Network:
     """Write the network of `source` to `target` in the layout `to` (a key of SUFFIXES); return the network.
 
     part, heads: as in `read_network`. shard_bytes: largest size of one weights file in a folder.
-    facts: what a filmstill file's header records besides the sizes; None: the source's facts.
-    Raises FilmstillError if the source cannot be read or the target exists and is not an empty folder.
+    facts: what a filmstill file's header records of the network besides its sizes; None: the source's facts.
+    Raises FilmstillError, before anything is read, if the target cannot be written or exists and is not an empty
+    folder, and if the source cannot be read.
     """
-    _check_target(target, to)
+    source, target = source.expanduser(), target.expanduser()
+    _check_target(source, target, to)
     network = read_network(source, part, heads)
+    recorded = network.facts if facts is None else facts(network)
     total = sum(tensor.nbytes for tensor in network.weights.values())
     with progress("convert", total, unit="B") as bar:
         bar.unit_scale = True
@@ -52,9 +56,7 @@ def convert(
             bar.update(min(count, total - bar.n))  # a pickle is larger than its tensors
 
         if to == "filmstill":
-            stream_tensors(
-                target, network.weights, header_of(network.config, network.facts if facts is None else facts), written
-            )
+            stream_tensors(target, network.weights, header_of(network.config, recorded), written)
         elif to == "self-forcing":
             _write_pickle(target, network, written)
         else:
@@ -62,15 +64,18 @@ def convert(
     return network
 
 
-def _check_target(target: Path, to: str) -> None:
-    """Raise FilmstillError if the layout does not allow the target's suffix, or the target exists."""
+def _check_target(source: Path, target: Path, to: str) -> None:
+    """Raise FilmstillError if the layout does not allow the target's suffix, or if it exists or cannot be written."""
     allowed = SUFFIXES[to]
     if allowed and target.suffix not in allowed:
         raise FilmstillError(f"{target}: {to} is one file, whose name ends in {' or '.join(allowed)}")
     if not allowed and target.suffix in (".safetensors", *PICKLES):
         raise FilmstillError(f"{target}: {to} is a folder, whose name does not end in {target.suffix}")
-    if target.exists() and (allowed or not target.is_dir() or any(target.iterdir())):
+    require_writable(target, folder=not allowed)
+    if target.exists() and (allowed or any(target.iterdir())):
         raise FilmstillError(f"{target}: exists, and nothing is overwritten; remove it or name another")
+    if source.resolve() in target.resolve().parents:
+        raise FilmstillError(f"{target}: is inside {source}, which is read; name a target outside of it")
 
 
 def _write_pickle(target: Path, network: Network, written: Written) -> None:

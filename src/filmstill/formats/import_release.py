@@ -16,7 +16,7 @@ from filmstill.models.weights import check_sizes, config_of, header_of
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.teacher import NOTHING, Teacher
-from filmstill.runtime.files import read_json, write_json
+from filmstill.runtime.files import read_json, require_writable, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import stream_tensors
 
@@ -29,8 +29,9 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
     """Write weights, real score, codec and text encoder to `out`, from the folders that `params` names.
 
     Returns the teacher's sizes. Raises FilmstillError for missing or damaged files and for networks whose sizes differ
-    from params.yaml's; sizes are checked before anything is written.
+    from params.yaml's; sizes are checked before anything is written, and that `out` can be written before all.
     """
+    require_writable(out / "teacher.safetensors")
     release = Release.find(Path(params.released))
     if len(release.networks) > 1:
         raise FilmstillError(

@@ -17,18 +17,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.tensor_names import WRAPPERS, is_transformer_name, to_wan
-from filmstill.formats.weight_files import SHOWN, Weights, check_dtypes, check_names, open_weights
+from filmstill.formats.families import (
+    CLASSES,
+    TRANSFORMER,
+    check_dtypes,
+    refuse_other_config,
+    refuse_other_folder,
+    refuse_other_tensors,
+)
+from filmstill.formats.tensor_names import WRAPPERS, is_transformer_name, leading_wrappers, to_wan
+from filmstill.formats.weight_files import SHOWN, Weights, check_names, open_weights
 from filmstill.models.dit import EPS, PATCH, DiTConfig, VideoDiT
 from filmstill.runtime.files import read_json
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
 
-STEM = "diffusion_pytorch_model"  # name of the weights file in a folder, without suffix
 PARTS = ("generator_ema", "generator")  # networks in a .pt, in order of preference
 HEADS = {1536: 12, 5120: 40}  # attention heads of Wan2.1's two networks, by dim
 
@@ -50,7 +56,6 @@ DIFFUSERS_KEYS = {
     "text_dim": "text_dim",
     "in_channels": "in_channels",
 }
-_CLASSES = {"WanModel": WAN_KEYS, "CausalWanModel": WAN_KEYS, "WanTransformer3DModel": DIFFUSERS_KEYS}
 
 # Every size but the two counts is a prime of its own, so that a dimension of this network's tensors identifies the
 # size that it shows.
@@ -69,33 +74,6 @@ class Network:
     format: str
     files: list[Path]
     facts: dict[str, object]
-
-
-class Shards(Mapping[str, Tensor]):
-    """Tensors of several files. One file is open at a time, so that at most the largest is mapped into memory."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
-        self._where: dict[str, Path] = {}
-        for file in files:
-            self._opened = opened = Weights([file])
-            for name in opened:
-                if name in self._where:
-                    raise FilmstillError(f"{file}: contains {name}, which {self._where[name].name} contains too")
-                self._where[name], self.shapes[name], self.dtypes[name] = file, opened.shape(name), opened.dtype(name)
-
-    def __getitem__(self, name: str) -> Tensor:
-        file = self._where[name]
-        if self._opened.files != [file]:
-            self._opened = Weights([file])
-        return self._opened[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def __len__(self) -> int:
-        return len(self._where)
 
 
 @dataclass(frozen=True)
@@ -123,13 +101,16 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
     heads: number of attention heads, required if neither the files nor HEADS determine it.
     Raises FilmstillError if the files are damaged, are not exactly one such network, or contradict their config.
     """
-    files, config_file = _find_files(path)
-    shards = Shards(files)
-    header = _header(files[0], shards)
+    refuse_other_folder(path)
+    stored = open_weights(path / "transformer" if (path / "transformer").is_dir() else path)
+    header = _header(stored)
+    config_file = stored.files[0].parent / "config.json"
+    if not header:
+        refuse_other_tensors(path, stored.shapes)
     declared = json.loads(header.get("config", "{}")) if header else _declared_sizes(config_file, path.is_dir())
-    part = _part(path, shards, part)
-    names = _names_in_files(path, shards, f"{part}." if part else "")
-    shapes = {name: shards.shapes[stored] for name, stored in names.items()}
+    part = _part(path, stored, part)
+    names = _names_in_files(path, stored, f"{part}." if part else "")
+    shapes = {name: stored.shapes[in_file] for name, in_file in names.items()}
     inferred = _inferred_sizes(shapes)
     if "dim" not in inferred:
         listed = ", ".join(sorted(shapes)[:SHOWN]) or "none"
@@ -145,40 +126,30 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
     config = DiTConfig(**{**asdict(_TEMPLATE), **declared, **inferred})
     expected = _tensor_shapes(config)
     check_names(path, shapes, expected)
-    check_dtypes(path, {stored: shards.dtypes[stored] for stored in names.values()})
+    check_dtypes(path, {in_file: stored.dtypes[in_file] for in_file in names.values()})
     config = replace(config, num_heads=_heads(path, config.dim, declared.get("num_heads"), heads))
-    layout = "diffusers" if any("condition_embedder." in stored for stored in names.values()) else "wan"
+    layout = "diffusers" if any("condition_embedder." in in_file for in_file in names.values()) else "wan"
     return Network(
         config,
-        Renamed(shards, {name: names[name] for name in expected}),
+        Renamed(stored, {name: names[name] for name in expected}),
         "filmstill" if header else "self-forcing" if part else layout,
-        files,
+        stored.files,
         json.loads(header.get("facts", "{}")),
     )
 
 
-def _find_files(path: Path) -> tuple[list[Path], Path]:
-    """The weights files in `path`, and the path of the config.json beside them, which may be absent."""
-    folder = path / "transformer" if (path / "transformer").is_dir() else path
-    single = folder / f"{STEM}.safetensors"  # tried first: Wan's own folder contains other networks' files, too
-    files = open_weights(single if single.is_file() else folder).files
-    return files, files[0].parent / "config.json"
-
-
-def _header(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _header(stored: Weights) -> dict[str, str]:
     """Metadata of a filmstill file, {} for any other file. Raises FilmstillError if its digest does not match."""
-    if file.suffix != ".safetensors":
-        return {}
-    with safe_open(file, framework="pt") as opened:
-        text = (opened.metadata() or {}).get(HEADER)
+    text = stored.metadata.get(HEADER)
     if text is None:
         return {}
+    file = stored.files[0]
     try:
         metadata = json.loads(text)
         digest = metadata.pop(DIGEST)
     except (ValueError, KeyError, AttributeError, TypeError):
         raise FilmstillError(f"{file}: damaged: its header is not as filmstill writes it") from None
-    if digest != digest_of(tensors, metadata):
+    if digest != digest_of(stored, metadata):
         raise FilmstillError(f"{file}: damaged: its content does not have the SHA-256 {digest[:12]}… of its header")
     return metadata
 
@@ -192,13 +163,13 @@ def _declared_sizes(config: Path, required: bool) -> dict[str, int]:
         return {}
     values = read_json(config)
     kind = values.get("_class_name")
-    if kind not in _CLASSES:
-        if required:
-            raise FilmstillError(f"{config}: _class_name: is {kind!r}, allowed: {', '.join(_CLASSES)}")
+    if kind not in CLASSES and not required:
         return {}
+    refuse_other_config(config, values)
+    keys = DIFFUSERS_KEYS if kind == TRANSFORMER else WAN_KEYS
     if values.get("eps", EPS) != EPS:
         raise FilmstillError(f"{config}: eps: is {values['eps']}, allowed: {EPS}")
-    sizes = {size: values[key] for key, size in _CLASSES[kind].items() if key in values}
+    sizes = {size: values[key] for key, size in keys.items() if key in values}
     for size, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise FilmstillError(f"{config}: {size}: is {value!r}, allowed: a positive integer")
@@ -221,7 +192,10 @@ def _part(path: Path, names: Mapping[str, Tensor], part: str | None) -> str | No
 
 
 def _names_in_files(path: Path, found: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
-    """Wan's name of every tensor under `prefix` to its name in the files."""
+    """Wan's name of every tensor under `prefix` to its name in the files.
+
+    Raises FilmstillError unless the same wrappers come before every tensor's name, and where two names are one.
+    """
     names: dict[str, str] = {}
     for stored in found:
         if stored.startswith(prefix):
@@ -229,6 +203,15 @@ def _names_in_files(path: Path, found: Mapping[str, Tensor], prefix: str) -> dic
             if name in names:
                 raise FilmstillError(f"{path}: {names[name]} and {stored} are both {name}")
             names[name] = stored
+    by_prefix: dict[str, list[str]] = defaultdict(list)
+    for stored in names.values():
+        by_prefix[leading_wrappers(stored.removeprefix(prefix))].append(stored)
+    if len(by_prefix) > 1 and any(is_transformer_name(name) for name in names):
+        listed = "; ".join(
+            f"{len(stored)} tensors with {f'{before}.' if before else 'no prefix'} ({min(stored)})"
+            for before, stored in sorted(by_prefix.items(), key=lambda item: -len(item[1]))
+        )
+        raise FilmstillError(f"{path}: is of mixed prefixes: {listed}; allowed: the same one; save the network alone")
     return names
 
 

@@ -4,11 +4,28 @@ Two layouts are read: Wan-AI's own and diffusers' pipelines, with one network or
 for a missing file contains the command that downloads it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filmstill.errors import FilmstillError
+from filmstill.formats.families import (
+    check_dtypes,
+    refuse_other_config,
+    refuse_other_folder,
+    refuse_other_tensors,
+    refuse_quantized,
+)
+from filmstill.formats.weights_folder import STEM, list_weights
+from filmstill.runtime.file_kind import (
+    PICKLES,
+    SAFETENSORS,
+    first_bytes,
+    json_fault_of,
+    kind_of,
+    read_header,
+    why_missing,
+)
 from filmstill.runtime.files import read_json, sha256_of
 from filmstill.runtime.progress import progress
 
@@ -38,7 +55,11 @@ class Release:
 
     @classmethod
     def find(cls, folder: Path) -> "Release":
-        """Find the files in `folder`. Raises FilmstillError for the first missing one, with the way to get it."""
+        """Find the files in `folder`.
+
+        Raises FilmstillError for the first one that is missing, with the way to get it, or that is not what its name
+        promises.
+        """
         networks = find_networks(folder)
         fast = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
         if (folder / "model_index.json").is_file():
@@ -47,34 +68,67 @@ class Release:
             text = next(iter(sorted(folder.glob("models_t5*.pth"))), folder / "models_t5_umt5-xxl-enc-bf16.pth")
             names = (text.name, "google/umt5-xxl/tokenizer.json", "Wan2.1_VAE.pth")
         text_encoder, tokenizer, vae = (_existing(folder, name) for name in names)
+        if fault := json_fault_of(tokenizer):
+            raise FilmstillError(f"{tokenizer}: {fault.what}, allowed: a fast tokenizer's JSON; {fault.remedy}")
+        for part in (text_encoder, vae, *([fast] if fast else [])):
+            _, dtypes = _in_headers(part, _download(folder))
+            refuse_quantized(part, dtypes)
+            check_dtypes(part, dtypes)
         return cls(folder, networks, text_encoder, tokenizer, vae, fast)
 
     def files(self) -> list[Path]:
         """Every file that an import reads."""
-        parts = [*self.networks, self.text_encoder, self.tokenizer, self.vae, *([self.fast] if self.fast else [])]
-        return sorted({file for part in parts for file in _files_of(part)})
+        parts = [*self.networks, self.text_encoder, self.vae, *([self.fast] if self.fast else [])]
+        return sorted({self.tokenizer, *(file for part in parts for file in _files_of(part))})
 
 
 def find_networks(folder: Path) -> list[Path]:
     """The network of a released folder, or its two experts, high noise first.
 
-    Raises FilmstillError for the first missing file, with the way to get it.
+    Raises FilmstillError for the first missing file, with the way to get it, and for a network of another kind.
     """
     if not folder.is_dir():
         raise FilmstillError(f"{folder}: no such folder; {_download(folder)}")
+    refuse_other_folder(folder)
+    networks = _network_folders(folder)
+    for network in networks:
+        _check_network(network, _download(folder))
+    return networks
+
+
+def _network_folders(folder: Path) -> list[Path]:
+    """The folder of each network, in which some weights and config.json exist."""
     if (folder / "model_index.json").is_file():
         second = folder / "transformer_2"
         return [_existing(folder, "transformer"), *([second] if second.is_dir() else [])]
     if (folder / HIGH).is_dir() or (folder / LOW).is_dir():
         return [_existing(folder, HIGH), _existing(folder, LOW)]
-    weights = sorted(folder.glob("diffusion_pytorch_model*.safetensors*"))
-    if not weights:
-        raise FilmstillError(f"{folder / 'diffusion_pytorch_model.safetensors'}: missing; {_download(folder)}")
+    if not any(path.suffix in (".json", ".safetensors", *PICKLES) for path in folder.glob(f"{STEM}*")):
+        _existing(folder, f"{STEM}.safetensors")
     _existing(folder, "config.json")
-    for index in folder.glob("diffusion_pytorch_model*.index.json"):
-        for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
-            _existing(folder, shard)
     return [folder]
+
+
+def _check_network(folder: Path, download: str) -> None:
+    """Raise FilmstillError if a network's files are missing, damaged or of another kind of network, without torch."""
+    if (config := folder / "config.json").is_file():
+        refuse_other_config(config, read_json(config))
+    shapes, dtypes = _in_headers(folder, download)
+    refuse_other_tensors(folder, shapes)
+    check_dtypes(folder, dtypes)
+
+
+def _in_headers(part: Path, download: str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes and dtypes in the headers of safetensors; what a pickle contains is seen only when it is imported.
+
+    Raises FilmstillError if a file of the part is missing or is not what its name promises.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for file, placed in list_weights(part, download).files.items():
+        if kind_of(first_bytes(file)) == SAFETENSORS:
+            entries |= {name: entry for name, entry in read_header(file).items() if not placed or name in placed}
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    return shapes, {name: entry["dtype"] for name, entry in entries.items()}
 
 
 def identities(folder: Path, files: list[Path]) -> dict[str, dict[str, object]]:
@@ -98,19 +152,18 @@ def identities(folder: Path, files: list[Path]) -> dict[str, dict[str, object]]:
     return found
 
 
-def _files_of(part: Path) -> Iterator[Path]:
-    """The file itself, or a folder's weights and configurations, without its subfolders."""
-    if part.is_file():
-        yield part
-    else:
-        yield from (path for path in part.iterdir() if path.suffix in (".json", ".safetensors"))
+def _files_of(part: Path) -> list[Path]:
+    """The file itself, or a folder's weights, their index, and its config.json."""
+    found = list_weights(part)
+    beside = [found.index, part / "config.json"]
+    return [*found.files, *(path for path in beside if path is not None and path.is_file())]
 
 
 def _existing(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`. Raises FilmstillError if it is missing."""
     path = folder / name
     if not path.exists():
-        raise FilmstillError(f"{path}: missing; {_download(folder)}")
+        raise FilmstillError(f"{path}: missing{why_missing(path)}; {_download(folder)}")
     return path
 
 

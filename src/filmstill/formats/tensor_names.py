@@ -2,15 +2,25 @@
 
 One table of modules is read in both directions. Any name that is not in it stays unchanged, so a name that already has
 the target's spelling may be passed too. Prefixes of training wrappers (FSDP, activation checkpointing, compile) are
-removed.
+removed, and ComfyUI's.
 
 Source: `wan/modules/model.py` of Wan2.1 and diffusers' `convert_wan_transformer_to_diffusers`.
 """
 
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 
-WRAPPERS = {"model", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"}
+# Modules around the network or around a module of it: in Self-Forcing, DataParallel and DDP, FSDP, activation
+# checkpointing, torch.compile, ComfyUI.
+WRAPPERS = {
+    "model",
+    "module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_orig_mod",
+    "diffusion_model",
+}
 
 # Wan's modules to diffusers': outside the blocks, and within a block.
 _OUTSIDE = {
@@ -50,6 +60,11 @@ def from_diffusers(name: str) -> str:
 def strip_wrappers(name: str) -> str:
     """Map `model._fsdp_wrapped_module.blocks.0.…` to `blocks.0.…`."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def leading_wrappers(name: str) -> str:
+    """Wrappers before the first module of the network: "model.module" of `model.module.blocks.0.…`."""
+    return ".".join(takewhile(WRAPPERS.__contains__, name.split(".")))
 
 
 def to_wan(name: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.weight_files import Weights, check_dtypes, check_names, open_weights
+from filmstill.formats.families import check_dtypes, refuse_quantized
+from filmstill.formats.weight_files import Weights, check_names, open_weights
 from filmstill.models.umt5_folder import (
     EMBEDDING,
     FACTS,
@@ -61,12 +62,13 @@ def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512
     """
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
     weights = open_weights(source)
+    refuse_quantized(source, weights)
     names = _names_in(source, weights)
     config = {**_sizes(source, weights, names), **FIXED}
     _check_config(source / "config.json", config)
     expected = {names[name]: tuple(p.shape) for name, p in empty_network(config).state_dict().items() if name != TIED}
-    check_names(source, {name: weights.shape(name) for name in weights if name != TIED}, expected)
-    check_dtypes(source, {stored: weights.dtype(stored) for stored in names.values()})
+    check_names(source, {name: weights.shapes[name] for name in weights if name != TIED}, expected)
+    check_dtypes(source, {stored: weights.dtypes[stored] for stored in names.values()})
     _check_tokenizer(tokenizer, config["vocab_size"])
     (folder / FACTS).unlink(missing_ok=True)  # until it is written again, the folder is not an encoder
     stream_tensors(folder / WEIGHTS, {name: weights[stored] for name, stored in names.items()}, {}, lambda _bytes: None)
@@ -93,7 +95,7 @@ def _sizes(source: Path, weights: Weights, names: dict[str, str]) -> dict[str, A
 
     def matrix(name: str) -> tuple[int, ...]:
         stored = names.get(name, name)
-        shape = weights.shape(stored) if stored in weights else ()
+        shape = weights.shapes[stored] if stored in weights else ()
         if len(shape) != 2 or 0 in shape:
             raise FilmstillError(f"{source}: not the weights of this network: {stored} is missing or not a matrix")
         return shape

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
+from filmstill.formats.families import check_dtypes, refuse_quantized
 from filmstill.formats.weight_files import check_names, open_weights
 from filmstill.models.taehv import empty_taehv
 from filmstill.models.wan_vae import CONFIG, KIND, SPACE_STRIDE, STATISTICS, TIME_STRIDE, empty_vae
 from filmstill.runtime.files import read_json
 from filmstill.runtime.tensor_files import save_tensors
 
+Z_DIM_2_2 = 48  # of Wan2.2's VAE, which only TI2V-5B uses; its A14B networks use Wan2.1's VAE
 _RESIDUAL = {
     "residual.0": "norm1",
     "residual.2": "conv1",
@@ -98,7 +100,8 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
     Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
     """
     weights = open_weights(source)
-    shapes = {name: weights.shape(name) for name in weights}
+    refuse_quantized(source, weights)
+    shapes = weights.shapes
     wan = {"encoder.conv1.weight", "conv2.weight"} <= shapes.keys()
     if not wan and "encoder.conv_in.weight" not in shapes:
         raise FilmstillError(
@@ -113,6 +116,7 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
         inverse = {diffusers: wan_name for wan_name, diffusers in table.items()}
         names = {name: rename(name, inverse) for name in names}
     check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
+    check_dtypes(source, {stored: weights.dtypes[stored] for stored in names.values()})
     tensors = {f"vae.{name}": weights[names[name]] for name in names}
     if fast is not None:
         tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
@@ -131,8 +135,8 @@ def _config(path: Path) -> dict[str, Any]:
 def _vae_of(source: Path, config: dict[str, Any], z_dim: int) -> Any:
     """The network of a config, without weights. Raises FilmstillError unless it is like Wan2.1's, with this `z_dim`."""
     if config["z_dim"] != z_dim:
-        found = config["z_dim"]
-        raise FilmstillError(f"{source}: a VAE of z_dim {found}; the transformer's latents have {z_dim} channels")
+        found = f"z_dim {config['z_dim']}{' (Wan2.2, of TI2V-5B)' if config['z_dim'] == Z_DIM_2_2 else ''}"
+        raise FilmstillError(f"{source}: a VAE of {found}; the transformer's latents have {z_dim} channels")
     try:
         vae = empty_vae(config)
         strides = 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
@@ -157,7 +161,8 @@ def read_taehv(path: Path, channels: int) -> dict[str, Tensor]:
     Raises FilmstillError if the file is damaged or is not a TAEHV whose latents have `channels` channels.
     """
     weights = open_weights(path)
-    shapes = {name: weights.shape(name) for name in weights if not name.startswith("encoder.")}
+    shapes = {name: shape for name, shape in weights.shapes.items() if not name.startswith("encoder.")}
     network = empty_taehv(channels, shapes)
     check_names(path, shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    check_dtypes(path, {name: weights.dtypes[name] for name in shapes})
     return {name: weights[name] for name in shapes}

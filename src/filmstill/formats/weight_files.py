@@ -1,6 +1,6 @@
 """Read the weights in other projects' files, tensor by tensor, without executing anything in them.
 
-A source is one safetensors file, a folder of shards with its index, or torch's .pt/.pth. A tensor is read on access
+A source is a file or folder that `list_weights` reads: safetensors, or torch's .pt/.pth. A tensor is read on access
 (pickles are mapped, not loaded), so memory contains only tensors in use. A pickle of anything but plain tensors is
 refused before any of it runs (`torch.load(weights_only=True)`).
 """
@@ -15,27 +15,43 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import read_json
+from filmstill.formats.weights_folder import WeightFiles, list_weights
+from filmstill.runtime.file_kind import SAFETENSORS, first_bytes, kind_of
 from filmstill.runtime.tensor_stream import STORED
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 SHOWN = 10  # names listed in a message
 
 
 class Weights(Mapping[str, Tensor]):
-    """The tensors of `files` by name, read on access; `shape` and `dtype` read no tensor."""
+    """The tensors of several files, read on access. One file is open at a time, so that only one is mapped.
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
-        self._open: dict[Path, Any] = {}
+    shapes, dtypes: by tensor; a dtype that filmstill stores is spelled as in safetensors ("BF16").
+    metadata: that of the first file, {} for a pickle.
+    """
+
+    def __init__(self, found: WeightFiles) -> None:
+        self.files = list(found.files)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
         self._where: dict[str, Path] = {}
-        for path in files:
-            self._open[path] = _open(path)
-            self._where |= dict.fromkeys(self._open[path].keys(), path)
+        for path, placed in found.files.items():
+            self._opened, self._file = path, _open(path)
+            present = self._file.keys()
+            if placed and (absent := sorted(placed - set(present))):
+                where = found.index.name if found.index else "its index"
+                raise FilmstillError(f"{path}: has no tensor {absent[0]}, which {where} puts there; download it again")
+            for name in present if placed is None else sorted(placed):
+                self._where[name] = path
+                self.shapes[name], self.dtypes[name] = _shape_and_dtype(self._file, name)
+            if path == self.files[0] and not isinstance(self._file, dict):
+                self.metadata = self._file.metadata() or {}
 
     def __getitem__(self, name: str) -> Tensor:
-        file = self._open[self._where[name]]
-        return file[name] if isinstance(file, dict) else file.get_tensor(name)
+        path = self._where[name]
+        if self._opened != path:
+            self._opened, self._file = path, _open(path)
+        return self._file[name] if isinstance(self._file, dict) else self._file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -43,36 +59,13 @@ class Weights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._where)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        file = self._open[self._where[name]]
-        return tuple(file[name].shape if isinstance(file, dict) else file.get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self[name].dtype  # the tensor is mapped: its bytes are not read
-
 
 def open_weights(path: Path) -> Weights:
-    """Open the weights of a file, or of a folder with one weights file or an index (`*.index.json`) of its shards.
+    """Open the weights of a file or folder.
 
-    Raises FilmstillError if a file is missing, truncated, or a pickle of anything but tensors.
+    Raises FilmstillError if `list_weights` refuses it, or if a file is damaged or a pickle of anything but tensors.
     """
-    if path.is_file():
-        return Weights([path])
-    if not path.is_dir():
-        raise FilmstillError(f"{path}: no such file or folder")
-    if indices := sorted(path.glob("*.index.json"), key=lambda index: ".safetensors" not in index.name):
-        listed = read_json(indices[0]).get("weight_map")
-        if not isinstance(listed, dict) or not listed:
-            raise FilmstillError(f"{indices[0]}: lists no shards: its weight_map is {str(listed)[:80]}")
-        names = sorted(set(map(str, listed.values())))
-        if absent := [name for name in names if not (path / name).is_file()]:
-            raise FilmstillError(f"{path / absent[0]}: missing; {indices[0].name} lists {len(names)} shards")
-        return Weights([path / name for name in names])
-    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *PICKLES))
-    if len(found) != 1:
-        listed = ", ".join(p.name for p in found) or "none"
-        raise FilmstillError(f"{path}: expected one weights file or a *.index.json, found {len(found)} ({listed})")
-    return Weights(found)
+    return Weights(list_weights(path))
 
 
 def check_names(
@@ -100,29 +93,27 @@ def check_names(
         raise FilmstillError(f"{source}: not the weights of this network: {'; '.join(messages)}")
 
 
-def check_dtypes(source: Path, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Raise FilmstillError for the first tensor whose dtype filmstill does not store."""
-    for name, dtype in dtypes.items():
-        if dtype not in STORED:
-            raise FilmstillError(f"{source}: {name}: is {dtype}, allowed: {', '.join(STORED.values())}")
-
-
 def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise FilmstillError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        try:
-            return safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise FilmstillError(
-                f"{path}: not a whole safetensors file, it is truncated or of another kind ({error})"
-            ) from None
-    return _flat(_unpickled(path))
+    """An opened safetensors file, or the tensors of a pickle by name."""
+    if kind_of(first_bytes(path)) != SAFETENSORS:
+        return _flat(_unpickled(path))
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise FilmstillError(f"{path}: is damaged: not whole safetensors ({error}); download it again") from None
+
+
+def _shape_and_dtype(file: Any, name: str) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a tensor in an opened file, without reading its numbers."""
+    if isinstance(file, dict):
+        tensor = file[name]
+        return tuple(tensor.shape), STORED.get(tensor.dtype, str(tensor.dtype))
+    view = file.get_slice(name)
+    return tuple(view.get_shape()), view.get_dtype()
 
 
 def _unpickled(path: Path) -> Any:
     """The content of a file of torch.save, mapped where its format allows it."""
-    refused = f"{path}: holds more than plain tensors; it was not executed. Convert it to safetensors where it was made"
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -131,13 +122,26 @@ def _unpickled(path: Path) -> Any:
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)  # no mmap: from before torch 1.6
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
-        raise FilmstillError(f"{refused} ({reason.strip()[:120]})" if reason else refused) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines()]
+        if operand := next((line for line in lines if "Unsupported operand" in line or "too long" in line), None):
+            raise FilmstillError(
+                f"{path}: is damaged, or was not pickled as torch.save does ({operand[-60:]}); it was not executed. "
+                "Download it again, or save it as safetensors where it was made"
+            ) from None
+        reason = next((line for line in lines if "global" in line.lower()), "")[:120]
         raise FilmstillError(
-            f"{path}: not a whole file of torch.save, it is truncated or of another kind ({reason[:120]})"
+            f"{path}: holds more than plain tensors; it was not executed. Convert it to safetensors where it was made"
+            f"{reason and f' ({reason})'}"
         ) from None
+    except Exception as error:  # a damaged pickle fails with any kind of error, struct.error and IndexError among them
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> FilmstillError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return FilmstillError(
+        f"{path}: is truncated or damaged: not a whole file of torch.save ({reason[:120]}); download it again"
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:

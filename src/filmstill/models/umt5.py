@@ -7,7 +7,6 @@ the prompts, and the network's weights are sharded over them.
 Source: UMT5 (arXiv:2304.09151); Wan2.1's `wan/modules/tokenizers.py` for the cleaning.
 """
 
-import html
 import logging
 import re
 from collections.abc import Iterator
@@ -29,13 +28,14 @@ from filmstill.runtime import distributed
 from filmstill.runtime.distributed import ShardingConfig, is_rank0
 from filmstill.runtime.files import read_json
 from filmstill.runtime.progress import progress
+from filmstill.runtime.unescape import unescape_twice
 
 log = logging.getLogger(__name__)
 
 
 def clean_prompt(text: str) -> str:
     """Clean a prompt as Wan does: repair mojibake and full-width letters, unescape HTML twice, collapse whitespace."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
+    return re.sub(r"\s+", " ", unescape_twice(ftfy.fix_text(text))).strip()
 
 
 @dataclass
@@ -95,13 +95,13 @@ class Umt5:
         return out
 
     def prepare(self, prompts: list[str]) -> None:
-        """Encode the prompts that have no file in the cache, which several jobs may share.
+        """Encode the prompts that have no whole file in the cache, which several jobs may share.
 
         Collective: every rank must call it, with the same prompts.
         """
         unique = dict.fromkeys(clean_prompt(prompt) for prompt in prompts)
         # Only rank 0 looks for files: NFS clients remember a failed look-up, which would hide files written later.
-        missing = distributed.broadcast([prompt for prompt in unique if is_rank0() and not self.cache.holds(prompt)])
+        missing = distributed.broadcast(self.cache.missing(unique) if is_rank0() else [])
         if missing:
             self._encode_shares(missing)
         self._free_network()
@@ -119,6 +119,7 @@ class Umt5:
         rows = {prompt: vectors for prompt, vectors in cached if vectors is not None}
         if missing := [prompt for prompt in prompts if prompt not in rows]:
             rows |= zip(missing, list(self._encode_each(missing, self._tokenize(missing))), strict=True)
+            self.cache.share_kept()
         self._free_network()
         return rows
 
@@ -132,7 +133,7 @@ class Umt5:
                     bar.update(min(world_size, len(prompts) - bar.n))
         if len(tokens[share]) < len(tokens[::world_size]):
             self._forward(tokens[0])  # the other ranks' last pass gathers this rank's shards
-        distributed.barrier()
+        self.cache.share_kept()  # also the barrier after which every rank reads
 
     def _encode_each(self, prompts: list[str], tokens: list[list[int]]) -> Iterator[Tensor]:
         """Encode cleaned prompts one by one; put each into the cache and yield its vectors [tokens, text_dim]."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
-from filmstill.params.keys import key
+from filmstill.params.keys import check_intervals, key
 
 DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
 
@@ -12,20 +12,20 @@ DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
 class Compute:
     """What the numbers are computed on. Threads and micro-batches are parameters because they change the last bits."""
 
-    threads: int = key(2, "number of CPU threads of each process")
+    threads: int = key(2, "number of CPU threads of each process", "[1, 512]")
     device: str = key("cpu", "device to compute on: cpu or cuda")
     precision: str = key(
         "float32", "matrix products and frozen weights: float32 or bfloat16; trained weights stay float32"
     )
     activation_checkpointing: bool = key(False, "true: recompute each layer's activations in the backward pass")
-    micro_batch: int | None = key(None, "samples per forward pass in ode_init and distill; null: all of a rank's")
+    micro_batch: int | None = key(
+        None, "samples per forward pass in ode_init and distill; null: all of a rank's", "[1, 65536]"
+    )
 
     def __post_init__(self) -> None:
-        require(self.threads > 0, "threads", self.threads, "a positive integer")
+        check_intervals(self)
         require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
-        size = self.micro_batch
-        require(size is None or size > 0, "micro_batch", size, "null or a positive integer")
 
 
 def micro_batches(batch: int, micro_batch: int | None, batch_key: str, rank: int, world_size: int) -> list[range]:

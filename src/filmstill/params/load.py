@@ -4,39 +4,24 @@ OmegaConf rather than PyYAML: `dvc exp run -S x=2e-6` writes `2e-06`, which PyYA
 """
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
 from filmstill.errors import FilmstillError, require
+from filmstill.params.yaml_text import mapping, read_text, refuse_other_readings
 
 Section = TypeVar("Section")
 
 SEEDS = 2**63  # as many as fit in 64 bits with their sign, so that every table and library can hold one
 
 
-def read_yaml(path: Path | str) -> DictConfig:
-    """A YAML mapping as OmegaConf reads it. Raises FilmstillError if it is missing or not a mapping."""
-    try:
-        config = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise FilmstillError(
-            f"{path}: no such file; `python -m filmstill profile embedded` writes params.yaml"
-        ) from None
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise FilmstillError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, DictConfig):
-        raise FilmstillError(f"{path}: holds {type(config).__name__}, a mapping of sections is needed")
-    return config
-
-
 def read_plain(path: Path | str) -> dict[str, Any]:
     """A YAML file as plain dictionaries and lists, numbers read as OmegaConf reads them."""
-    return to_plain(read_yaml(path), str(path))
+    return to_plain(mapping(read_text(path), str(path)), str(path))
 
 
 def to_plain(config: Any, where: str) -> dict[str, Any]:
@@ -47,14 +32,38 @@ def to_plain(config: Any, where: str) -> dict[str, Any]:
         raise FilmstillError(f"{where}: {error.full_key}: {str(error).splitlines()[0]}") from None
 
 
-def section(schema: type[Section], name: str, path: Path | str = "params.yaml") -> Section:
-    """The section `name` of params.yaml as `schema`; its own `__post_init__` checks the values."""
-    values = read_plain(path)
-    if name not in values:
-        raise FilmstillError(
-            f"{path}: the section '{name}' is missing; `python -m filmstill profile embedded` writes it"
-        )
-    return checked(schema, values[name], str(path), name)
+@dataclass(frozen=True)
+class Values:
+    """Values of params.yaml, read once: what a stage computes with is what its key was made of."""
+
+    values: dict[str, Any]
+    where: str = "params.yaml"
+
+    @classmethod
+    def read(cls, path: Path | str = "params.yaml") -> "Values":
+        """The values of params.yaml. Raises FilmstillError for one that DVC reads and records otherwise."""
+        text, where = read_text(path), str(path)
+        values = to_plain(mapping(text, where), where)
+        refuse_other_readings(text, values, where)
+        return cls(values, where)
+
+    def section(self, schema: type[Section], name: str) -> Section:
+        """The section `name` as `schema`; its own `__post_init__` checks the values."""
+        return checked(schema, self[name], self.where, name)
+
+    @property
+    def seed(self) -> int:
+        found = self["seed"]
+        require(type(found) is int and 0 <= found < SEEDS, f"{self.where}: seed", found, "an integer in [0, 2**63)")
+        return found
+
+    def __getitem__(self, name: str) -> Any:
+        """A section or the seed as it was read. Raises FilmstillError where it is missing."""
+        if name not in self.values:
+            raise FilmstillError(
+                f"{self.where}: '{name}' is missing; `python -m filmstill profile embedded` writes every value"
+            )
+        return self.values[name]
 
 
 def checked(schema: type[Section], values: Any, where: str, name: str = "") -> Section:
@@ -70,9 +79,12 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
             checked(field.type, values[field.name], where, _dotted(name, field.name))  # type: ignore[arg-type]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        _refuse_other_types(merged, values)
         for key, number in merged.items():
             require(not isinstance(number, float) or math.isfinite(number), str(key), number, "a finite number")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OverflowError:
+        raise FilmstillError(f"{where}: {name}: holds a number that is too large") from None
     except OmegaConfBaseException as error:
         key = _dotted(name, getattr(error, "full_key", None) or "")
         why = "no such key" if isinstance(error, ConfigKeyError) else str(error).splitlines()[0]
@@ -81,12 +93,21 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
         raise FilmstillError(f"{where}: {_dotted(name, str(error))}") from None
 
 
+def _refuse_other_types(merged: Any, values: dict[str, Any]) -> None:
+    """Raise FilmstillError for a value that OmegaConf converted, such as the text '12' to a number.
+
+    dvc.lock and the key of the work folder hold what is written, so 12 would be another value than '12'.
+    """
+    for key, written in values.items():
+        allowed = _kind(merged[key])
+        require(written is None or _kind(written) == allowed, str(key), written, allowed)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else "text" if isinstance(value, str) else "another kind"
+
+
 def _dotted(*names: str) -> str:
     return ".".join(filter(None, names))
-
-
-def read_seed(path: Path | str = "params.yaml") -> int:
-    """The seed of params.yaml."""
-    found: Any = read_plain(path).get("seed")
-    require(type(found) is int and 0 <= found < SEEDS, f"{path}: seed", found, "an integer in [0, 2**63)")
-    return found

@@ -15,8 +15,9 @@ from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
 from filmstill.params.commented import commented
-from filmstill.params.load import checked, read_plain, read_yaml, to_plain
+from filmstill.params.load import Values, checked, read_plain, to_plain
 from filmstill.params.schema import Params
+from filmstill.params.yaml_text import mapping, read_text, refuse_other_readings, refuse_too_much
 from filmstill.runtime.files import replacing, write_text
 
 FOLDER = Path("params")
@@ -43,14 +44,28 @@ def compose(name: str, overrides: list[str]) -> Params:
     """The checked parameters of a profile with `key=value` overrides."""
     overlay = _overlay(name, "profile", ())
     for override in overrides:
-        if "=" not in override:
-            raise FilmstillError(f"override '{override}': must be key=value, for instance distill.lr=2e-6")
+        _check_override(override)
     try:
         dotted = OmegaConf.from_dotlist(overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise FilmstillError(f"overrides {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     where = f"profile {name}"
     return checked(Params, to_plain(OmegaConf.merge(overlay, dotted), where), where)
+
+
+def _check_override(override: str) -> None:
+    """Raise FilmstillError for an override that is not key=value, or whose value DVC would read otherwise."""
+    where = f"override '{override}'"
+    _, equals, value = override.partition("=")
+    if not equals:
+        raise FilmstillError(f"{where}: must be key=value, for instance distill.lr=2e-6")
+    try:
+        refuse_too_much(value, where)
+        ours = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise FilmstillError(f"{where}: {str(error).splitlines()[0]}") from None
+    assert isinstance(ours, dict)
+    refuse_other_readings(value, ours["value"], where)
 
 
 def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
@@ -64,7 +79,9 @@ def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
     if name == EMBEDDED:
         return DictConfig({})
     path = FOLDER / f"{name}.yaml"
-    overlay = read_yaml(path)
+    text = read_text(path)
+    overlay = mapping(text, str(path))
+    refuse_other_readings(text, OmegaConf.to_container(overlay), str(path))
     try:
         base = overlay.pop("base", None)
     except OmegaConfBaseException as error:
@@ -76,7 +93,7 @@ def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
 
 def check(path: Path = Path("params.yaml")) -> Params:
     """Check all of params.yaml against the schema; a stage checks only its own sections."""
-    values = read_plain(path)
+    values = Values.read(path).values
     if absent := [field.name for field in fields(Params) if field.name not in values]:
         raise FilmstillError(
             f"{path}: '{absent[0]}' is missing; `python -m filmstill profile embedded` writes every value"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from filmstill.errors import require
-from filmstill.params.keys import key
+from filmstill.params.keys import check_intervals, key
 from filmstill.params.world import DIGITS
 
 
@@ -11,30 +11,27 @@ from filmstill.params.world import DIGITS
 class MaxScores:
     """Limits of VidProM's score columns (Detoxify probabilities)."""
 
-    toxicity: float | None = key(0.2, "highest toxicity score kept; null: not checked")
-    obscene: float | None = key(0.2, "highest obscene score kept; null: not checked")
-    identity_attack: float | None = key(0.2, "highest identity attack score kept; null: not checked")
-    insult: float | None = key(0.2, "highest insult score kept; null: not checked")
-    threat: float | None = key(0.2, "highest threat score kept; null: not checked")
-    sexual_explicit: float | None = key(0.2, "highest sexual explicit score kept; null: not checked")
+    toxicity: float | None = key(0.2, "highest toxicity score kept; null: not checked", "[0, 1]")
+    obscene: float | None = key(0.2, "highest obscene score kept; null: not checked", "[0, 1]")
+    identity_attack: float | None = key(0.2, "highest identity attack score kept; null: not checked", "[0, 1]")
+    insult: float | None = key(0.2, "highest insult score kept; null: not checked", "[0, 1]")
+    threat: float | None = key(0.2, "highest threat score kept; null: not checked", "[0, 1]")
+    sexual_explicit: float | None = key(0.2, "highest sexual explicit score kept; null: not checked", "[0, 1]")
 
     def __post_init__(self) -> None:
-        for name, limit in vars(self).items():
-            require(limit is None or 0 <= limit <= 1, name, limit, "null or a number in [0, 1]")
+        check_intervals(self)
 
 
 @dataclass
 class NearDuplicates:
     """When a prompt counts as a copy of an earlier one (prompts/duplicates.py explains the values)."""
 
-    jaccard: float = key(0.8, "share of common shingles from which two prompts are copies")
-    shingle_words: int = key(2, "words per shingle")
-    num_perm: int = key(128, "MinHash permutations")
+    jaccard: float = key(0.8, "share of common shingles from which two prompts are copies", "(0, 1]")
+    shingle_words: int = key(2, "words per shingle", "[1, 100]")
+    num_perm: int = key(128, "MinHash permutations", "[16, 1024]")
 
     def __post_init__(self) -> None:
-        require(0 < self.jaccard <= 1, "jaccard", self.jaccard, "a number in (0, 1]")
-        require(self.shingle_words > 0, "shingle_words", self.shingle_words, "a positive integer")
-        require(16 <= self.num_perm <= 1024, "num_perm", self.num_perm, "an integer in [16, 1024]")
+        check_intervals(self)
 
 
 @dataclass
@@ -42,21 +39,21 @@ class Prompts:
     """From a raw prompt table to clean train and eval prompts."""
 
     raw: str = key("data/prompts/raw.csv", "a CSV with VidProM's columns, or a .txt with one prompt per line")
-    min_characters: int = key(8, "shorter prompts are dropped")
-    max_characters: int = key(1500, "longer prompts are dropped")
-    min_latin_share: float = key(0.9, "least share of a prompt's letters that are Latin")
+    min_characters: int = key(8, "shorter prompts are dropped", "[1, 30000]")
+    max_characters: int = key(1500, "longer prompts are dropped", "[1, 30000]")
+    min_latin_share: float = key(0.9, "least share of a prompt's letters that are Latin", "[0, 1]")
     max_scores: MaxScores = field(default_factory=MaxScores)
     unsafe_words: str = key("data/prompts/unsafe_words.txt", "one word or phrase per line; # starts a comment")
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
     world: str | None = key(DIGITS, "keep the prompts that this world can show; null: keep all")
     extension: str = key("data/prompts/extension.csv", "columns prompt and text: longer texts, looked up by prompt")
-    eval_share: float = key(0.15, "share of the prompts kept for evaluation, by hash")
+    eval_share: float = key(0.15, "share of the prompts kept for evaluation, by hash", "(0, 1)")
 
     def __post_init__(self) -> None:
-        require(bool(self.raw), "raw", self.raw, "the path of a prompt table")
-        require(self.min_characters > 0, "min_characters", self.min_characters, "a positive integer")
-        allowed = f"min_characters ({self.min_characters}) to 30000"
-        require(self.min_characters <= self.max_characters <= 30000, "max_characters", self.max_characters, allowed)
-        require(0 <= self.min_latin_share <= 1, "min_latin_share", self.min_latin_share, "a number in [0, 1]")
+        check_intervals(self)
+        for name in ("raw", "unsafe_words", "extension"):
+            path = getattr(self, name)
+            require(bool(path.strip()), name, path, "the path of a file, relative to the repository")
+        allowed = f"at least min_characters ({self.min_characters})"
+        require(self.min_characters <= self.max_characters, "max_characters", self.max_characters, allowed)
         require(self.world in (DIGITS, None), "world", self.world, f"{DIGITS} or null")
-        require(0 < self.eval_share < 1, "eval_share", self.eval_share, "a number in (0, 1)")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
-from filmstill.params.keys import key
+from filmstill.params.keys import check_intervals, key
 from filmstill.params.student import Student
 
 
@@ -11,21 +11,18 @@ from filmstill.params.student import Student
 class Samples:
     """Clips of every arm on the same prompts and the same seeds."""
 
-    prompts: int = key(64, "number of eval prompts")
-    seeds: int = key(2, "clips per prompt")
-    teacher_steps: int = key(48, "Euler steps of the teacher's sampler")
-    guidance_scale: float = key(3.0, "weight w of the teacher's guidance, uncond + w * (cond - uncond)")
-    batch: int = key(64, "clips made together")
+    prompts: int = key(64, "number of eval prompts", "[1, 100000]")
+    seeds: int = key(2, "clips per prompt", "[1, 1000]")
+    teacher_steps: int = key(48, "Euler steps of the teacher's sampler", "[1, 10000]")
+    guidance_scale: float = key(3.0, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
+    batch: int = key(64, "clips made together", "[1, 65536]")
     fast_decoder: bool = key(False, "true: decode with the release's small decoder (TAEHV) instead of its VAE")
-    long_prompts: int = key(24, "number of prompts of the long stream")
-    long_frames: int = key(60, "latent frames of the long stream")
-    long_window_frames: int = key(9, "local attention window of the long stream, in latent frames")
+    long_prompts: int = key(24, "number of prompts of the long stream", "[1, 100000]")
+    long_frames: int = key(60, "latent frames of the long stream", "[1, 1000000]")
+    long_window_frames: int = key(9, "local attention window of the long stream, in latent frames", "[1, 100000]")
 
     def __post_init__(self) -> None:
-        scale = self.guidance_scale
-        require(scale >= 0, "guidance_scale", scale, "0 or a positive weight: 1 is no guidance")
-        for name in ("prompts", "seeds", "teacher_steps", "batch", "long_prompts", "long_frames"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        check_intervals(self)
         allowed = f"at most prompts ({self.prompts})"
         require(self.long_prompts <= self.prompts, "long_prompts", self.long_prompts, allowed)
 

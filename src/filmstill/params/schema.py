@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from filmstill.errors import require
-from filmstill.params.compute import Compute
+from filmstill.params.compute import Compute, micro_batches
 from filmstill.params.distill import Distill
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.keys import key
@@ -44,6 +44,8 @@ class Params:
         window, long = self.evaluate.window_frames, self.samples.long_frames
         require(window <= long, "evaluate.window_frames", window, f"at most samples.long_frames ({long})")
         self._check_world()
+        for stage in ("ode_init", "distill"):  # a number of ranks comes on top
+            micro_batches(getattr(self, stage).batch, self.compute.micro_batch, f"{stage}.batch", 0, 1)
         self.student.check_frames(self.world.frames, "world.frames")
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
@@ -64,6 +66,10 @@ class Params:
             device = self.compute.device
             require(device == "cpu", "compute.device", device, f"cpu where world.name is {DIGITS}")
             require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
+            fast = self.samples.fast_decoder
+            require(
+                not fast, "samples.fast_decoder", fast, f"false where world.name is {DIGITS}: its codec has one decoder"
+            )
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
             return

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.params.compute import Compute
-from filmstill.params.load import read_seed, section
+from filmstill.params.load import Values
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.student import Student
@@ -23,19 +23,19 @@ class SharedParams:
     model: Model
 
     @classmethod
-    def read(cls) -> "SharedParams":
+    def of(cls, params: Values) -> "SharedParams":
         return cls(
-            read_seed(),
-            section(World, "world"),
-            section(Text, "text"),
-            section(Compute, "compute"),
-            section(Schedule, "schedule"),
-            section(Model, "model"),
+            params.seed,
+            params.section(World, "world"),
+            params.section(Text, "text"),
+            params.section(Compute, "compute"),
+            params.section(Schedule, "schedule"),
+            params.section(Model, "model"),
         )
 
 
-def read_student(world: World) -> Student:
+def student_of(params: Values, world: World) -> Student:
     """The section `student`, checked against the clip length of `world`."""
-    student = section(Student, "student")
+    student = params.section(Student, "student")
     student.check_frames(world.frames, "world.frames")
     return student

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from filmstill.errors import FilmstillError, require
-from filmstill.params.keys import key
+from filmstill.params.keys import check_intervals, key
 from filmstill.params.load import checked
 
 
@@ -13,17 +13,18 @@ from filmstill.params.load import checked
 class Student:
     """How the causal student rolls out, in training and in serving."""
 
-    denoising_steps: int = key(4, "denoising steps per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule")
-    block_frames: int = key(3, "latent frames denoised together")
-    window_frames: int | None = key(None, "latent frames a block attends to, itself and the sink included; null: all")
-    sink_frames: int = key(0, "number of first latent frames that never leave the window")
-    context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache")
+    denoising_steps: int = key(
+        4, "denoising steps per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule", "[1, 1000]"
+    )
+    block_frames: int = key(3, "latent frames denoised together", "[1, 10000]")
+    window_frames: int | None = key(
+        None, "latent frames a block attends to, itself and the sink included; null: all", "[1, 100000]"
+    )
+    sink_frames: int = key(0, "number of first latent frames that never leave the window", "[0, 100000]")
+    context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache", "[0, 1)")
 
     def __post_init__(self) -> None:
-        require(self.denoising_steps > 0, "denoising_steps", self.denoising_steps, "a positive integer")
-        require(self.block_frames > 0, "block_frames", self.block_frames, "a positive integer")
-        require(self.sink_frames >= 0, "sink_frames", self.sink_frames, "0 or more frames")
-        require(0 <= self.context_noise < 1, "context_noise", self.context_noise, "a sigma in [0, 1)")
+        check_intervals(self)
         if self.window_frames is not None:
             least = self.sink_frames + self.block_frames
             allowed = f"null, or at least sink_frames + block_frames = {least}"

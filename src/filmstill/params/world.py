@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from filmstill.errors import require
-from filmstill.params.keys import key
+from filmstill.params.keys import check_intervals, key
 from filmstill.params.model import PATCH
 
 DIGITS, OPEN = "digits", "open"
@@ -18,23 +18,25 @@ class World:
     open: anything that a prompt describes; its models come from a release (teacher.released)."""
 
     name: str = key(DIGITS, "which world: digits or open")
-    frames: int = key(12, "latent frames per clip: as many pixel frames (digits), or 1 + 4 * (frames - 1) (open)")
-    height: int = key(32, "height of a frame in pixels")
-    width: int = key(32, "width of a frame in pixels")
-    amplitude: float = key(6.0, "pixels that a digit moves each way (digits world only, as the next two keys)")
-    period: int = key(24, "frames per full swing or turn")
+    frames: int = key(
+        12, "latent frames per clip: as many pixel frames (digits), or 1 + 4 * (frames - 1) (open)", "[3, 100000]"
+    )
+    height: int = key(32, "height of a frame in pixels", "[1, 16384]")
+    width: int = key(32, "width of a frame in pixels", "[1, 16384]")
+    amplitude: float = key(
+        6.0, "pixels that a digit moves each way (digits world only, as the next two keys)", "(0, 8]"
+    )
+    period: int = key(24, "frames per full swing or turn", "[4, 1000000]")
     random_phase: bool = key(False, "true: clips start anywhere in the period, which is 2-3 times harder to learn")
 
     def __post_init__(self) -> None:
+        check_intervals(self)
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")
-        require(self.frames >= 3, "frames", self.frames, "at least 3 latent frames: smoothness of motion needs as many")
         for name in ("height", "width"):
             size, multiple = getattr(self, name), STRIDE[self.name] * PATCH
             allowed = "32: digits are drawn so" if self.name == DIGITS else f"a positive multiple of {multiple} pixels"
-            fits = size == 32 if self.name == DIGITS else size > 0 and size % multiple == 0
+            fits = size == 32 if self.name == DIGITS else size % multiple == 0
             require(fits, name, size, allowed)
-        require(0 < self.amplitude <= 8, "amplitude", self.amplitude, "(0, 8] pixels: the digit stays in the picture")
-        require(self.period >= 4, "period", self.period, "at least 4 frames")
 
     @property
     def fps(self) -> int:

@@ -1,4 +1,4 @@
-"""Find copies of earlier prompts: the same text, nearly the same words, or the same words with one misspelt.
+"""Find copies of earlier prompts: the same text, or nearly the same words.
 
 The first of several copies is kept, so rows added at the end change nothing above them. MinHash only proposes
 candidates, whose Jaccard index is then computed exactly: a copy may be missed (RECALL), but no prompt that is not a
@@ -7,23 +7,37 @@ copy is dropped. rensa needs 0.8 s and 0.16 GB for 100,000 prompts, datasketch 1
 
 Shingles are two words and the Jaccard threshold is 0.8 because one replaced word changes two of the n + 1 shingles of n
 words (sentence ends included), which leaves an index of (n - 1) / (n + 3). Up to 16 words this is below 0.8, so "a red
-three sways" and "a blue three sways" are two prompts, while long prompts that differ by one word are copies. Short
-prompts are copies only if the one word is a misspelling (`one_slip`). Shingles of letters would fail: "a red 2 sways"
-is closer to "a red 3 sways" than any misspelling of it.
+three sways" and "a blue three sways" are two prompts, while long prompts that differ by one word are copies.
+
+A misspelt word counts as another word, so a short prompt and its misspelt copy are both kept. By its letters "roman" is
+as near to "woman" as "womam" is, and nothing in a table tells a slip of the pen from a rare word: "moose" may be there
+once and "mouse" often. A list of words would lack names. A copy that stays costs less than a prompt that is lost.
+
+Scripts without spaces (Chinese, Japanese, Thai, …) have no words to count. One replaced character is another animal,
+colour or size in a prompt of ten characters and of fifty, and shingles of k characters change by only k: their index
+exceeds 0.8 from 9 k characters on. The text in these scripts must therefore be the same, character by character and
+without punctuation, white space and whole repetitions; every shingle carries it. Words beside it count as above.
 """
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
 from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]
 
 from filmstill.params.prompts import NearDuplicates
-from filmstill.prompts.clean import key
+from filmstill.prompts.clean import key, script_of
 
 RECALL = 0.98  # for pairs exactly at the threshold; a higher one needs more exact comparisons
-SLIP_LETTERS = 4  # shorter words that differ by one letter are mostly different words (cat, car)
-SLIP_WORDS = 16  # longer prompts that differ by one word are copies by their shingles
+CROWD = 64  # candidates of a row that is kept out of the index: a table of one template would compare every pair
+WITHOUT_SPACES = (  # first words of Unicode names; a script that is not listed is compared by words
+    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "YI"),
+    *("THAI", "LAO", "KHMER", "MYANMAR", "TAI", "NEW", "TIBETAN", "JAVANESE", "BALINESE"),  # NEW TAI LUE
+)
+SENTENCE = 4  # characters; what is shorter and repeated is a word: 人 is a person, 人人 everyone
+RUN = "…"  # stands for a run of such characters among the words, where it cannot be one
 
 
 def exact_reasons(prompts: Sequence[str], ids: Sequence[str]) -> list[str | None]:
@@ -45,28 +59,38 @@ def exact_reasons(prompts: Sequence[str], ids: Sequence[str]) -> list[str | None
 
 def near_reasons(prompts: Sequence[str], ids: Sequence[str], params: NearDuplicates) -> list[str | None]:
     """A reason for every row whose prompt is nearly an earlier kept row's, else None."""
-    shingled, slips = _Shingled(prompts, params), _Slips(prompts)
-    reasons: list[str | None] = []
-    for row in range(len(prompts)):
-        copies = [copy for copy in (shingled.earliest(row), slips.earliest(row)) if copy is not None]
-        reasons.append(f"nearly {ids[min(copies)]}" if copies else None)
-        if not copies:
-            shingled.add(row)
-            slips.add(row)
-    return reasons
+    kept = _Kept(prompts, params)
+    earlier = map(kept.copied_or_add, range(len(prompts)))
+    return [None if row is None else f"nearly {ids[row]}" for row in earlier]
 
 
 @lru_cache(maxsize=65536)  # candidates are compared many times; all of VidProM would not fit into memory
-def words_of(prompt: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation; the characters if there is no word."""
-    return tuple(re.findall(r"\w+", key(prompt))) or tuple(prompt)
+def words_of(prompt: str) -> tuple[str, tuple[str, ...]]:
+    """(text in scripts without spaces, lower-case words), both without punctuation; its characters if it has neither.
+
+    A symbol that is not ASCII, such as an emoji, is a word. Each run of characters without spaces is the word RUN.
+    """
+    text = key(prompt)
+    if not any(map(str.isalnum, text)):
+        return "", tuple(text)
+    if text.isascii():
+        return "", tuple(re.findall(r"\w+", text))
+    runs = "".join(character for character in text if _spaced(character) == f" {RUN} ")
+    words = "".join(map(_spaced, text)).split()
+    merged = [word for i, word in enumerate(words) if word != RUN or words[i - 1 : i] != [RUN]]
+    return _once(runs), tuple(merged)
 
 
 @lru_cache(maxsize=65536)
 def shingles(prompt: str, size: int) -> frozenset[str]:
-    """Every run of `size` words; the sentence's ends count as words if `size` is more than 1."""
-    words = ("", *words_of(prompt), "") if size > 1 else words_of(prompt)
-    return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1)))
+    """Every run of `size` words; the sentence's ends count as words if `size` is more than 1.
+
+    Each is preceded by a hash of the prompt's text in scripts without spaces, if it has any.
+    """
+    runs, words = words_of(prompt)
+    words = ("", *words, "") if size > 1 else words
+    start = f"{hashlib.sha256(runs.encode()).hexdigest()} " if runs else ""
+    return frozenset(start + " ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1)))
 
 
 def rows_per_band(jaccard: float, num_perm: int) -> int:
@@ -75,24 +99,27 @@ def rows_per_band(jaccard: float, num_perm: int) -> int:
     return next(enough, 1)
 
 
-def one_slip(a: str, b: str) -> bool:
-    """Whether adding, omitting or replacing one letter, or swapping two neighbours, turns `a` into `b`."""
-    if a == b or min(len(a), len(b)) < SLIP_LETTERS or not (a.isalpha() and b.isalpha()):
-        return False
-    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[start:], b[start:]
-    swapped = a[:2] == b[1::-1] and a[2:] == b[2:]
-    return swapped or a[1:] == b[1:] or a[1:] == b or a == b[1:]
+@lru_cache(maxsize=65536)
+def _spaced(character: str) -> str:
+    """The character in a word, a word of its own between spaces, or a space between words."""
+    category = unicodedata.category(character)
+    if script_of(character) == "VARIATION":  # VARIATION SELECTOR: how the character before it is drawn
+        return ""
+    if category[0] in "LMN":  # marks too: the vowels of Hindi are marks
+        return f" {RUN} " if script_of(character) in WITHOUT_SPACES else character
+    if category[0] == "S" and not character.isascii():
+        return f" {character} "
+    return character if character == "_" else " "
 
 
-def one_word_slipped(a: Sequence[str], b: Sequence[str]) -> bool:
-    """Whether the words are equal except for one, which is a slip."""
-    different = [pair for pair in zip(a, b, strict=False) if pair[0] != pair[1]]
-    return len(a) == len(b) and len(different) == 1 and one_slip(*different[0])
+def _once(text: str) -> str:
+    """The sentence of which the text is a repetition; the text itself if it is none."""
+    period = (text + text).find(text, 1)
+    return text[:period] if period >= SENTENCE else text
 
 
-class _Shingled:
-    """Index of kept rows by the MinHash of their shingles; a candidate is a copy if its exact Jaccard index is high."""
+class _Kept:
+    """Kept rows, by their shingles and by the MinHash of these; a candidate is a copy if its exact index is high."""
 
     def __init__(self, prompts: Sequence[str], params: NearDuplicates) -> None:
         self.prompts, self.params = prompts, params
@@ -100,50 +127,28 @@ class _Shingled:
         bands = params.num_perm // rows
         self.num_perm = bands * rows
         self.lsh = RMinHashLSH(threshold=params.jaccard, num_perm=self.num_perm, num_bands=bands)
+        self.same: dict[int, int] = {}  # first row by the hash of its shingles
 
-    def earliest(self, row: int) -> int | None:
-        """The first kept row that `row` is a copy of."""
+    def copied_or_add(self, row: int) -> int | None:
+        """The first kept row that `row` is a copy of; if there is none, `row` is kept."""
         of_row = self._shingles(row)
-        candidates = sorted(self.lsh.query(self._sketch(row)))
-        return next((other for other in candidates if self._similar(of_row, self._shingles(other))), None)
-
-    def add(self, row: int) -> None:
-        self.lsh.insert(row, self._sketch(row))
+        same = self.same.get(hash(of_row))
+        if same is not None and self._shingles(same) == of_row:
+            return same
+        sketch = RMinHash(num_perm=self.num_perm, seed=0)
+        sketch.update(list(of_row))
+        candidates = sorted(self.lsh.query(sketch))
+        for other in candidates:
+            if self._similar(of_row, self._shingles(other)):
+                return other
+        self.same[hash(of_row)] = row
+        if len(candidates) < CROWD:
+            self.lsh.insert(row, sketch)
+        return None
 
     def _shingles(self, row: int) -> frozenset[str]:
         return shingles(self.prompts[row], self.params.shingle_words)
 
-    def _sketch(self, row: int) -> RMinHash:
-        sketch = RMinHash(num_perm=self.num_perm, seed=0)
-        sketch.update(list(self._shingles(row)))
-        return sketch
-
     def _similar(self, a: frozenset[str], b: frozenset[str]) -> bool:
         shared = len(a & b)
         return shared >= self.params.jaccard * (len(a) + len(b) - shared)
-
-
-class _Slips:
-    """Index of kept rows by their words with one word left out."""
-
-    def __init__(self, prompts: Sequence[str]) -> None:
-        self.prompts = prompts
-        self.rows: dict[int, list[int]] = {}
-
-    def earliest(self, row: int) -> int | None:
-        """The first kept row that differs from `row` by one misspelt word."""
-        words = words_of(self.prompts[row])
-        near = {other for hole in self._holes(words) for other in self.rows.get(hole, ())}
-        copies = (other for other in near if one_word_slipped(words, words_of(self.prompts[other])))
-        return min(copies, default=None)
-
-    def add(self, row: int) -> None:
-        for hole in self._holes(words_of(self.prompts[row])):
-            self.rows.setdefault(hole, []).append(row)
-
-    @staticmethod
-    def _holes(words: tuple[str, ...]) -> list[int]:
-        """For every word long enough for a slip, a hash of the other words; [] for a long prompt."""
-        if len(words) > SLIP_WORDS:
-            return []
-        return [hash((words[:i], words[i + 1 :])) for i, word in enumerate(words) if len(word) >= SLIP_LETTERS]

@@ -1,15 +1,13 @@
 """Filter a raw prompt table to train and eval prompts; record step and reason of every dropped row.
 
 A step is a function from the remaining rows to a reason per row (None keeps the row). Near duplicates are searched
-last, among prompts that the world can show, so that a misspelt first copy is not kept in place of a good one. The same
-input gives the same bytes.
+last, among prompts that the world can show, so that a first copy with a word it does not know is not kept in place of
+a good one. The same input gives the same bytes.
 """
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,11 @@ from rich.console import Console
 from filmstill.errors import FilmstillError
 from filmstill.params.prompts import Prompts
 from filmstill.params.world import DIGITS
-from filmstill.prompts.clean import clean, key
+from filmstill.prompts.clean import clean, key, script_of
 from filmstill.prompts.duplicates import exact_reasons, near_reasons
 from filmstill.prompts.safety import read_words, score_reasons, word_reasons
 from filmstill.prompts.table import read_columns, read_table
+from filmstill.prompts.text_file import check_files
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tables import write_table
@@ -40,7 +39,7 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`.
     Raises FilmstillError if a table cannot be read or no train or no eval prompt is left.
     """
-    scores = {name: limit for name, limit in vars(params.max_scores).items() if limit is not None}
+    scores = _limits(params)
     extension = read_extension(params.extension)
     reasons_of = _steps(params, scores)
     table = read_table(params.raw, list(scores))
@@ -66,6 +65,14 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     return counts
 
 
+def check_tables(params: Prompts) -> None:
+    """Read every file that the stage reads. Raises FilmstillError for one that the stage would refuse."""
+    check_files(params)
+    read_extension(params.extension)
+    read_words(params.unsafe_words)
+    read_table(params.raw, list(_limits(params)))
+
+
 def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     """Print how many rows each step kept and dropped, and the sizes of the split."""
     table = TextTable(f"prompts: {counts['raw']:,} raw rows", ["step", "dropped", "kept"])
@@ -75,6 +82,11 @@ def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     for side in ("train", "eval"):
         table.add(side, "", f"{counts[side]:,}")
     (console or Console()).print(table)
+
+
+def _limits(params: Prompts) -> dict[str, float]:
+    """The maximum of each score column that is checked."""
+    return {name: limit for name, limit in vars(params.max_scores).items() if limit is not None}
 
 
 def _steps(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.DataFrame], Reasons]]:
@@ -151,12 +163,6 @@ def not_latin(prompt: str, min_share: float) -> str | None:
         return None
     del scripts["LATIN"]
     return f"script {max(sorted(scripts), key=lambda name: scripts[name])}"
-
-
-@lru_cache(maxsize=65536)
-def script_of(letter: str) -> str:
-    """The first word of the letter's Unicode name: LATIN, CYRILLIC, CJK, HIRAGANA, ARABIC, …"""
-    return unicodedata.name(letter, "UNKNOWN").split()[0]
 
 
 def is_eval(prompt: str, share: float) -> bool:

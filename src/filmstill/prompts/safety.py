@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from filmstill.errors import FilmstillError
+from filmstill.prompts.text_file import WORD_LIST, read_lines
 
 
 def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | None]:
@@ -21,12 +21,9 @@ def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | N
 
 def read_words(path: Path | str) -> list[str]:
     """Read words or phrases, one per line, in lower case; `#` starts a comment. The list may be empty."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise FilmstillError(f"{path}: cannot be read ({reason}); prompts.unsafe_words names a word list") from None
-    words = [" ".join(line.split("#")[0].casefold().split()) for line in lines]
+    words = [
+        " ".join(line.split("#")[0].casefold().split()) for line in read_lines(Path(path), WORD_LIST, may_be_empty=True)
+    ]
     return [word for word in words if word]
 
 

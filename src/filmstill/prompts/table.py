@@ -1,19 +1,19 @@
 """Read raw prompt tables: a CSV with VidProM's columns (arXiv:2403.06098), or a text file with one prompt per line.
 
-A file is read line by line, so that an error for a file that is not UTF-8 or not text names the byte offset. VidProM's
-quoted prompts contain line breaks, so a row may span lines. Columns are found by VidProM's names or the other ALIASES,
-in any order and case.
+VidProM's quoted prompts contain line breaks, so a row may span lines. Columns are found by VidProM's names or the other
+ALIASES, in any order and case.
 """
 
 import csv
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from filmstill.errors import FilmstillError
+from filmstill.prompts.text_file import LONGEST_LINE, TABLE, check_file, read_lines
 
 # Column to the names that it may have in a file (compared in lower case, with other characters as underscores).
 ALIASES = {
@@ -27,7 +27,7 @@ ALIASES = {
     "threat": ("threat",),
     "sexual_explicit": ("sexual_explicit", "sexually_explicit", "sexual"),
 }
-LONGEST_LINE = 64 * 2**20  # bytes; far above any prompt (VidProM's longest has 29,200 characters)
+LONGEST_ID = 200  # characters: an id is repeated in every table and reason
 
 
 def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
@@ -37,19 +37,21 @@ def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
     no id. A text file has no scores. Raises FilmstillError if the file is not such a table.
     """
     path = Path(path)
+    check_file(path, TABLE)
     if path.suffix.lower() not in (".csv", ".txt"):
         raise FilmstillError(
             f"{path}: is a '{path.suffix}' file, allowed: .csv (columns) or .txt (one prompt per line)"
         )
     if path.suffix.lower() == ".txt":
-        columns: dict[str, list[str]] = {"prompt": [line.rstrip("\r\n") for line in _lines(path)]}
+        columns: dict[str, list[str]] = {"prompt": [line.rstrip("\r\n") for line in read_lines(path, TABLE)]}
     else:
         columns = read_columns(path, ("prompt", *scores), optional=("id",))
     prompts = columns["prompt"]
     if not prompts:
-        raise FilmstillError(f"{path}: has a header and no rows; at least one prompt is needed")
+        what = "no line" if path.suffix.lower() == ".txt" else "a header and no rows"
+        raise FilmstillError(f"{path}: has {what}; at least one prompt is needed")
     named = zip(columns.get("id", [""] * len(prompts)), prompts, strict=True)
-    table = pd.DataFrame({"id": [name.strip() or _hashed(prompt) for name, prompt in named], "prompt": prompts})
+    table = pd.DataFrame({"id": [_id(name.strip(), prompt) for name, prompt in named], "prompt": prompts})
     for name in scores:
         if name in columns:
             table[name] = pd.to_numeric(pd.Series(columns[name], dtype=object), errors="coerce")
@@ -59,10 +61,11 @@ def read_table(path: Path | str, scores: Sequence[str]) -> pd.DataFrame:
 def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, list[str]]:
     """Columns of a CSV as text, by the keys of ALIASES.
 
-    Raises FilmstillError for a missing column of `required`, and with the line number for a line that is not CSV.
+    Raises FilmstillError for a column of `required` that is missing or there twice, and with the line number for a line
+    that is not CSV.
     """
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(read_lines(path, TABLE), strict=True)
     try:
         header = next(reader, [])
         positions = _positions(path, header, required, optional)
@@ -81,17 +84,22 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = 
 
 
 def _positions(path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
-    """Position of each column in the header. Raises FilmstillError if a required one is missing."""
+    """Position of each column in the header. Raises FilmstillError if a required one is missing or one is ambiguous."""
     found = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()) for name in header]
     positions: dict[str, int] = {}
     for name in (*required, *optional):
         free = (alias for alias in ALIASES[name] if alias in found and found.index(alias) not in positions.values())
         position = next((found.index(alias) for alias in free), None)
         if position is not None:
+            if found.count(found[position]) > 1:
+                raise FilmstillError(
+                    f"{path}: has {found.count(found[position])} columns '{found[position]}', allowed: 1; rename or "
+                    "remove the others"
+                )
             positions[name] = position
     missing = [name for name in required if name not in positions]
     if missing:
-        shown = ", ".join(name[:40] for name in header[:12]) or "none"
+        shown = ", ".join(" ".join(name.split())[:40] for name in header[:12]) or "none"
         raise FilmstillError(
             f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
             f"found: {shown}; needed: {', '.join(required)}"
@@ -99,33 +107,8 @@ def _positions(path: Path, header: list[str], required: Sequence[str], optional:
     return positions
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the file's lines with their line ends. Raises FilmstillError, with the byte offset, if it is not text."""
-    if not path.is_file():
-        raise FilmstillError(f"{path}: no such file; a prompt table (.csv or .txt) is needed")
-    if path.stat().st_size == 0:
-        raise FilmstillError(f"{path}: is empty; a prompt table (.csv or .txt) is needed")
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE + 1):
-                yield _decoded(path, line, offset)
-                offset += len(line)
-    except OSError as error:
-        raise FilmstillError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _decoded(path: Path, line: bytes, offset: int) -> str:
-    if len(line) > LONGEST_LINE:
-        raise FilmstillError(f"{path}: byte {offset}: a line of more than {LONGEST_LINE >> 20} MB; not a prompt table")
-    if (nul := line.find(b"\0")) >= 0:
-        raise FilmstillError(f"{path}: byte {offset + nul}: a NUL byte; not a text file, or damaged")
-    try:
-        return line.decode("utf-8-sig" if offset == 0 else "utf-8")
-    except UnicodeDecodeError as error:
-        byte = offset + error.start
-        raise FilmstillError(f"{path}: byte {byte}: not UTF-8 (0x{line[error.start]:02x}); save it as UTF-8") from error
-
-
-def _hashed(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+def _id(name: str, prompt: str) -> str:
+    """A row's id: its name, a hash of a long name, or a hash of the prompt if it has no name."""
+    if name and len(name) <= LONGEST_ID:
+        return name
+    return hashlib.sha256((name or prompt).encode()).hexdigest()[:16]

@@ -120,13 +120,18 @@ def all_reduce_max(number: int) -> int:
     return int(_all_reduce(torch.tensor([number]), dist.ReduceOp.MAX))
 
 
+def all_gather(value: Value) -> list[Value]:
+    """The value of every rank, by rank; it must be picklable. Collective: every rank must call it."""
+    if _config is None:
+        return [value]
+    values: list[Value] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def first_message(message: str | None) -> str | None:
     """The message of the lowest rank that has one; None if no rank has. Collective: every rank must call it."""
-    if _config is None:
-        return message
-    messages: list[str | None] = [None] * world_size()
-    dist.all_gather_object(messages, message)
-    return next(filter(None, messages), None)
+    return next(filter(None, all_gather(message)), None)
 
 
 def _all_reduce(numbers: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise writing_failed(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):  # a read-only file system refuses to remove even what is not there
+            temporary.unlink()
 
 
 def temporary_path(path: Path) -> Path:

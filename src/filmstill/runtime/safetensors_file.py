@@ -9,8 +9,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.file_kind import AGAIN, SAFETENSORS, fault_of, first_bytes, kind_of
 
 HEADER = "filmstill"  # the only metadata key: safetensors writes several keys in random order
+DTYPES = ("F64", "F32", "BF16", "F16")  # of stored networks, in the order in which the library sorts them in a file
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -43,9 +45,13 @@ def metadata_of(file: Any) -> dict[str, str]:
 
 
 def _what_it_is(path: Path) -> str:
-    """Reason why a file is not readable as safetensors, from its first bytes."""
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
-        return "a pickle (torch.save); only safetensors is read here, a pickle is never opened"
-    return "not a whole safetensors file; it is truncated or of another kind"
+    """Reason why a file is not readable as safetensors."""
+    if kind_of(first_bytes(path)) not in (SAFETENSORS, None):
+        convert = "; `python -m filmstill convert` makes safetensors of a released network"
+        hint = "" if path.suffix == ".safetensors" else convert
+        return f"a pickle (torch.save); only safetensors is read here, a pickle is never opened{hint}"
+    fault = fault_of(path)
+    if fault is None:
+        return "not a whole safetensors file; its header and its tensors do not fit together"
+    remedy = "" if fault.remedy == AGAIN else f"; {fault.remedy}"  # a stage's own file was never downloaded
+    return f"not a whole safetensors file; it {fault.what}{remedy}"

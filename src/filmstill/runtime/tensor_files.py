@@ -58,7 +58,10 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     expected = metadata.pop(DIGEST, None)
     if expected is None:
-        raise FilmstillError(f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged")
+        raise FilmstillError(
+            f"{path}: has no {DIGEST} in its header; it was not written by filmstill, or is damaged; `python -m "
+            "filmstill convert` makes a file of filmstill of a released network"
+        )
     if expected != digest_of(tensors, metadata):
         raise FilmstillError(f"{path}: damaged: its content does not have the SHA-256 {expected[:12]}… of its header")
     return tensors, metadata

@@ -17,11 +17,11 @@ from torch import Tensor
 from filmstill.errors import writing_failed
 from filmstill.runtime.distributed import full_tensor
 from filmstill.runtime.files import replacing, temporary_path
-from filmstill.runtime.safetensors_file import HEADER
+from filmstill.runtime.safetensors_file import DTYPES, HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
 
-# Dtypes of stored networks and their safetensors names, in the order in which the library sorts them in a file.
-STORED = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+# Dtypes of stored networks and their safetensors names.
+STORED = dict(zip((torch.float64, torch.float32, torch.bfloat16, torch.float16), DTYPES, strict=True))
 
 Written = Callable[[int], object]  # called after each write with its number of bytes
 

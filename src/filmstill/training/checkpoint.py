@@ -18,7 +18,16 @@ from torch import Tensor
 
 from filmstill.errors import FULL, FilmstillError, writing_failed
 from filmstill.runtime import distributed
-from filmstill.training.checkpoint_folder import MANIFEST, damage, missing_part, remove, unfinished
+from filmstill.training.checkpoint_folder import (
+    MANIFEST,
+    damage,
+    missing_part,
+    remove,
+    restore_record,
+    step_of,
+    unfinished,
+    write_record,
+)
 
 KEPT = 2  # checkpoints that stay on disk
 
@@ -29,7 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The folders `step-<n>` in `folder`; n is the number of finished steps."""
+    """The folders `step-<n>` in `folder`; n is the number of finished steps.
+
+    A checkpoint also records the curves and sheets beside `folder`, which a resumed run goes on from.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,6 +60,8 @@ class Checkpoints:
 
         self.wait()
         self._target = self._path(step)
+        if distributed.is_rank0():
+            write_record(self.folder.parent, unfinished(self._target))
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         writer = Writer(self._target, [self._path(old) for old in self.steps()[: 1 - KEPT]])
         single = self._group is None
@@ -80,7 +94,7 @@ class Checkpoints:
         return max(self.steps(), default=0)
 
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int:
-        """Fill `tensors()` from the newest good checkpoint and return its step; return 0 if there is none.
+        """Fill `tensors()` from the newest good checkpoint, restore its record, and return its step; 0: there is none.
 
         Collective: every rank must call it. A damaged checkpoint is removed with a warning.
         Raises FilmstillError for a checkpoint of another training.
@@ -92,18 +106,20 @@ class Checkpoints:
             found = distributed.first_message(missing_part(path)) or distributed.first_message(damage(path))
             if found is None:
                 self._load(path, tensors())
+                self._restore_record(path)
                 return step
             if distributed.is_rank0():
                 before = "the checkpoint before it" if step > steps[0] else "the beginning"
                 log.warning("%s; resuming from %s", found, before)
                 remove(path)
             distributed.barrier()
+        self._restore_record(None)
         return 0
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending and equal on every rank. Collective: every rank must call it."""
         found = self.folder.glob(f"step-*/{MANIFEST}") if distributed.is_rank0() else []
-        return distributed.broadcast(sorted(int(path.parent.name.removeprefix("step-")) for path in found))
+        return distributed.broadcast(sorted(step for path in found if (step := step_of(path.parent)) is not None))
 
     def _load(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         from torch.distributed.checkpoint import HuggingFaceStorageReader, load
@@ -122,6 +138,11 @@ class Checkpoints:
                 f"in it and {expected.get(differing[0], 'absent')} here; remove {self.folder} to start again"
             )
         load(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._group is None)
+
+    def _restore_record(self, checkpoint: Path | None) -> None:
+        if distributed.is_rank0():
+            restore_record(self.folder.parent, checkpoint)
+        distributed.barrier()
 
     def _remove_unfinished(self) -> None:
         """Remove the folders of saves that were killed or failed."""

@@ -1,5 +1,6 @@
 """A storage writer for torch.distributed.checkpoint whose shards become one folder atomically."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from filmstill.runtime.files import sha256_of, write_json
-from filmstill.training.checkpoint_folder import MANIFEST, remove, unfinished
+from filmstill.runtime.files import sha256_of
+from filmstill.training.checkpoint_folder import DIGEST, remove, unfinished, write_manifest
 
 
 class Writer(HuggingFaceStorageWriter):
@@ -32,15 +33,14 @@ class Writer(HuggingFaceStorageWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         written = super().write_data(plan, planner)  # synchronous: the shard is on disk now
         for shard in self.folder.glob(f"shard-{plan.storage_data['shard_index']:05d}-*.safetensors"):
-            shard.with_suffix(".sha256").write_text(sha256_of(shard))
+            shard.with_suffix(DIGEST).write_text(sha256_of(shard))
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        names = sorted({written.storage_data.relative_path for rank_results in results for written in rank_results})
-        digests = {name: (self.folder / name).with_suffix(".sha256") for name in names}  # missing ones fail the save
-        write_json(self.folder / MANIFEST, {name: digest.read_text() for name, digest in digests.items()})
-        for digest in digests.values():
-            digest.unlink()
+        names = {written.storage_data.relative_path for rank_results in results for written in rank_results}
+        if missing := sorted(name for name in names if not (self.folder / name).is_file()):
+            raise FileNotFoundError(errno.ENOENT, "not visible on rank 0", str(self.folder / missing[0]))
+        write_manifest(self.folder, self.target)
         remove(self.target)
         os.rename(self.folder, self.target)
         for old in self.stale:

@@ -1,4 +1,4 @@
-"""Scalars of a training run, logged by DVCLive; on resume, rows after the checkpoint are dropped."""
+"""Scalars of a training run, logged by DVCLive; the checkpoint that a run resumes from has restored its files."""
 
 import os
 import shutil
@@ -8,17 +8,14 @@ os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # no usage analytics over 
 
 from dvclive import Live
 
-from filmstill.runtime.files import copy_tree, write_text
+from filmstill.runtime.files import copy_tree
 
 
 class Curves:
-    """`plots/metrics/<name>.tsv` with columns step and name. Opening drops the rows of step `first_step` and later."""
+    """`plots/metrics/<name>.tsv` with columns step and name."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder / "plots" / "metrics"
-        (folder / "metrics.json").unlink(missing_ok=True)  # DVCLive's summary, which a kill may have cut off
-        for path in self.folder.rglob("*.tsv"):
-            _drop_rows_from(path, first_step)
         # Log scalars only: no DVC experiment, no dvc.yaml, no report.
         self._live = Live(str(folder), resume=True, save_dvc_exp=False, dvcyaml=None, report=None)
 
@@ -49,14 +46,3 @@ def publish_curves(work: Path, out: Path) -> None:
     for source, target in (("curves/plots/metrics", "curves"), ("sheets", "sheets")):
         shutil.rmtree(out / target, ignore_errors=True)
         copy_tree(work / source, out / target)
-
-
-def _drop_rows_from(path: Path, first_step: int) -> None:
-    """Keep the header and the complete rows of earlier steps; a kill may have cut off the last row."""
-    header, *rows = path.read_text().splitlines(keepends=True) or [""]
-    complete = [row for row in rows if row.endswith("\n") and row.count("\t") == header.count("\t")]
-    kept = [row for row in complete if int(row.split("\t")[0]) < first_step]
-    if kept:
-        write_text(path, header + "".join(kept))
-    else:
-        path.unlink()  # DVCLive writes the header only to a new file

@@ -86,7 +86,7 @@ def train(
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     done = checkpoints.load_latest(state.allocated)
-    curves = Curves(folder / "curves", done) if is_rank0() else None
+    curves = Curves(folder / "curves") if is_rank0() else None
     losses = broadcast(curves.values("loss") if curves else [])
     with closing(checkpoints), deferred_signals() as poll_signals, Telemetry.of(cost, folder) as telemetry:
         with progress(label, intervals.steps, done) as bar:

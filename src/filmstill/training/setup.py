@@ -18,7 +18,8 @@ from filmstill.models.sharding import shard
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.compute import Compute, micro_batches
-from filmstill.params.shared import SharedParams, read_student
+from filmstill.params.load import Values
+from filmstill.params.shared import SharedParams, student_of
 from filmstill.params.student import Student
 from filmstill.params.text import Text
 from filmstill.params.world import World
@@ -30,9 +31,10 @@ from filmstill.runtime.compute import prepare
 class Setup:
     """The shared sections of params.yaml and what follows from them.
 
-    `student` and `rollout_config` are read on first use, so that stages without them do not run again when they change.
+    `student` and `rollout_config` are made on first use: stages that do not depend on them have no such section.
     """
 
+    params: Values
     seed: int
     world: World
     text: Text
@@ -41,16 +43,16 @@ class Setup:
     config: DiTConfig
 
     @classmethod
-    def prepared(cls) -> "Setup":
-        """Read params.yaml and prepare this process for computing (device, threads)."""
-        params = SharedParams.read()
-        prepare(params.compute.device, params.compute.threads)
-        schedule, config = FlowSchedule(params.schedule.shift), config_of(params.model)
-        return cls(params.seed, params.world, params.text, params.compute, schedule, config)
+    def prepared(cls, params: Values) -> "Setup":
+        """The setup of these parameters; prepares this process for computing (device, threads)."""
+        shared = SharedParams.of(params)
+        prepare(shared.compute.device, shared.compute.threads)
+        schedule, config = FlowSchedule(shared.schedule.shift), config_of(shared.model)
+        return cls(params, shared.seed, shared.world, shared.text, shared.compute, schedule, config)
 
     @cached_property
     def student(self) -> Student:
-        return read_student(self.world)
+        return student_of(self.params, self.world)
 
     @cached_property
     def rollout_config(self) -> RolloutConfig:
@@ -111,7 +113,7 @@ def student_facts(shift: float, student: Student, world: World, channels: int) -
     return {**asdict(student), "shift": shift, "latent_shape": shape, "fps": world.fps}
 
 
-def encode_ahead(prompts: list[str]) -> None:
+def encode_ahead(params: Values, prompts: list[str]) -> None:
     """Encode prompts into the cache before shards run in parallel on this machine, so that none loads the encoder."""
-    setup = Setup.prepared()
+    setup = Setup.prepared(params)
     setup.encoder.prepare([*prompts, setup.text.negative])

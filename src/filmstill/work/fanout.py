@@ -1,6 +1,7 @@
 """Make a stage's shards on this machine by Snakemake, with one progress bar over all of them."""
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import psutil
 
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
-from filmstill.work.shard import last_line, shard_log
+from filmstill.work.shard import is_proven, last_line, remove_shard, shard_log
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,15 @@ POLL_SECONDS = 0.3
 
 
 def prepare(label: str, work: Path, shards: list[str]) -> list[Path]:
-    """Remove damaged shards of an earlier run; returns the paths of all shards in order."""
+    """Remove damaged and unfinished shards of an earlier run; returns the paths of all shards in order.
+
+    Snakemake's own notes on an earlier run go too: proofs are what tells which shards are finished.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    for notes in ("metadata", "incomplete"):
+        shutil.rmtree(work / ".snakemake" / notes, ignore_errors=True)
     paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
-    _remove_damaged(label, [path for path in paths if path.exists()])
+    _remove_unproven(label, [path for path in paths if path.exists()])
     return paths
 
 
@@ -54,6 +60,8 @@ def make_here(label: str, work: Path, shards: list[str], items: int, unit: str, 
     items, unit: size of the progress bar. Raises FilmstillError with the last line of a failed shard's log,
     Interrupted when stopped by a signal.
     """
+    if all((work / "shards" / f"{shard}.safetensors").exists() for shard in shards):
+        return
     config = ["--config", f"root={Path.cwd()}", f"shards={','.join(shards)}", f"device={device}"]
     with (work / "snakemake.log").open("a") as output:
         command = [*snakemake(work, "default"), *config]
@@ -93,19 +101,15 @@ class _forwarding_stop_to:  # noqa: N801 (used as a verb in a with statement)
                     process.send_signal(signal.SIGINT)  # on SIGTERM, Snakemake would finish running shards first
 
 
-def _remove_damaged(label: str, shards: list[Path]) -> None:
-    """Delete shards that fail their checksum, so that they are made again."""
+def _remove_unproven(label: str, shards: list[Path]) -> None:
+    """Delete shards that are not what their process has made, so that they are made again."""
     if not shards:
         return
-    from filmstill.runtime.tensor_files import load_tensors  # imports torch, which takes two seconds
-
     with progress(f"{label}, made before", len(shards), unit="shard") as bar:
         for shard in shards:
-            try:
-                load_tensors(shard)
-            except FilmstillError as error:
-                log.warning("%s; it is made again", error)
-                shard.unlink()
+            if not is_proven(shard):
+                log.warning("%s: is damaged or was not finished; it is made again", shard)
+                remove_shard(shard)
             bar.update()
 
 

@@ -19,8 +19,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from filmstill.errors import FilmstillError
-from filmstill.params.load import read_plain, read_yaml, to_plain
+from filmstill.params.load import Values, to_plain
+from filmstill.runtime.files import read_json, write_json
 
+INPUTS = "inputs.json"  # of a work folder
 GATE = "gate"
 IGNORED = ".cache"  # also in .dvcignore: metadata that `hf download` writes about a download, with its time
 
@@ -43,6 +45,25 @@ class Inputs:
         text = json.dumps({"deps": self.deps, "params": params}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def values(self) -> Values:
+        """The parameters, to compute with."""
+        return Values(self.params)
+
+    def write(self, work: Path) -> None:
+        """Write them into their work folder, for the processes of its shards."""
+        write_json(work / INPUTS, {"deps": self.deps, "params": self.params})
+
+    @classmethod
+    def read(cls, work: Path) -> "Inputs":
+        """The inputs that `write` wrote. Raises FilmstillError where they are damaged or not those of the folder."""
+        found = read_json(work / INPUTS)
+        deps, params = (found.get(name) for name in ("deps", "params"))
+        inputs = cls(deps, params) if isinstance(deps, dict) and isinstance(params, dict) else cls({}, {})
+        if inputs.key != work.name:
+            raise FilmstillError(f"{work / INPUTS}: damaged: its key is not {work.name}; run `dvc repro` again")
+        return inputs
+
     @classmethod
     def of_lock(cls, entry: dict[str, Any]) -> "Inputs":
         """The inputs recorded in one stage's entry of dvc.lock."""
@@ -58,10 +79,10 @@ def repository() -> Path:
     return root
 
 
-def stages() -> dict[str, Any]:
+def stages(params: Values) -> dict[str, Any]:
     """The stages of dvc.yaml by name, with `${…}` replaced by values of params.yaml as DVC does."""
-    merged = OmegaConf.merge(read_yaml("params.yaml"), _graph())
-    return to_plain(merged, "params.yaml and dvc.yaml")["stages"]
+    merged = OmegaConf.merge(params.values, _graph())
+    return to_plain(merged, f"{params.where} and dvc.yaml")["stages"]
 
 
 def outputs(stage: dict[str, Any], kinds: Sequence[str] = ("outs", "metrics", "plots")) -> list[Path]:
@@ -70,12 +91,12 @@ def outputs(stage: dict[str, Any], kinds: Sequence[str] = ("outs", "metrics", "p
     return [Path(next(iter(item)) if isinstance(item, dict) else item) for item in listed]
 
 
-def inputs(name: str) -> Inputs:
-    """The inputs of a stage, computed from the current files, params.yaml and dvc.lock.
+def inputs(name: str, params: Values) -> Inputs:
+    """The inputs of a stage, from the current files, dvc.lock and `params`, the values of params.yaml.
 
     Raises FilmstillError for a dependency that does not exist or is not in dvc.lock, or a parameter that is missing.
     """
-    every = stages()
+    every = stages(params)
     recorded = _recorded_outs(Path("dvc.lock"))
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
     deps = {}
@@ -86,13 +107,7 @@ def inputs(name: str) -> Inputs:
             deps[path] = recorded[path]
         else:
             raise FilmstillError(f"{path}: not in dvc.lock; run `dvc repro`, which makes it first")
-    values = read_plain("params.yaml")
-    missing = [key for key in every[name].get("params", []) if key not in values]
-    if missing:
-        raise FilmstillError(
-            f"params.yaml: '{missing[0]}' is missing; `python -m filmstill profile embedded` writes it"
-        )
-    return Inputs(deps, {key: values[key] for key in every[name].get("params", [])})
+    return Inputs(deps, {key: params[key] for key in every[name].get("params", [])})
 
 
 def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
-from filmstill.params.load import to_plain
+from filmstill.params.load import Values, to_plain
 from filmstill.work.folder import WORK
 from filmstill.work.graph import Inputs, inputs, stages
 
@@ -50,9 +50,10 @@ def needed_keys() -> set[tuple[str, str]]:
     needed = set()
     for where, lock in locks.items():
         needed |= _keys_of(where, lock) if lock.strip() else set()
-    for stage in stages():
+    params = Values.read()
+    for stage in stages(params):
         with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder
-            needed.add((stage, inputs(stage).key))
+            needed.add((stage, inputs(stage, params).key))
     return needed
 
 

@@ -1,5 +1,6 @@
 """What the user provides for a run: released weights, prompts, and a git repository."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from filmstill.formats.release import Release, find_networks
 from filmstill.params.schema import Params
 from filmstill.params.teacher import NOTHING
 from filmstill.params.world import OPEN
+from filmstill.prompts.text_file import TABLE, check_file
 
 RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
 
@@ -19,9 +21,10 @@ def check_required_files(params: Params) -> None:
         if params.teacher.real_score != NOTHING:
             find_networks(Path(params.teacher.real_score))
     raw = Path(params.prompts.raw)
-    if not raw.is_file():
+    if not os.path.exists(raw):  # unlike Path.exists, also for a path that is too long
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
         raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")
+    check_file(raw, TABLE, may_be_empty=True)  # `check` reads it too, `profile` only looks
 
 
 def check_git() -> None:

@@ -5,28 +5,65 @@ does not disturb a shard that is being timed.
 """
 
 import fcntl
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filmstill.errors import FilmstillError
+from filmstill.runtime.files import read_json, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from filmstill.params.load import Values
 
 
 @contextmanager
-def inputs_unchanged(stage: str, shard: Path) -> Iterator[None]:
-    """Raise FilmstillError, before or after the block, where the stage's inputs do not match its work folder's key.
+def inputs_unchanged(stage: str, shard: Path) -> Iterator["Values"]:
+    """Yield the parameters that the work folder's key is made of.
 
-    Snakemake removes the shard of a process that failed.
+    Raises FilmstillError, before or after the block, where the current inputs are others. Snakemake removes the shard
+    of a process that failed. After the block, the shard's proof is written.
     """
-    from filmstill.work.graph import inputs  # here: it reads YAML, and a shard first waits for its turn
+    from filmstill.params.load import Values  # here: it reads YAML, and a shard first waits for its turn
+    from filmstill.work.graph import Inputs, inputs
+
+    work = shard.parents[1]
 
     def check() -> None:
-        if inputs(stage).key != shard.parents[1].name:
+        if inputs(stage, Values.read()).key != work.name:
             raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
 
     check()
-    yield
+    yield Inputs.read(work).values
     check()
+    write_json(_proof(shard), _evidence(shard))
+
+
+def is_proven(shard: Path) -> bool:
+    """Whether a shard and the files beside it are those that its process has made, in this work folder."""
+    with suppress(FilmstillError):  # no proof, or a damaged one
+        return read_json(_proof(shard)) == _evidence(shard)
+    return False
+
+
+def remove_shard(shard: Path) -> None:
+    """Remove a shard and every file of its process beside it; it is made again."""
+    for suffix in (shard.suffix, ".json", ".progress", _proof(shard).suffix):
+        shard.with_suffix(suffix).unlink(missing_ok=True)
+    shutil.rmtree(shard.with_suffix(""), ignore_errors=True)
+
+
+def _proof(shard: Path) -> Path:
+    return shard.with_suffix(".proof")
+
+
+def _evidence(shard: Path) -> dict[str, Any]:
+    """A shard's name and work folder, and the SHA-256 of its files: itself, the .json and the folder beside it."""
+    beside = sorted(shard.with_suffix("").rglob("*"))
+    files = (path for path in (shard, shard.with_suffix(".json"), *beside) if path.is_file())
+    digests = {str(path.relative_to(shard.parent)): sha256_of(path) for path in files}
+    return {"shard": shard.stem, "work": shard.parents[1].name, "files": digests}
 
 
 def report_done(shard: Path, count: int) -> None:

@@ -1,9 +1,10 @@
 """Run a stage's `main` in its work folder, then publish its outputs, or fail with one line."""
 
-import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,26 +12,36 @@ import psutil
 
 import filmstill
 from filmstill.errors import FilmstillError, GateError
+from filmstill.params.load import Values
 from filmstill.runtime.exit import exit_code, run_script
-from filmstill.runtime.files import write_json
+from filmstill.runtime.files import read_json, sha256_of, write_json
 from filmstill.work import graph
 from filmstill.work.folder import WORK, locked, publish
 
 log = logging.getLogger(__name__)
 
 DATA = Path("data")
+DONE = "done.json"  # of a work folder whose stage is made: a digest of its inputs, and of every file in `out`
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's name and work folder. `out` mirrors data/: out/"teacher"/"x" is published as data/teacher/x."""
+    """A stage's name, its work folder, and the parameters that the folder's key is made of.
+
+    `out` mirrors data/: out/"teacher"/"x" is published as data/teacher/x.
+    """
 
     name: str
     work: Path
+    params: Values
 
     @property
     def out(self) -> Path:
         return self.work / "out"
+
+    def empty_out(self) -> None:
+        """Remove everything from `out`: its files are made from checkpoints and shards, which are verified."""
+        shutil.rmtree(self.out, ignore_errors=True)
 
 
 def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
@@ -43,27 +54,31 @@ def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]
 
 
 def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
-    root, published = _repository(), graph.stages()[name]
+    root, read = _repository(), Values.read()
+    published = graph.stages(read)[name]
     before(root)
-    inputs = graph.inputs(name)
+    inputs = graph.inputs(name, read)
     graph.refuse_edited_sources(inputs, filmstill.BEGAN)
     work = WORK / name / inputs.key
     parent = dvc_parent()
     with locked(work / "lock", f"{name}: another run of the same key holds {work}; waiting for it"):
-        stage = Stage(name, work)
+        stage = Stage(name, work, inputs.values)
         digest = inputs.digest(with_gates=True)
-        if _is_done(stage, digest):
+        made = _is_done(stage, digest)
+        if made:
             log.info("%s: already made, in %s", name, work)
         else:
             _refuse_changed_inputs(name, inputs, work)  # it may have waited for the lock
-            (work / "done.json").unlink(missing_ok=True)  # the files that it lists are about to be written again
+            (work / DONE).unlink(missing_ok=True)  # the files that it lists are about to be written again
+            inputs.write(work)
             try:
                 main(stage)
             except GateError:
                 _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` shows by how much
                 raise
         _refuse_changed_inputs(name, inputs, work)
-        write_json(work / "done.json", {"inputs": digest, "files": files_of(stage.out)})
+        if not made:
+            write_json(work / DONE, {"inputs": digest, "files": files_of(stage.out)})
         if has_exited(parent):
             raise FilmstillError(
                 f"{name}: the parent dvc process exited; output not published, `dvc repro` publishes the work kept in "
@@ -79,7 +94,7 @@ def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
 
 def _refuse_changed_inputs(name: str, inputs: graph.Inputs, work: Path) -> None:
     """Raise FilmstillError where the stage's inputs are no longer `inputs`, whose key names the work folder."""
-    if graph.inputs(name) != inputs:
+    if graph.inputs(name, Values.read()) != inputs:
         raise FilmstillError(
             f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
             f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
@@ -87,18 +102,19 @@ def _refuse_changed_inputs(name: str, inputs: graph.Inputs, work: Path) -> None:
 
 
 def _is_done(stage: Stage, digest: str) -> bool:
-    """Whether the stage finished with these inputs, gates included, and its files were not changed since.
+    """Whether the stage finished with these inputs, gates included, and its files are still those that it made.
 
     Published files are hard links to those in `out`: a write into a file in data/ changes the work folder too.
     """
-    marker = stage.work / "done.json"
-    return marker.is_file() and json.loads(marker.read_text()) == {"inputs": digest, "files": files_of(stage.out)}
+    with suppress(FilmstillError):  # no marker, or a damaged one: the stage is made again
+        return read_json(stage.work / DONE) == {"inputs": digest, "files": files_of(stage.out)}
+    return False
 
 
-def files_of(folder: Path) -> dict[str, list[int]]:
-    """[size in bytes, modification time in ns] of every file in `folder`, by its path relative to it."""
-    found = ((path.relative_to(folder), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path): [status.st_size, status.st_mtime_ns] for path, status in found}
+def files_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in `folder`, by its path relative to it."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in found}
 
 
 def _repository() -> Path:

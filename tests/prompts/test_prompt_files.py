@@ -1,0 +1,164 @@
+"""Files of prompts and words: their encoding by the byte order mark, folders and devices in place of a file."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from filmstill.errors import FilmstillError
+from filmstill.prompts.filter import check_tables, read_extension
+from filmstill.prompts.safety import read_words
+from filmstill.prompts.table import read_table
+from filmstill.prompts.text_file import HEAD, check_files
+from prompt_tables import params, run, showable, write_csv
+from repository import clone
+from repository import run as command
+from stage_runs import refusal, set_parameter, stage
+
+MARKED = {
+    "utf-8": b"\xef\xbb\xbf",
+    "utf-16-le": b"\xff\xfe",
+    "utf-16-be": b"\xfe\xff",
+    "utf-32-le": b"\xff\xfe\0\0",
+    "utf-32-be": b"\0\0\xfe\xff",
+}
+SPECIAL = {"folder": "a folder", "pipe": "a pipe", "socket": "a socket", "/dev/zero": "a device"}
+
+
+@pytest.fixture(params=MARKED)
+def codec(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def marked(text: str, codec: str) -> bytes:
+    return MARKED[codec] + text.encode(codec)
+
+
+def test_every_table_is_read_by_its_byte_order_mark(tmp_path: Path, codec: str) -> None:
+    long = "é" * HEAD  # its code units end in another chunk than they begin
+    prompts = ["a cat sleeps on a sofa", "夕阳下的海边有一艘小船", "a 🐱 runs", long]
+    (tmp_path / "raw.txt").write_bytes(marked("\r\n".join(prompts) + "\r\n", codec))
+    assert read_table(tmp_path / "raw.txt", [])["prompt"].tolist() == prompts
+    rows = "id,prompt,toxicity\n" + "".join(f'{i},"{prompt}",0.5\n' for i, prompt in enumerate(prompts))
+    (tmp_path / "raw.csv").write_bytes(marked(rows, codec))
+    table = read_table(tmp_path / "raw.csv", ["toxicity"])
+    assert table["prompt"].tolist() == prompts and set(table["toxicity"]) == {0.5}
+    (tmp_path / "long.csv").write_bytes(marked("prompt,text\na cat,a long 🐱\n", codec))
+    assert read_extension(tmp_path / "long.csv") == {"a cat": "a long 🐱"}
+    (tmp_path / "words.txt").write_bytes(marked("Gewehr\r\nÄxte # comment\r\n", codec))
+    assert read_words(tmp_path / "words.txt") == ["gewehr", "äxte"]
+
+
+def test_a_prompt_list_saved_by_powershell_goes_through(tmp_path: Path) -> None:
+    prompts = showable(20)
+    (tmp_path / "raw.txt").write_bytes(marked("\r\n".join(prompts), "utf-16-le"))
+    assert sorted(run(str(tmp_path / "raw.txt"), tmp_path / "out")[0]["prompt"]) == sorted(prompts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a cat\r\na dog".encode("utf-16-le"), "is UTF-16LE without a byte order mark, allowed: UTF-8, or UTF-16 and"),
+        ("a cat\r\na dog".encode("utf-16-be"), "save it as UTF-8 (iconv -f UTF-16BE -t UTF-8)"),
+        ("a café\r\na dog".encode("utf-16-le"), "is UTF-16LE without"),
+        ("a cat\r\na dog".encode("utf-32-le"), "is UTF-32LE without"),
+        ("a cat\r\na dog".encode("utf-32-be"), "is UTF-32BE without"),
+        ("小船\r\n".encode("utf-16-le"), "byte 3: not UTF-8 (0x82); save it as UTF-8"),
+        (b"a cat\0", "byte 5: a NUL byte; not a text file, damaged, or UTF-16 without a byte order mark: save it as"),
+        (MARKED["utf-16-le"] + b"a\0\n\0\0\xd8a\0", "byte 6: not UTF-16 (0x00); save it as UTF-8"),
+        (MARKED["utf-16-be"] + b"\0a\0", "byte 4: not UTF-16 (0x00)"),
+        (MARKED["utf-32-le"] + b"a\0\0\0\xff\xff\xff\xff", "byte 8: not UTF-32 (0xff)"),
+        (MARKED["utf-16-le"] + b"a\0\n\0b\0\0\0", "byte 8: a NUL byte"),
+        (MARKED["utf-8"] + "a cat\ncafé".encode("cp1252"), "byte 12: not UTF-8 (0xe9)"),
+        ("一只猫在草地上".encode("gb18030"), "byte 6: not UTF-8 (0xd4); save it as UTF-8"),
+        (b"a cat\n" * 5000 + b"\xff", "byte 30000: not UTF-8 (0xff)"),
+        (MARKED["utf-16-le"], "raw.txt: has no line; at least one prompt is needed"),
+    ],
+)
+def test_other_encodings_are_named_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "raw.txt").write_bytes(content)
+    with pytest.raises(FilmstillError) as caught:
+        run(str(tmp_path / "raw.txt"), tmp_path / "out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path: Path, end: str) -> None:
+    (tmp_path / "raw.txt").write_bytes(f"a cat{end}{end}a dog{end}".encode())
+    assert read_table(tmp_path / "raw.txt", [])["prompt"].tolist() == ["a cat", "", "a dog"]
+    (tmp_path / "raw.csv").write_bytes(f'id,prompt{end}1,"a{end}cat"{end}2,a dog{end}'.encode())
+    assert read_table(tmp_path / "raw.csv", [])["prompt"].tolist() == [f"a{end}cat", "a dog"]
+
+
+@pytest.fixture(params=SPECIAL)
+def special(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """The path of something that is no file, and its kind."""
+    made = tmp_path / request.param
+    if request.param == "folder":
+        made.mkdir()
+    elif request.param == "pipe":
+        os.mkfifo(made)
+    elif request.param == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(made))
+    return str(made), SPECIAL[request.param]
+
+
+@pytest.mark.parametrize("name", ["raw", "extension", "unsafe_words"])
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    tmp_path: Path, special: tuple[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, kind = special
+    values = {
+        "raw": write_csv(tmp_path / "raw.csv", showable(20)),
+        "extension": write_csv(tmp_path / "long.csv", []),
+        name: path,
+    }
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("opened"))
+    for read in (check_files, check_tables):
+        with pytest.raises(FilmstillError, match=f"^{path}: is {kind}, allowed: a "):
+            read(params(**values))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "prompts.raw: is '', allowed: the path of a prompt table (.csv or .txt)"),
+        ("x" * 5000, "x: cannot be read (File name too long)"),
+        ("a\0b", "cannot be read (embedded null byte)"),
+        ("/dev/null", "/dev/null: is a device, allowed: a prompt table"),
+        ("/proc/self/status/raw.csv", "no such file"),
+    ],
+)
+def test_paths_that_lead_nowhere(path: str, message: str) -> None:
+    given = params("raw.csv")
+    given.raw = path
+    with pytest.raises(FilmstillError) as caught:
+        check_files(given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_check_and_stage_refuse_a_folder_before_it_is_hashed(tmp_path: Path) -> None:
+    folder = clone(tmp_path)
+    (folder / "data/many").mkdir()
+    os.mkfifo(folder / "data/many/pipe")  # hashing the folder would wait for a writer
+    os.mkfifo(folder / "data/words")
+    for key, value, line in (
+        ("raw", "data/many", "data/many: is a folder, allowed: a prompt table (.csv or .txt)"),
+        ("unsafe_words", "data/words", "data/words: is a pipe, allowed: a text file with one word or phrase per line"),
+        ("extension", "data", "data: is a folder, allowed: a prompt table (.csv or .txt)"),
+    ):
+        command("git", "checkout", "params.yaml", cwd=folder)
+        set_parameter(folder, f"prompts.{key}", value)
+        assert refusal(command("python", "-m", "filmstill", "check", cwd=folder, check=False, timeout=60)) == line
+        assert refusal(stage(folder, "prompts")) == line
+
+
+def test_check_reads_the_tables(tmp_path: Path) -> None:
+    folder = clone(tmp_path)
+    assert command("python", "-m", "filmstill", "check", cwd=folder).stderr == ""
+    (folder / "data/prompts/raw.csv").write_bytes(b"uuid,caption_of\n1,a\n")
+    line = refusal(command("python", "-m", "filmstill", "check", cwd=folder, check=False))
+    assert line.startswith("data/prompts/raw.csv: lacks the columns prompt, toxicity") and line == refusal(
+        stage(folder, "prompts")
+    )
