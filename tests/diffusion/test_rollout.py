@@ -73,7 +73,7 @@ def test_a_batch_is_each_clip_alone(config):
 def test_a_longer_rollout_begins_with_the_shorter_one(config):
     model = tiny("causal")
     text = model.read_text(vectors())
-    blocks = config.attention.blocks(13)[:-1]  # 13 or 10 frames, which are complete blocks
+    blocks = list(config.attention.blocks(13))[:-1]  # 13 or 10 frames, which are complete blocks
     short = video(model, text, noise_of(config, blocks[2][1]), config)
     long = video(model, text, noise_of(config, blocks[-1][1]), config)
     assert long.shape[1] > short.shape[1]

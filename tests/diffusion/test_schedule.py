@@ -93,6 +93,8 @@ def test_a_longer_clips_noise_begins_with_the_shorter_ones():
     long = clip_noise(["a cat", "a dog"], [0, 1], 5, (9, 2, 4, 4))
     assert short.shape == (2, 5, 3, 2, 4, 4)
     assert torch.equal(long[:, :, :3], short)
+    block = clip_noise(["a cat", "a dog"], [0, 1], 5, (2, 2, 4, 4), first=4)  # a stream makes its noise block by block
+    assert torch.equal(long[:, :, 4:6], block)
 
 
 def test_clip_noise_depends_on_prompt_seed_step_and_frame_alone():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal, frame_mask
 from filmstill.models.kv_cache import KVCache
 from goldens import FRAME_TOKENS, TINY, tiny
@@ -127,3 +128,32 @@ def test_a_rollout_of_known_length_has_one_buffer(attention):
     assert all(torch.equal(view, then) for view, then in shown)
     if attention.window_frames is None:
         assert len({view.untyped_storage().data_ptr() for view, _ in shown}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((3, 2), "window_frames: is 2, allowed: None, or at least sink_frames + block_frames = 3"),
+        ((3, 4, 2), "window_frames: is 4, allowed: None, or at least sink_frames + block_frames = 5"),
+        ((3, 0), "window_frames: is 0, allowed: None, or at least sink_frames + block_frames = 3"),
+        ((3, None, -1), "sink_frames: is -1, allowed: 0 or more frames"),
+        ((0,), "block_frames: is 0, allowed: a positive integer"),
+    ],
+)
+def test_attention_that_mask_and_rollout_read_differently_is_refused(arguments, line):
+    with pytest.raises(FilmstillError) as refused:
+        BlockCausal(*arguments)
+    assert str(refused.value) == line
+
+
+@by_attention
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 12, 13])
+def test_blocks_cover_the_clip_and_are_counted_without_being_listed(attention, frames):
+    blocks = list(attention.blocks(frames))
+    assert [start for start, _ in blocks] == [0, *(end for _, end in blocks[:-1])] and blocks[-1][1] == frames
+    assert (attention.block_count(frames), attention.context_frames(frames)) == (len(blocks), blocks[-1][0])
+
+
+def test_the_blocks_of_an_endless_stream_take_no_memory():
+    attention = BlockCausal(3)
+    assert next(attention.blocks(3 * 10**15)) == (0, 3) and attention.block_count(3 * 10**15) == 10**15

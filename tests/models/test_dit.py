@@ -224,3 +224,28 @@ def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.
             keys, values = layer.read(x, rope)
     assert plain.dtype == torch.float32  # what autocast does without our RMSNorm
     assert keys.dtype == values.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("shape", "prompts", "message"),
+    [
+        ((1,), 2, r"t: has shape \[1\], allowed: \[B\] or \[B, F\] = \[2, 3\], as x has"),
+        ((3,), 2, r"t: has shape \[3\], allowed"),
+        ((2, 1), 2, r"t: has shape \[2, 1\], allowed"),
+        ((3, 2), 2, r"t: has shape \[3, 2\], allowed"),
+        ((), 2, r"t: has shape \[\], allowed"),
+        ((2,), 1, "text: is of 1 prompts, allowed: one per sample of x, 2"),
+        ((2,), 3, "text: is of 3 prompts, allowed: one per sample of x, 2"),
+    ],
+)
+@torch.no_grad()
+def test_timesteps_and_prompts_of_another_batch_are_refused(shape, prompts, message):
+    """Both would broadcast: one timestep or prompt would silently serve every sample."""
+    model, x = tiny("causal"), latents(TINY, 2, 3, 4, 6)
+    text = model.read_text(torch.zeros(prompts, 5, TINY.text_dim))
+    for call in (
+        lambda: model(x, torch.zeros(shape), text),
+        lambda: model.remember(x, torch.zeros(shape), text, KVCache(BlockCausal(3), TINY.num_layers)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -18,10 +18,12 @@ from repository import ROOT
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the profiles, the tables of prompts, and the params.yaml of the embedded profile."""
+    """A folder with the graph, the profiles, the raw prompts, and the params.yaml of the embedded profile."""
     shutil.copytree(ROOT / "params", tmp_path / "params")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / ".git").mkdir()
     (tmp_path / "data/prompts").mkdir(parents=True)
-    for name in ("raw.csv", "unsafe_words.txt", "extension.csv"):
+    for name in ("raw.csv", "extension.csv", "unsafe_words.txt"):
         shutil.copy(ROOT / "data/prompts" / name, tmp_path / "data/prompts")
     monkeypatch.chdir(tmp_path)
     assert main(["profile", "embedded"]) == 0
@@ -122,3 +124,17 @@ def test_a_refused_profile_replaces_and_copies_nothing(repository: Path, capsys:
     assert main(["profile", "embedded", "distill.batch=0"]) == 2
     assert path.read_text() == edited
     assert [found.name for found in repository.glob("params.yaml*")] == ["params.yaml"]
+
+
+def test_a_subfolder_gets_no_parameters_of_its_own(repository: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    below = repository / "data/prompts"
+    monkeypatch.chdir(below)
+    assert main(["profile", "smoke"]) == 0
+    assert (repository / "params.yaml").read_text().startswith("# Written by `python -m filmstill profile smoke`")
+    assert [path.name for path in repository.rglob("params.yaml")] == ["params.yaml"]
+    (repository / "dvc.yaml").unlink()
+    monkeypatch.chdir(below)
+    capsys.readouterr()
+    assert main(["profile", "smoke"]) == 2
+    line = f"filmstill: {below}: contains no dvc.yaml; run this from the repository's root\n"
+    assert capsys.readouterr().err == line and not (below / "params.yaml").exists()

@@ -1,21 +1,28 @@
 """A student served from its files: what it streams, and which files and streams are refused in one line."""
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from counting import Live
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import rollout
 from filmstill.errors import FilmstillError
 from filmstill.models.codec import DctCodec
 from filmstill.models.load import save_hashed_words
 from filmstill.models.text import HashedWords
-from filmstill.models.weights import save_model
+from filmstill.models.weights import load_model, save_model
 from filmstill.params.student import Student
 from filmstill.params.world import World
+from filmstill.runtime.tensor_files import save_tensors
+from filmstill.serve import stream_config
 from filmstill.serve.generate import generate
-from filmstill.serve.streamer import Files, Streamer
+from filmstill.serve.stream_config import StreamConfig
+from filmstill.serve.streamer import Files, Streamer, compute_on
 from filmstill.training.setup import student_facts
 from goldens import TINY, tiny
 
@@ -37,13 +44,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(folder / "student.safetensors", folder / "codec.safetensors", folder / "text")
 
 
+def load(files: Files, frames: int | None = None, window: int | None = None) -> Streamer:
+    """The student of `files`, for clips of `frames` under `window`."""
+    return Streamer.load(files, StreamConfig.read(files.student).resized(frames, window), compute_on("cpu"), fast=False)
+
+
 def test_a_stream_is_the_decoded_rollout_block_by_block(files: Files):
-    streamer = Streamer.load(files, "cpu", fast=False)
+    streamer = load(files)
     pieces = list(streamer.stream("a red three bobs", seed=1))
     assert [tuple(piece.shape) for piece in pieces] == [(3, 3, 32, 32)] * 2
-    config = streamer.rollout_config
+    config = streamer.config.rollout
     assert (len(config.sigmas), config.attention.block_frames, config.attention.sink_frames) == (2, 3, 1)
-    noise = clip_noise(["a red three bobs"], [1], config.noises, streamer.latent_shape)
+    noise = clip_noise(["a red three bobs"], [1], config.noises, streamer.config.latent_shape)
     text = streamer.model.read_text(streamer.encoder.encode(["a red three bobs"]))
     with torch.no_grad():
         latents = torch.cat(list(rollout(streamer.model, text, noise, config)), dim=1)
@@ -51,11 +63,10 @@ def test_a_stream_is_the_decoded_rollout_block_by_block(files: Files):
 
 
 def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
-    streamer = Streamer.load(files, "cpu", fast=False)
-    short = torch.cat(list(streamer.stream("a blue one sways", seed=0)))
-    long = torch.cat(list(streamer.with_stream(12, None).stream("a blue one sways", seed=0)))
+    short = torch.cat(list(load(files).stream("a blue one sways", seed=0)))
+    long = torch.cat(list(load(files, 12).stream("a blue one sways", seed=0)))
     assert len(long) == 2 * len(short) and torch.equal(long[: len(short)], short)
-    windowed = torch.cat(list(streamer.with_stream(12, 4).stream("a blue one sways", seed=0)))
+    windowed = torch.cat(list(load(files, 12, 4).stream("a blue one sways", seed=0)))
     assert torch.equal(windowed[:3], long[:3]) and not torch.equal(windowed[6:], long[6:])
 
 
@@ -64,12 +75,15 @@ def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
     [
         (7, None, "--frames: is 7, allowed: a positive multiple of the student's block of 3 frames"),
         (0, None, "--frames: is 0, allowed: a positive multiple of the student's block of 3 frames"),
+        (-3, None, "--frames: is -3, allowed: a positive multiple of the student's block of 3 frames"),
+        (999_999_999, 4, "--frames: makes 999,999,999 frames of video, allowed: at most 1,000,000 in a file"),
+        (3 * 10**30, 4, f"--frames: makes {3 * 10**30:,} frames of video, allowed: at most 1,000,000 in a file"),
         (6, 3, "--window: is 3, allowed: at least the student's sink + block = 4 frames"),
     ],
 )
 def test_a_stream_that_the_student_cannot_roll_out_is_refused(files: Files, frames: int, window: int | None, line: str):
     with pytest.raises(FilmstillError) as refused:
-        Streamer.load(files, "cpu", fast=False).with_stream(frames, window)
+        generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     assert str(refused.value) == line
 
 
@@ -87,4 +101,131 @@ def test_a_network_that_is_no_student_is_refused(files: Files, tmp_path: Path):
     model = tiny("causal")
     save_model(tmp_path / "teacher.safetensors", model.state_dict(), TINY, {"shift": 3.0})
     with pytest.raises(FilmstillError, match=r"teacher\.safetensors: is not a student"):
-        Streamer.load(Files(tmp_path / "teacher.safetensors", files.codec, files.text), "cpu", fast=False)
+        StreamConfig.read(tmp_path / "teacher.safetensors")
+
+
+def with_facts(files: Files, folder: Path, **facts: Any) -> Path:
+    """The student's file with other facts in its header."""
+    model, header = load_model(files.student)
+    save_model(folder / "s.safetensors", model.state_dict(), model.config, {**header, **facts})
+    return folder / "s.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"window_frames": 2}, "window_frames: is 2, allowed: null, or at least sink_frames + block_frames = 4"),
+        ({"sink_frames": -1}, "sink_frames: is -1, allowed: an integer in [0, 100000]"),
+        ({"block_frames": 0}, "block_frames: is 0, allowed: an integer in [1, 10000]"),
+        ({"block_frames": None}, "block_frames: "),
+        ({"context_noise": float("nan")}, "context_noise: is nan, allowed: a finite number"),
+        ({"shift": "3"}, "shift: is '3', allowed: a positive number"),
+        ({"shift": float("inf")}, "shift: is inf, allowed: a positive number"),
+        ({"fps": 0}, "fps: is 0, allowed: an integer from 1 to 1000"),
+        (
+            {"latent_shape": [6, 16, 8]},
+            "latent_shape: is [6, 16, 8], allowed: [F, C, H, W] with F a multiple of 3, C = 16",
+        ),
+        ({"latent_shape": [6, 4, 8, 8]}, "latent_shape: is [6, 4, 8, 8], allowed: [F, C, H, W] with F a multiple of 3"),
+        ({"latent_shape": None}, "latent_shape: is None, allowed: [F, C, H, W]"),
+    ],
+)
+def test_a_students_file_with_an_impossible_fact_is_refused_by_name(
+    files: Files, tmp_path: Path, facts: dict[str, Any], line: str
+):
+    file = with_facts(files, tmp_path, **facts)
+    with pytest.raises(FilmstillError) as refused:
+        StreamConfig.read(file)
+    assert str(refused.value).startswith(f"{file}: {line}") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ({"config": "{", "facts": "{}"}, "config in its header: is '{', allowed: a JSON object; restore the file"),
+        ({"config": "{}", "facts": "[]"}, "facts in its header: is '[]', allowed: a JSON object; restore the file"),
+        ({"config": '{"dim": "48"}', "facts": "{}"}, "config: dim: is '48', allowed: a positive integer; restore"),
+        ({"config": "{}"}, "has no 'facts' in its header; it was not written by a filmstill stage"),
+    ],
+)
+def test_a_students_file_with_another_header_is_refused(tmp_path: Path, header: dict[str, str], line: str):
+    save_tensors(tmp_path / "s.safetensors", {}, header)
+    for read in (StreamConfig.read, load_model):
+        with pytest.raises(FilmstillError) as refused:
+            read(tmp_path / "s.safetensors")
+        assert str(refused.value).startswith(f"{tmp_path}/s.safetensors: {line}")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_streams_memory_is_the_windows_whatever_its_length(files: Files, tmp_path: Path, suffix: str, capsys):
+    """Bytes of live tensors, and of Python's and numpy's allocations, at their peaks."""
+
+    def peaks(frames: int) -> tuple[int, int]:
+        tracemalloc.start()
+        with Live() as live:
+            generate(["a red one"], [0], tmp_path / f"a{suffix}", files, frames, 4, "cpu", False)
+        _, python = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return live.peak, python
+
+    peaks(27)  # what a process allocates once, the position embeddings of the frames included
+    (short, short_python), (long, long_python) = peaks(9), peaks(27)
+    assert long == short
+    assert long_python - short_python < 49_152  # bytes of one frame; the difference is 18 frames
+
+
+class Full(Exception):
+    """Raised where the work would begin."""
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a student's weights raises Full."""
+
+    def begin(*_: object) -> None:
+        raise Full
+
+    monkeypatch.setattr(Streamer, "load", begin)
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "refused"), [(30_000, None, True), (30_000, 60, False), (300, None, False)]
+)
+def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_bounds_it(
+    files: Files, monkeypatch, no_work, frames: int, window: int | None, refused: bool
+):
+    monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**28)
+    with pytest.raises(FilmstillError if refused else Full) as error:
+        generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+    if refused:
+        # 2 layers and a copy of one, keys and values, 48 numbers of 4 bytes, 16 tokens per frame
+        size = 3 * 2 * 48 * 4 * 16 * (30_000 - 3) / 2**30
+        assert str(error.value) == (
+            f"--frames: is 30000, whose KV cache takes {size:.1f} GiB, allowed: what fits into the 0.2 GiB of memory "
+            "that are free; a --window of 4 or more frames bounds it"
+        )
+
+
+def test_a_growing_kv_cache_is_announced(files: Files, filmstill_log: pytest.LogCaptureFixture, no_work, monkeypatch):
+    monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**40)
+    for frames, window in ((60_000, None), (60_000, 60), (300, None)):
+        with pytest.raises(Full):
+            generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+    (line,) = (record.getMessage() for record in filmstill_log.records)
+    assert line == "the KV cache grows to 1.0 GiB; a --window of 4 or more frames bounds it"
+
+
+def test_every_target_is_tried_before_anything_is_loaded(files: Files, tmp_path: Path, no_work):
+    (tmp_path / "a-001.mp4").mkdir()
+    (tmp_path / "file").touch()
+    nothing = replace(files, student=tmp_path / "none.safetensors")  # found missing only after the targets
+    for out, seeds, line in (
+        ("a.mp4", [0, 1], "a-001.mp4: is a folder, allowed: the name of a file; choose another name"),
+        ("a-001.mp4", [0], "a-001.mp4: is a folder, allowed: the name of a file; choose another name"),
+        ("file/b.mp4", [0], f"file/b.mp4: cannot be written: {tmp_path}/file is a file, allowed: a folder"),
+        ("c.avi", [0], "c.avi: '.avi' is not a video format written here, allowed: .mp4, .gif"),
+    ):
+        with pytest.raises(FilmstillError) as refused:
+            generate(["a red one"], seeds, tmp_path / out, nothing, None, None, "cpu", False)
+        assert str(refused.value).startswith(f"{tmp_path}/{line}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-001.mp4", "file"]

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from filmstill.__main__ import EPILOG, parser
+from filmstill.command_line import EPILOG, parser
 from repository import ROOT, dvc, run
 from stage_runs import refusal, set_parameter
 

@@ -67,6 +67,22 @@ def test_what_could_not_be_printed_is_no_success() -> None:
     assert done.stderr.startswith("filmstill: a file: disk full while writing; free some space")
 
 
+SCRIPTS = [
+    str(path.relative_to(ROOT)) for folder in ("stages", "workflow/scripts") for path in (ROOT / folder).glob("*.py")
+]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "-m filmstill check"])
+def test_another_interpreter_is_told_apart_in_one_line(script: str) -> None:
+    """-S: without the packages of .venv, as the system's Python that `.venv/bin/dvc repro` may find on PATH."""
+    words = [sys.executable, "-S", *script.split()]
+    done = subprocess.run(words, cwd=ROOT, env=environment(ROOT), capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith(f"filmstill: {sys.executable}: has no numpy, omegaconf, ")
+    assert line.endswith("run `source .venv/bin/activate` first, or `make repro`, which makes .venv and runs all")
+
+
 def test_shards_start_side_by_side_and_are_timed_one_at_a_time() -> None:
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(shared_machine(TURN))

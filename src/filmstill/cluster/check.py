@@ -58,7 +58,7 @@ def cluster_check(pending_minutes: float) -> None:
     except slurm.Unreachable as error:
         raise _no_answer(error) from None
     use_scratch(cluster, root)
-    here, console, to_fix = Software.here(), Console(highlight=False), []
+    here, console, to_fix = Software.here(), Console(highlight=False, markup=False), []
     for resources, stages in _layouts(cluster):
         results = _run_job(resources, root, pending_minutes)
         console.print(table(f"{', '.join(stages)}: {resources.layout}", results))

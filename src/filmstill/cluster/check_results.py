@@ -7,11 +7,9 @@ difference.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from filmstill.cluster.check_node import NUMBERS, RankReport, Software
 from filmstill.cluster.config import Resources
+from filmstill.runtime.text_table import TextTable
 
 MAX_SKEW = 2.0  # s between clocks: file times and munge's credentials are compared across hosts
 
@@ -42,24 +40,21 @@ class CheckResults:
     errors: dict[int, str] = field(default_factory=dict)  # last line of stderr of a rank without a report
 
 
-def table(title: str, results: CheckResults) -> Table:
+def table(title: str, results: CheckResults) -> TextTable:
     """A table with one row per node."""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for heading in ("node", "host", "GPUs", "torch", "CUDA", "python", "clock s", "scratch"):
-        shown.add_column(heading)
+    headings = ["node", "host", "GPUs", "torch", "CUDA", "python", "clock s", "scratch"]
+    shown = TextTable(title, headings, left=("host", "GPUs", "torch", "CUDA", "python", "scratch"))
     for node in results.nodes:
         ranks = [rank for rank, shell in results.shells.items() if shell.node == node]
         report = next((results.reports[rank] for rank in ranks if rank in results.reports), None)
         clock = f"{results.shells[ranks[0]].ahead():+.1f}" if ranks else "?"
         if report is None:
-            shown.add_row(node, "?", "?", "?", "?", "?", clock, "seen" if ranks else "NOT SEEN")
+            shown.add(node, "?", "?", "?", "?", "?", clock, "seen" if ranks else "NOT SEEN")
             continue
         kinds = ", ".join(f"{report.gpus.count(kind)} x {kind}" for kind in dict.fromkeys(report.gpus)) or "none"
         software = report.software
         seen = "seen" if report.sees_login and not _hidden(report, results) else "NOT SEEN"
-        shown.add_row(
-            node, report.host, kinds, software.torch, software.cuda or "none", software.python, clock, seen
-        )  # fmt: skip
+        shown.add(node, report.host, kinds, software.torch, software.cuda or "none", software.python, clock, seen)
     return shown
 
 

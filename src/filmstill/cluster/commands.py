@@ -30,9 +30,9 @@ class Row:
 
 def show_jobs() -> None:
     """Print a table of live jobs and of all jobs that were submitted from the work folders."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+
+    from filmstill.runtime.text_table import TextTable
 
     root = graph.repository()
     try:
@@ -44,20 +44,17 @@ def show_jobs() -> None:
     ids = {job.id for job in live}
     shard_logs = {work: logs_by_job(work) for work in sorted(WORK.glob("*/*")) if job_logs(work).exists()}
     rows = [_live(job, shard_logs) for job in live] + _past(ids) + _past_shards(ids, shard_logs)
-    console = Console()
     if note:
-        console.print(note)
+        print(note)
     if not rows:
-        console.print("no job of this repository; `dvc repro` submits jobs where cluster.yaml has executor: slurm")
+        print("no job of this repository; `dvc repro` submits jobs where cluster.yaml has executor: slurm")
         return
-    table = Table("stage", "job", "state", "requeued", "progress", box=SIMPLE_HEAD)
-    for column in table.columns:  # on a narrow terminal only the state is wrapped
-        column.no_wrap = column.header != "state"
+    table = TextTable("", ["stage", "job", "state", "requeued", "progress"], left=("job", "state", "progress"))
     for row in rows:
-        table.add_row(row.stage, row.id, row.state, row.requeues, row.progress)
-    console.print(table)
+        table.add(row.stage, row.id, row.state, row.requeues, row.progress)
+    Console().print(table)
     for row in filter(lambda row: row.log, rows):
-        console.print(f"log of {row.id}: {row.log}", soft_wrap=True)
+        print(f"log of {row.id}: {row.log}")
 
 
 def cancel_jobs(stage: str | None) -> None:

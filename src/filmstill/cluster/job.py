@@ -29,6 +29,7 @@ from filmstill.params.load import Values
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
+from filmstill.runtime.streams import set_up_streams
 from filmstill.work import graph
 from filmstill.work.stage import Stage, files_of
 
@@ -62,6 +63,7 @@ class Job:
 
     def __call__(self) -> None:
         """Run the stage. Where that fails, ends the process with exit code 1 instead of returning."""
+        set_up_streams()
         log_to_stderr()
         rank = int(os.environ["SLURM_PROCID"])
         try:

@@ -7,7 +7,7 @@ In training, `exit_step` is the denoising step whose prediction is the block and
 it run without (Self Forcing, arXiv:2506.08009, algorithm 1). The context in the KV cache is detached.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +41,7 @@ class RolloutConfig:
 
     def evaluations(self, frames: int) -> float:
         """Network evaluations per clip of `frames`, in passes over all its frames; context passes are included."""
-        blocks = self.attention.blocks(frames)
-        context = sum(end - start for start, end in blocks[:-1])
-        return len(self.sigmas) + context / frames
+        return len(self.sigmas) + self.attention.context_frames(frames) / frames
 
 
 def rollout(
@@ -56,13 +54,25 @@ def rollout(
     exit_step: index of the denoising step whose prediction is yielded, with a gradient if grad mode is on; None: the
     last.
     """
-    frames = noise.shape[2]
-    blocks = config.attention.blocks(frames)
-    context_frames = blocks[-1][0]  # the last block is not context of another
-    cache = KVCache(config.attention, model.config.num_layers, total_frames=context_frames)
+    return rollout_stream(model, text, lambda start, end: noise[:, :, start:end], noise.shape[2], config, exit_step)
+
+
+def rollout_stream(
+    model: VideoDiT,
+    text: TextKV,
+    noise: Callable[[int, int], Tensor],
+    frames: int,
+    config: RolloutConfig,
+    exit_step: int | None = None,
+) -> Iterator[Tensor]:
+    """`rollout` of a clip of `frames` frames whose noise is made block by block: `noise(start, end)` is its slice.
+
+    Under a local window its memory does not depend on `frames`.
+    """
+    cache = KVCache(config.attention, model.config.num_layers, config.attention.context_frames(frames))
     last = len(config.sigmas) - 1 if exit_step is None else exit_step
-    for start, end in blocks:
-        block_noise = noise[:, :, start:end]
+    for start, end in config.attention.blocks(frames):
+        block_noise = noise(start, end)
         with torch.no_grad():  # only the exit step has a gradient
             xt = block_noise[:, 0]
             for step in range(last):

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from filmstill.artifacts import RESULTS
 from filmstill.evaluate.metrics import LONG_TITLES, MISSING, Metrics, finite, number, read_metrics
 from filmstill.evaluate.requests import short_arms
 from filmstill.params.world import DIGITS, OPEN
+from filmstill.runtime.text_table import TextTable
 
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
 ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics -> label
@@ -44,17 +43,12 @@ class ResultsTable:
             rows.append([LONG_TITLES[arm], *cells])
         return rows
 
-    def for_terminal(self, metrics: Metrics) -> Table:
+    def for_terminal(self, metrics: Metrics) -> TextTable:
         """The table as rich prints it."""
         clips = finite(metrics.get("clips"))
-        title = self.title + (f", {clips:.0f} clips per arm" if clips else "")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("", min_width=9)
-        for heading in self.columns:
-            longest = max(map(len, heading.split()))  # a heading breaks between words, never inside one
-            table.add_column(heading, justify="right", vertical="bottom", min_width=longest, max_width=max(longest, 6))
+        table = TextTable(self.title + (f", {clips:.0f} clips per arm" if clips else ""), ["", *self.columns])
         for arm, row in zip(self.arms, self.rows(metrics), strict=True):
-            table.add_row(*row, style="bold" if arm == "student" else None)
+            table.add(*row, bold=arm == "student")
         return table
 
 
@@ -67,7 +61,7 @@ def show_results(folder: Path = RESULTS) -> None:
     """Print the results of the last run and where its files are. Raises FilmstillError if there are none."""
     metrics = read_metrics(folder / "metrics.json")
     table = table_of(metrics)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table.for_terminal(metrics))
     console.print(table.headline(metrics), style="bold", soft_wrap=True)
     console.print(table.drift_line(metrics), soft_wrap=True)

@@ -6,16 +6,17 @@ mask is stored per pair of frames and expanded to tokens for the kernel in use: 
 scaled_dot_product_attention, or a BlockMask for FlexAttention (arXiv:2412.05496) on CUDA, which skips invisible blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from filmstill.errors import require
 from filmstill.params.student import Student
 
 FLEX_MIN_HEAD_DIM = 16  # smallest head dimension that FlexAttention supports on CUDA
@@ -27,13 +28,21 @@ class BlockCausal:
 
     block_frames: frames per block. window_frames: most frames that a block sees, including its own and the sink; None:
     all. sink_frames: number of first frames that stay visible when the window slides on. independent_first: frame 0
-    alone is the first block.
+    alone is the first block. Raises FilmstillError for a window below sink + block: a block would not see all of itself
+    in the mask, but would in a rollout.
     """
 
     block_frames: int
     window_frames: int | None = None
     sink_frames: int = 0
     independent_first: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.block_frames > 0, "block_frames", self.block_frames, "a positive integer")
+        require(self.sink_frames >= 0, "sink_frames", self.sink_frames, "0 or more frames")
+        if self.window_frames is not None:
+            allowed = f"None, or at least sink_frames + block_frames = {self.min_window}"
+            require(self.window_frames >= self.min_window, "window_frames", self.window_frames, allowed)
 
     @classmethod
     def of(cls, student: Student) -> "BlockCausal":
@@ -45,11 +54,22 @@ class BlockCausal:
         """Smallest valid `window_frames`: the sink and one block."""
         return self.sink_frames + self.block_frames
 
-    def blocks(self, frames: int) -> list[tuple[int, int]]:
-        """(first frame, end frame) of every block of a clip; the last block may be short."""
-        first = 1 if self.independent_first else min(self.block_frames, frames)
-        edges = [0, *range(first, frames, self.block_frames), frames]
-        return list(pairwise(edges))
+    def blocks(self, frames: int) -> Iterator[tuple[int, int]]:
+        """(first frame, end frame) of every block of a clip; the last block may be short. Lazy, for long streams."""
+        return pairwise(chain([0], self._later_starts(frames), [frames]))
+
+    def block_count(self, frames: int) -> int:
+        """Number of blocks of a clip."""
+        return 1 + len(self._later_starts(frames))
+
+    def context_frames(self, frames: int) -> int:
+        """Number of frames before the last block of a clip: those that are context of another block."""
+        later = self._later_starts(frames)
+        return later[-1] if later else 0
+
+    def _later_starts(self, frames: int) -> range:
+        """First frames of every block of a clip but the first."""
+        return range(1 if self.independent_first else self.block_frames, frames, self.block_frames)
 
     def visible_frames(self, end: int) -> tuple[int, int]:
         """(sink, first) for a block that ends before frame `end`: it sees frames [0, sink) and window [first, end)."""
@@ -64,7 +84,7 @@ class BlockCausal:
             sink, first = self.visible_frames(end)
             mask[start:end, :sink] = True
             mask[start:end, first:end] = True
-        return mask | torch.eye(frames, dtype=torch.bool)  # a window shorter than a block may omit the frame itself
+        return mask
 
     def teacher_forcing_mask(self, frames: int) -> Tensor:
         """Boolean [2 * frames, 2 * frames] for the clean frames followed by the same frames noisy.

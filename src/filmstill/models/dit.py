@@ -21,10 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KeysValues, KVCache
+from filmstill.models.modulation import EPS, gated, modulate
 from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
-
-EPS = 1e-6
 
 TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, text_len, heads, head_dim]
 
@@ -135,10 +134,10 @@ class Block(nn.Module):
     ) -> tuple[Tensor, KeysValues]:
         """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's self-attention keys and values of x)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).unbind(2)
-        attended, own = self.self_attn(_modulate(x, shift1, scale1), rope, mask, context)
-        x = _gated(x, attended, gate1)
+        attended, own = self.self_attn(modulate(x, shift1, scale1), rope, mask, context)
+        x = gated(x, attended, gate1)
         x = x + self.cross_attn(self.norm3(x), text)
-        x = _gated(x, self.ffn(_modulate(x, shift2, scale2)), gate2)
+        x = gated(x, self.ffn(modulate(x, shift2, scale2)), gate2)
         return x, own
 
     def read_text(self, text: Tensor) -> KeysValues:
@@ -148,7 +147,7 @@ class Block(nn.Module):
     def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> KeysValues:
         """Only the keys and values that `forward` returns."""
         shift, scale = (self.modulation + modulation).unbind(2)[:2]
-        return self.self_attn.read(_modulate(x, shift, scale), rope)
+        return self.self_attn.read(modulate(x, shift, scale), rope)
 
 
 class Head(nn.Module):
@@ -162,7 +161,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = (self.modulation + time[:, :, None]).unbind(2)
         with torch.autocast(x.device.type, enabled=False):  # float32, since the output is the velocity
-            return self.head(_modulate(x.to(self.head.weight.dtype), shift, scale))
+            return self.head(modulate(x.to(self.head.weight.dtype), shift, scale))
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -239,7 +238,9 @@ class VideoDiT(nn.Module):
         cache: the frames of x follow those in the KV cache, which is only read.
         clean: for teacher forcing under `attention`, the finished frames [B, F, C, H, W] of x, in which each block of x
         sees the blocks before it. clean_t [B, F]: timesteps of `clean` if it is noised.
+        Raises ValueError for timesteps of another shape and for a `text` of another batch size.
         """
+        _check_batch(x, text)
         frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
         tokens, time, modulation, rope = self._embed(x, t, cache)
         if clean is not None:
@@ -262,7 +263,8 @@ class VideoDiT(nn.Module):
 
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
-        """Append latents x at timesteps t (as in `forward`) to the cache; the last layer runs up to keys and values."""
+        """Append latents x at t (as in `forward`) to the cache; the last layer runs only up to keys and values."""
+        _check_batch(x, text)
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
         own = []
@@ -274,7 +276,9 @@ class VideoDiT(nn.Module):
 
     def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(tokens [B, L, dim], time, modulation, rotary table) of latents x that follow the frames in the cache."""
-        _, frames, _, height, width = x.shape
+        batch, frames, _, height, width = x.shape
+        if t.shape not in ((batch,), (batch, frames)):
+            raise ValueError(f"t: has shape {list(t.shape)}, allowed: [B] or [B, F] = [{batch}, {frames}], as x has")
         head_dim, first = self.config.dim // self.config.num_heads, cache.frames if cache else 0
         rope = rope_table(head_dim, first, frames, height // PATCH, width // PATCH, x.device)
         return self.patch_embedding(x), *self._embed_time(t.to(x.device)), rope
@@ -287,13 +291,7 @@ class VideoDiT(nn.Module):
             return time, self.time_projection(time).unflatten(-1, (6, -1))
 
 
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm of x [B, L, dim], then scale and shift [B, F or 1, dim] by the token's frame."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=EPS).unflatten(1, (shift.shape[1], -1))
-    return torch.addcmul(shift[:, :, None], normed, 1 + scale[:, :, None]).flatten(1, 2)
-
-
-def _gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-    """x + gate * update for x and update [B, L, dim], gate [B, F or 1, dim] of the token's frame."""
-    frames = (gate.shape[1], -1)
-    return torch.addcmul(x.unflatten(1, frames), update.unflatten(1, frames), gate[:, :, None]).flatten(1, 2)
+def _check_batch(x: Tensor, text: TextKV) -> None:
+    """Raise ValueError unless `text` holds one prompt per sample of x: attention would broadcast a single one."""
+    if (prompts := len(text[0][0])) != len(x):
+        raise ValueError(f"text: is of {prompts} prompts, allowed: one per sample of x, {len(x)}")

@@ -78,7 +78,7 @@ class Clip:
 
     def cached_tokens(self, attention: BlockCausal) -> int:
         """Tokens per sample in the KV cache while the last block is denoised; that block itself is never cached."""
-        start = attention.blocks(self.frames)[-1][0]
+        start = attention.context_frames(self.frames)
         window = attention.window_frames
         kept = start if window is None else min(start, max(window - 1, attention.min_window))
         return kept * self.frame_tokens

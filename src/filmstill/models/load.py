@@ -52,6 +52,15 @@ def load_codec(compute: Compute, path: Path = CODEC, fast: bool = False) -> Code
     return WanVae.load(path, fast).to(compute.device, DTYPES[compute.precision])
 
 
+def pixel_frames(path: Path, latent_frames: int) -> int:
+    """Frames of the video that the codec in `path` decodes from `latent_frames`, by the kind in its header."""
+    if read_metadata(path).get("kind") == DCT:
+        return latent_frames
+    from filmstill.models.wan_vae import WanVae
+
+    return WanVae.pixel_frames(latent_frames)
+
+
 def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
     """Freeze a network, and place it according to the device, precision and sharding of `compute`."""
     model.precision = DTYPES[compute.precision]

@@ -72,7 +72,8 @@ class WanVae:
                 raise FilmstillError(f"{name}: is {size}, allowed: multiples of {SPACE_STRIDE} for Wan's VAE")
         return 1 + (frames - 1) // TIME_STRIDE, self.channels, height // SPACE_STRIDE, width // SPACE_STRIDE
 
-    def pixel_frames(self, latent_frames: int) -> int:
+    @staticmethod
+    def pixel_frames(latent_frames: int) -> int:
         """Number of pixel frames for `latent_frames` >= 1."""
         return 1 + TIME_STRIDE * (latent_frames - 1)
 

@@ -3,14 +3,16 @@
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, require
 from filmstill.models.dit import DiTConfig, VideoDiT
 from filmstill.params.model import Model
 from filmstill.runtime import distributed
+from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tensor_files import load_tensors
 from filmstill.runtime.tensor_stream import stream_tensors
 
@@ -54,9 +56,7 @@ def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT,
     Raises FilmstillError if the file is damaged, is no network, or has other sizes than `expected`.
     """
     tensors, header = load_tensors(path)
-    if "config" not in header:
-        raise FilmstillError(f"{path}: has no 'config' in its header; it was not written by a filmstill stage")
-    config = DiTConfig(**json.loads(header["config"]))
+    config, facts = _parsed(path, header)
     if expected is not None:
         check_sizes(path, config, expected)
     with torch.device("meta"):
@@ -65,4 +65,31 @@ def load_model(path: Path, expected: DiTConfig | None = None) -> tuple[VideoDiT,
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         raise FilmstillError(f"{path}: does not hold this network: {' '.join(str(error).split())[:300]}") from None
-    return model.requires_grad_(False).eval(), json.loads(header["facts"])
+    return model.requires_grad_(False).eval(), facts
+
+
+def read_header(path: Path) -> tuple[DiTConfig, dict[str, Any]]:
+    """(config, facts) of a file written by `save_model`, without its weights. Raises FilmstillError for any other."""
+    return _parsed(path, read_metadata(path))
+
+
+def _parsed(path: Path, header: dict[str, str]) -> tuple[DiTConfig, dict[str, Any]]:
+    """(config, facts) in a header. Raises FilmstillError if it was not written by `save_model`."""
+    for key in ("config", "facts"):
+        if key not in header:
+            raise FilmstillError(f"{path}: has no '{key}' in its header; it was not written by a filmstill stage")
+    sizes, facts = (_mapping(path, key, header[key]) for key in ("config", "facts"))
+    for field in fields(DiTConfig):
+        size, name = sizes.get(field.name), f"{path}: config: {field.name}"
+        require(type(size) is int and size > 0, name, size, "a positive integer; restore the file")
+    return DiTConfig(**{field.name: sizes[field.name] for field in fields(DiTConfig)}), facts
+
+
+def _mapping(path: Path, key: str, text: str) -> dict[str, Any]:
+    """A JSON object in a header. Raises FilmstillError for other text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    require(isinstance(value, dict), f"{path}: {key} in its header", text, "a JSON object; restore the file")
+    return value

@@ -6,6 +6,7 @@ from typing import Any
 
 from filmstill.errors import FilmstillError, require
 from filmstill.params.keys import check_intervals, key
+from filmstill.params.load import checked
 
 
 @dataclass
@@ -31,13 +32,16 @@ class Student:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], file: str) -> "Student":
-        """The section as the header of a student's `file` holds it. Raises FilmstillError for a key that is absent."""
+        """The section as the header of a student's `file` holds it, checked.
+
+        Raises FilmstillError for a key that is absent and for a value that params.yaml may not have.
+        """
         if absent := [field.name for field in fields(cls) if field.name not in facts]:
             raise FilmstillError(
                 f"{file}: its header has no '{absent[0]}': another version of filmstill wrote it; distil it again, or "
                 "`convert --to filmstill --student` its weights"
             )
-        return cls(**{field.name: facts[field.name] for field in fields(cls)})
+        return checked(cls, {field.name: facts[field.name] for field in fields(cls)}, file)
 
     def check_frames(self, frames: int, frames_key: str) -> None:
         """Refuse a clip length that is not a whole number of blocks."""

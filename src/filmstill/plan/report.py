@@ -5,15 +5,14 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from filmstill.plan.machine import USABLE, Machine
 from filmstill.plan.remedies import Remedy, Request, find_remedy
 from filmstill.plan.run import Run
 from filmstill.plan.stages import StagePlan, plan
 from filmstill.runtime.gpus import GIB
+from filmstill.runtime.text_table import TextTable
 
 PARTS = {  # field of memory.Memory -> its name in the table
     "weights": "frozen weights",
@@ -55,7 +54,7 @@ def show_plan(
     if as_json:
         print(json.dumps(as_data(request, stages, remedies), indent=2))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(memory_table(request.run, stages))
     console.print(cost_table(machine, stages))
     for line in sentences(request.run, stages, remedies):
@@ -75,21 +74,20 @@ def as_data(request: Request, stages: list[StagePlan], remedies: Remedies) -> di
     }
 
 
-def memory_table(run: Run, stages: list[StagePlan]) -> Table:
+def memory_table(run: Run, stages: list[StagePlan]) -> TextTable:
     """GiB per GPU by part in every stage's peak phase; below, training's activations with and without checkpointing."""
     shown = [stage for stage in stages if stage.memory.total]
     machine = run.machine
-    table = _table(f"Memory per GPU in GiB, in the peak phase of each stage; {machine.gpus} × {machine.kind}")
-    for stage in shown:
-        table.add_column(stage.name, justify="right", min_width=len(stage.name))
+    title = f"Memory per GPU in GiB, in the peak phase of each stage; {machine.gpus} × {machine.kind}"
+    table = TextTable(title, ["", *(stage.name for stage in shown)])
 
     def row(title: str, text: Callable[[StagePlan], str], **style: Any) -> None:
-        table.add_row(title, *map(text, shown), **style)
+        table.add(title, *map(text, shown), **style)
 
     for name, title in PARTS.items():
         if any(getattr(stage.memory, name) for stage in shown):
             row(title, lambda stage, name=name: gib(getattr(stage.memory, name)))  # type: ignore[misc]
-    row("total", lambda stage: gib(stage.memory.total), style="bold")
+    row("total", lambda stage: gib(stage.memory.total), bold=True)
     row(f"fits into {gib(USABLE * machine.gpu.memory)}", lambda stage: "yes" if stage.fits(machine) else "NO")
     row("peak phase", lambda stage: stage.peak, end_section=True)
     for checkpointing, setting in ((True, "on"), (False, "off")):
@@ -106,11 +104,10 @@ def most_activations(run: Run, activation_checkpointing: bool) -> dict[str, floa
     return {stage.name: max(memory.activations for memory in stage.phases.values()) for stage in trained}
 
 
-def cost_table(machine: Machine, stages: list[StagePlan]) -> Table:
+def cost_table(machine: Machine, stages: list[StagePlan]) -> TextTable:
     """Operations, time and disk by stage."""
-    table = _table("Operations, time and disk")
-    for heading in ("FLOP", "GPUs", "time", "GPU hours", "artifacts GiB", "checkpoints GiB"):
-        table.add_column(heading, justify="right", vertical="bottom", min_width=max(map(len, heading.split())))
+    headings = ["", "FLOP", "GPUs", "time", "GPU hours", "artifacts GiB", "checkpoints GiB"]
+    table = TextTable("Operations, time and disk", headings)
     hours = 0.0
     for stage in stages:
         if stage.flops or stage.artifacts:
@@ -118,10 +115,10 @@ def cost_table(machine: Machine, stages: list[StagePlan]) -> Table:
             hours += stage.gpus * seconds / 3600
             work = [f"{stage.flops:.2e}", str(stage.gpus), duration(seconds), f"{stage.gpus * seconds / 3600:.1f}"]
             disk = [gib(stage.artifacts), gib(stage.checkpoints)]
-            table.add_row(stage.name, *(work if stage.flops else [DASH] * 4), *disk)
+            table.add(stage.name, *(work if stage.flops else [DASH] * 4), *disk)
     total = sum(_seconds(machine, stage) for stage in stages)
     flops, artifacts = sum(stage.flops for stage in stages), sum(stage.artifacts for stage in stages)
-    table.add_row("total", f"{flops:.2e}", "", duration(total), f"{hours:.1f}", gib(artifacts), "", style="bold")
+    table.add("total", f"{flops:.2e}", "", duration(total), f"{hours:.1f}", gib(artifacts), "", bold=True)
     return table
 
 
@@ -201,9 +198,3 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    return table

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from filmstill.errors import FilmstillError
 from filmstill.params.prompts import Prompts
@@ -26,6 +25,7 @@ from filmstill.prompts.text_file import check_files
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tables import write_table
+from filmstill.runtime.text_table import TextTable
 from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]
@@ -75,14 +75,12 @@ def check_tables(params: Prompts) -> None:
 
 def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     """Print how many rows each step kept and dropped, and the sizes of the split."""
-    table = Table("step", title=f"prompts: {counts['raw']:,} raw rows", title_justify="left")
-    table.add_column("dropped", justify="right")
-    table.add_column("kept", justify="right")
+    table = TextTable(f"prompts: {counts['raw']:,} raw rows", ["step", "dropped", "kept"])
     for step in STEPS:
-        table.add_row(step.replace("_", " "), f"{counts[f'{step}.dropped']:,}", f"{counts[f'{step}.kept']:,}")
-    table.add_section()
+        dropped, kept = f"{counts[f'{step}.dropped']:,}", f"{counts[f'{step}.kept']:,}"
+        table.add(step.replace("_", " "), dropped, kept, end_section=step == STEPS[-1])
     for side in ("train", "eval"):
-        table.add_row(side, "", f"{counts[side]:,}")
+        table.add(side, "", f"{counts[side]:,}")
     (console or Console()).print(table)
 
 

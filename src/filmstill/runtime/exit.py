@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.runtime.logs import log_to_stderr
+from filmstill.runtime.streams import set_up_streams
 
 # Allocated containers before Python's garbage collector runs. The default of 700 is for small programs: the imports
 # make a million containers that all stay, and scanning them repeatedly takes a sixth of a short stage's time. The
@@ -44,12 +45,16 @@ def exit_code(action: Callable[[], None]) -> int:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and exit the process with its return value, skipping the interpreter's shutdown.
+    """The body of every command and script: run `main` and exit with its return value, skipping Python's shutdown.
 
     With torch imported, the shutdown takes one to two seconds, and nothing here depends on it.
     """
+    set_up_streams()
     gc.set_threshold(COLLECT_AFTER)
-    code = main()
+    try:
+        code = main()
+    except SystemExit as end:  # argparse has printed its line or its help
+        code = end.code if isinstance(end.code, int) else 0
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError):  # the reader exited, or the disk is full, which `exit_code` reported
             stream.flush()

@@ -3,12 +3,13 @@
 import time
 from pathlib import Path
 
-import torch
-
+from filmstill.models.load import pixel_frames
 from filmstill.runtime.compute import check_device
+from filmstill.runtime.files import require_writable
 from filmstill.runtime.progress import progress
-from filmstill.runtime.video import check_format, save_video
-from filmstill.serve.streamer import Files, Streamer
+from filmstill.runtime.video import check_format, check_length, writing
+from filmstill.serve.stream_config import StreamConfig
+from filmstill.serve.streamer import Files, Streamer, compute_on
 
 
 def generate(
@@ -24,23 +25,35 @@ def generate(
     """Write one video per prompt and seed to `out`; several get numbers.
 
     frames and window are latent frames, None for those of the training; fast decodes with the release's small decoder.
-    Raises FilmstillError for a format, device, length or window that is not allowed.
+    Raises FilmstillError, before anything is loaded, for a format, target, device, length or window that is not
+    allowed.
     """
-    check_format(out)
-    check_device(device, "--device")
-    streamer = Streamer.load(files, device, fast).with_stream(frames, window)
-    streamer.encoder.prepare(prompts)
     requests = [(prompt, seed) for prompt in prompts for seed in seeds]
-    blocks = len(streamer.rollout_config.attention.blocks(streamer.latent_shape[0]))
-    for number, (prompt, seed) in enumerate(requests):
-        path = out if len(requests) == 1 else out.with_stem(f"{out.stem}-{number:03d}")
-        start, pieces, seconds = time.perf_counter(), [], []
-        with progress("generate", blocks, unit="block") as bar:
-            for piece in streamer.stream(prompt, seed):
-                seconds.append(time.perf_counter() - start)
-                pieces.append(piece)
-                bar.update()
-        video = torch.cat(pieces)
-        save_video(video, path, streamer.fps)
-        speed = len(video) / seconds[-1]
-        print(f"{path}: {prompt!r}, seed {seed}: first block after {seconds[0]:.3f} s, {speed:.0f} frames per second")
+    paths = [out] if len(requests) == 1 else [out.with_stem(f"{out.stem}-{n:03d}") for n in range(len(requests))]
+    check_format(out)
+    for path in paths:
+        require_writable(path)
+    check_device(device, "--device")
+    config, compute = StreamConfig.read(files.student).resized(frames, window), compute_on(device)
+    check_length(out, pixel_frames(files.codec, config.frames), len(paths))
+    config.check_memory(compute)
+    streamer = Streamer.load(files, config, compute, fast)
+    streamer.encoder.prepare(prompts)
+    for path, (prompt, seed) in zip(paths, requests, strict=True):
+        _write(streamer, prompt, seed, path)
+
+
+def _write(streamer: Streamer, prompt: str, seed: int, path: Path) -> None:
+    """Write one video, block by block as it is generated; print its path and speed."""
+    config, count, seconds, first = streamer.config, 0, 0.0, 0.0  # seconds of generation, without writing
+    blocks = config.attention.block_count(config.frames)
+    with writing(path, config.fps) as write, progress("generate", blocks, unit="block") as bar:
+        start = time.perf_counter()
+        for block in streamer.stream(prompt, seed):
+            seconds += time.perf_counter() - start
+            first = first or seconds
+            count += len(block)
+            write(block)
+            bar.update()
+            start = time.perf_counter()
+    print(f"{path}: {prompt!r}, seed {seed}: first block after {first:.3f} s, {count / seconds:.0f} frames per second")

@@ -1,7 +1,7 @@
 """A student that streams: loaded from its files, it yields pixels block by block, with the rollout of its training."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,17 +9,15 @@ from torch import Tensor
 
 from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.diffusion.noise import clip_noise
-from filmstill.diffusion.rollout import RolloutConfig, rollout
-from filmstill.diffusion.schedule import FlowSchedule
-from filmstill.errors import FilmstillError, require
+from filmstill.diffusion.rollout import rollout_stream
 from filmstill.models.codec import Codec
 from filmstill.models.dit import VideoDiT
 from filmstill.models.load import frozen, load_codec, load_encoder
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
-from filmstill.params.student import Student
 from filmstill.params.text import Text
+from filmstill.serve.stream_config import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -31,53 +29,43 @@ class Files:
     text: Path = TEXT
 
 
+def compute_on(device: str) -> Compute:
+    """How a student is served: in float32 on the CPU and in bfloat16 on a GPU."""
+    return Compute(device=device, precision="bfloat16" if device == "cuda" else "float32")
+
+
 @dataclass(frozen=True)
 class Streamer:
-    """A student, its codec and text encoder, and its rollout. latent_shape: (F, C, H, W) of a clip."""
+    """A student, its codec and text encoder, and what it streams."""
 
     model: VideoDiT
     codec: Codec
     encoder: TextEncoder
-    rollout_config: RolloutConfig
-    latent_shape: tuple[int, int, int, int]
-    fps: int
+    config: StreamConfig
 
     @classmethod
-    def load(cls, files: Files, device: str, fast: bool) -> "Streamer":
-        """Load the student, in float32 on the CPU and in bfloat16 on a GPU. fast: decode with the small decoder.
+    def load(cls, files: Files, config: StreamConfig, compute: Compute, fast: bool) -> "Streamer":
+        """Load a student that streams `config`, of its own header. fast: decode with the small decoder.
 
-        Raises FilmstillError for a file that is not a student.
+        Raises FilmstillError for a damaged file.
         """
-        model, facts = load_model(files.student)
-        if "fps" not in facts:
-            raise FilmstillError(f"{files.student}: is not a student (its header has no rollout); use {STUDENT}")
-        config = RolloutConfig.of(FlowSchedule(facts["shift"]), Student.of(facts, str(files.student)))
-        compute = Compute(device=device, precision="bfloat16" if device == "cuda" else "float32")
-        encoder = load_encoder(Text(placement="gpu" if device == "cuda" else "cpu"), compute, files.text)
+        encoder = load_encoder(Text(placement="gpu" if compute.device == "cuda" else "cpu"), compute, files.text)
         codec = load_codec(compute, files.codec, fast)
-        return cls(frozen(model, compute), codec, encoder, config, tuple(facts["latent_shape"]), facts["fps"])
-
-    def with_stream(self, frames: int | None, window: int | None) -> "Streamer":
-        """The same student for clips of `frames` latent frames under a local `window`; None: as trained.
-
-        Raises FilmstillError for values that the student's blocks do not allow.
-        """
-        attention = self.rollout_config.attention
-        frames = self.latent_shape[0] if frames is None else frames
-        allowed = f"a positive multiple of the student's block of {attention.block_frames} frames"
-        require(frames > 0 and frames % attention.block_frames == 0, "--frames", frames, allowed)
-        if window is not None:
-            least = attention.min_window
-            require(window >= least, "--window", window, f"at least the student's sink + block = {least} frames")
-            attention = replace(attention, window_frames=window)
-        shape = (frames, *self.latent_shape[1:])
-        return replace(self, rollout_config=replace(self.rollout_config, attention=attention), latent_shape=shape)
+        return cls(frozen(load_model(files.student)[0], compute), codec, encoder, config)
 
     @torch.no_grad()
     def stream(self, prompt: str, seed: int) -> Iterator[Tensor]:
-        """Generate one clip block by block: pixels [frames of the block, 3, H, W] in [0, 1] on the CPU."""
-        device = self.model.device
-        noise = clip_noise([prompt], [seed], self.rollout_config.noises, self.latent_shape).to(device)
+        """Generate one clip block by block: pixels [frames of the block, 3, H, W] in [0, 1] on the CPU.
+
+        Noise is made per block, so under a local window the memory does not depend on the clip's length.
+        """
+        device, rollout = self.model.device, self.config.rollout
+        frames, channels, height, width = self.config.latent_shape
+
+        def noise(start: int, end: int) -> Tensor:
+            shape = (end - start, channels, height, width)
+            return clip_noise([prompt], [seed], rollout.noises, shape, start).to(device)
+
         text = self.model.read_text(self.encoder.encode([prompt]).to(device))
-        for block in self.codec.decode_stream(rollout(self.model, text, noise, self.rollout_config)):
+        for block in self.codec.decode_stream(rollout_stream(self.model, text, noise, frames, rollout)):
             yield block[0].cpu()

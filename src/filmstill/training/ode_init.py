@@ -29,7 +29,7 @@ from filmstill.training.telemetry import StepCost
 
 def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
     """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end."""
-    blocks = attention.blocks(frames)
+    blocks = list(attention.blocks(frames))
     drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
     drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
     return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)

@@ -46,7 +46,7 @@ def needed_keys() -> set[tuple[str, str]]:
     branches = _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()
     locks = {branch: _git("show", f"{branch}:dvc.lock") for branch in branches}
     if Path("dvc.lock").exists():
-        locks["the working tree"] = Path("dvc.lock").read_text()
+        locks["the working tree"] = Path("dvc.lock").read_text(encoding="utf-8")
     needed = set()
     for where, lock in locks.items():
         needed |= _keys_of(where, lock) if lock.strip() else set()

@@ -1,6 +1,7 @@
-"""Files that the user provides for a run: released weights and prompts."""
+"""What the user provides for a run: released weights, prompts, and a git repository."""
 
 import os
+import re
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
@@ -24,3 +25,17 @@ def check_required_files(params: Params) -> None:
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
         raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")
     check_file(raw, TABLE, may_be_empty=True)  # `check` reads it too, `profile` only looks
+
+
+def check_git() -> None:
+    """Raise FilmstillError where the sources are in no git repository, as those of an archive, and DVC needs one."""
+    root = Path.cwd()
+    configs = [path for path in (root / ".dvc/config", root / ".dvc/config.local") if path.is_file()]
+    settings = "\n".join(path.read_text("utf-8", "replace") for path in configs)
+    if re.search(r"(?m)^\s*no_scm\s*=\s*true", settings):
+        return  # a choice of the user's
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise FilmstillError(
+            f"{root}: is in no git repository, which DVC needs; `git init && git add -A && git commit -m start`, then "
+            "`dvc repro`"
+        )
