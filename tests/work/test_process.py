@@ -107,3 +107,16 @@ def test_jobs_of_slurm_wait_for_nobody() -> None:
         first()
         second()
     assert not TURN.exists()
+
+
+@pytest.mark.parametrize("line", ["raise MemoryError", "import torch; torch.empty(10**15)"])
+def test_lack_of_memory_is_one_line(line: str) -> None:
+    code = f"{SCRIPT}\ndef main():\n    {line}\nrun_script(lambda: exit_code(main))"
+    done = python(code)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("filmstill: out of memory (") and "filmstill plan" in done.stderr
+
+
+def test_another_error_of_the_program_keeps_its_traceback() -> None:
+    done = python(f"{SCRIPT}\ndef main():\n    raise RuntimeError('a fault')\nrun_script(lambda: exit_code(main))")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "a fault" in done.stderr

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from filmstill.runtime.streams import set_up_streams
 # make a million containers that all stay, and scanning them repeatedly takes a sixth of a short stage's time. The
 # higher threshold keeps no tensor alive, since a training step leaves none in a reference cycle.
 COLLECT_AFTER = 50_000
+LESS_MEMORY = "finished work is kept; `python -m filmstill plan` shows what each stage takes, and what takes less"
 
 
 def exit_code(action: Callable[[], None]) -> int:
     """Run `action` and return the exit code; an expected failure prints one line on stderr.
 
-    0: success. 1: GateError. 2: FilmstillError or OSError. 128 + signal number: Interrupted. 130: Ctrl-C.
+    0: success. 1: GateError. 2: FilmstillError, OSError or lack of memory. 128 + signal number: Interrupted. 130: Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _stop)
     log_to_stderr()
@@ -39,6 +41,10 @@ def exit_code(action: Callable[[], None]) -> int:
         if error.errno in FULL:
             return _report(writing_failed(error.filename or "a file", error), 2)
         return _report(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        return _report(f"out of memory ({_short(error)}); {LESS_MEMORY}", 2)
     except KeyboardInterrupt:
         return _report("stopped by Ctrl-C; finished work is kept, run it again to resume", 130)
     return 0
@@ -63,6 +69,15 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
 def _stop(number: int, _frame: object) -> None:
     raise Interrupted("stopped by SIGTERM; finished work is kept, run it again to resume", number)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on a CPU (a RuntimeError) or on a GPU (OutOfMemoryError), could not allocate memory."""
+    return isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)) is not None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or "Python could not allocate"
 
 
 def _report(message: object, code: int) -> int:
