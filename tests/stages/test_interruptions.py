@@ -54,6 +54,22 @@ def test_a_fan_out_told_to_stop_keeps_its_finished_shards(copied: Path):
     assert finished and {path: path.stat().st_mtime for path in finished} == finished
 
 
+def test_parameters_edited_and_put_back_while_a_stage_imports_change_nothing(copied: Path):
+    """It computes with the values that its key was made of, not with what params.yaml says when torch is imported."""
+    whole, params = (copied / TEACHER).read_bytes(), (copied / "params.yaml").read_text()
+    shutil.rmtree(copied / ".work/teacher")
+    hold(copied, STEP)
+    running = start(copied, "stages/teacher.py")
+    wait_for(lambda: list(copied.glob(".work/teacher/*/inputs.json")))
+    set_parameter(copied, "teacher.muon_lr", 0.05)
+    wait_until_held(copied)
+    (copied / "params.yaml").write_text(params)
+    let_go(copied)
+    output = running.communicate()[0]
+    assert running.returncode == 0, output
+    assert (copied / TEACHER).read_bytes() == whole
+
+
 def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
     before = (copied / TEACHER).read_bytes()
     set_parameter(copied, "teacher.steps", 14)

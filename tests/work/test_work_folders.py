@@ -150,6 +150,17 @@ def test_inputs_that_cannot_be_known_are_one_line(spoil, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_shard_reads_the_values_of_its_work_folders_key(tmp_path: Path):
+    made_from = inputs("distill", Values.read())
+    made_from.write(tmp_path / made_from.key)
+    write(params={**PARAMS, "distill": {"lr": 5.0}})
+    assert Inputs.read(tmp_path / made_from.key) == made_from
+    for wrong in ('{"deps": {}, "params": {}}', '{"deps": []}', "[]", ""):
+        (tmp_path / made_from.key / "inputs.json").write_text(wrong)
+        with pytest.raises(FilmstillError, match=r"inputs\.json: "):
+            Inputs.read(tmp_path / made_from.key)
+
+
 def test_a_source_edited_while_it_was_imported_is_refused():
     made_from, source = inputs("teacher", Values.read()), Path("teacher.py")
     edited = source.stat().st_mtime

@@ -23,7 +23,7 @@ LESS_MEMORY = "finished work is kept; `python -m filmstill plan` shows what each
 def exit_code(action: Callable[[], None]) -> int:
     """Run `action` and return the exit code; an expected failure prints one line on stderr.
 
-    0: success. 1: GateError. 2: FilmstillError, OSError or lack of memory. 128 + signal number: Interrupted. 130: Ctrl-C.
+    0: success. 1: GateError. 2: FilmstillError, OSError, lack of memory. 128 + signal number: Interrupted. 130: Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _stop)
     log_to_stderr()
