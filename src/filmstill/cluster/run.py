@@ -4,18 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filmstill.cluster.config import LOCAL, SLURM, read_cluster
-from filmstill.cluster.scratch import use_scratch
+from filmstill.cluster.scratch import use_work
 from filmstill.cluster.submit_shards import job_logs
 from filmstill.work import fanout
 from filmstill.work.stage import Stage, run
 
 
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
-    """The body of every stage script: `work.stage.run`, with the work folder on the scratch of cluster.yaml, if set.
+    """The body of every stage script: `work.stage.run`, with the work folders where `use_work` puts them.
 
     Never returns: it ends the process (exit codes: see `work.stage.run`).
     """
-    run(name, main, lambda root: use_scratch(read_cluster(), root))
+    run(name, main, lambda root: use_work(read_cluster(), root))
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:
