@@ -24,7 +24,7 @@ from filmstill.formats.release import MINI
 from filmstill.work.folder import WORK
 from repository import ROOT, clone, dvc, environment
 
-STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
+STAGES = ("provided", "prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 KILLS = 3  # per stage
 TRIES = 5  # starts per kill; a stage that ends before all of them is too short to hit
 # Timings differ from run to run, and so does everything computed from them.
