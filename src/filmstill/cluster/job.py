@@ -26,6 +26,7 @@ from filmstill.cluster.rendezvous import rendezvous
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.compute import Compute
 from filmstill.params.load import section
+from filmstill.runtime.caches import use_writable_caches
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
@@ -62,6 +63,7 @@ class Job:
     def __call__(self) -> None:
         """Run the stage. Where that fails, ends the process with exit code 1 instead of returning."""
         log_to_stderr()
+        use_writable_caches()
         rank = int(os.environ["SLURM_PROCID"])
         try:
             signal.signal(signal.SIGUSR2, _on_warning)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
+from filmstill.runtime.caches import use_writable_caches
 from filmstill.runtime.logs import log_to_stderr
 
 # Allocated containers before Python's garbage collector runs. The default of 700 is for small programs: the imports
@@ -24,6 +25,7 @@ def exit_code(action: Callable[[], None]) -> int:
     """
     signal.signal(signal.SIGTERM, _stop)
     log_to_stderr()
+    use_writable_caches()
     try:
         action()
         if sys.stdout:  # None if closed
