@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from filmstill.cluster.config import CLUSTER, LOCAL, SLURM, STAGES, Cluster, Resources, read_cluster
+from filmstill.cluster.config import (
+    CLUSTER,
+    LOCAL,
+    SLURM,
+    STAGES,
+    VARIABLE,
+    Cluster,
+    Resources,
+    cluster_name,
+    read_cluster,
+)
 from filmstill.errors import FilmstillError
 from filmstill.params.load import read_plain
 
@@ -15,8 +25,18 @@ EXAMPLE = Path(__file__).parents[2] / "cluster.example.yaml"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def experiment(folder: Path, monkeypatch) -> Path:
+    """The folder of an experiment of this repository, in which the test runs."""
+    experiment = folder / ".dvc/tmp/exps/tmp1"
+    experiment.mkdir(parents=True)
+    monkeypatch.chdir(experiment)
+    return experiment
 
 
 def read(text: str) -> Cluster:
@@ -27,6 +47,50 @@ def read(text: str) -> Cluster:
 def test_without_a_file_everything_is_local():
     assert read_cluster() == Cluster()
     assert read_cluster().executor == LOCAL
+
+
+def test_an_experiment_runs_where_its_repository_does(folder: Path, experiment: Path):
+    (folder / CLUSTER).write_text("executor: slurm\n")
+    assert read_cluster().executor == SLURM
+    (folder / CLUSTER).write_text("executor: slrm\n")
+    with pytest.raises(FilmstillError, match=rf"^{folder}/cluster\.yaml: executor: is 'slrm'"):
+        read_cluster()
+    (folder / CLUSTER).write_text("executor: slurm\nstages: {teacher: {nodes: 2}}\n")
+    with pytest.raises(FilmstillError, match=rf"^{folder}/cluster\.yaml: stages\.teacher\.nodes: is 2"):
+        read_cluster()
+    (experiment / CLUSTER).write_text("executor: local\n")
+    assert read_cluster().executor == LOCAL
+
+
+@pytest.mark.parametrize("value", ["", "none"])
+def test_the_variable_turns_the_file_off(folder: Path, experiment: Path, monkeypatch, value: str):
+    (folder / CLUSTER).write_text("executor: slurm\n")
+    monkeypatch.setenv(VARIABLE, value)
+    assert read_cluster().executor == LOCAL
+
+
+def test_the_variable_names_another_file(folder: Path, experiment: Path, monkeypatch):
+    (folder / CLUSTER).write_text("executor: local\n")
+    (folder / "other.yaml").write_text("executor: slurm\n")
+    monkeypatch.setenv("HOME", str(folder))
+    for value in ("other.yaml", str(folder / "other.yaml"), "~/other.yaml"):
+        monkeypatch.setenv(VARIABLE, value)
+        assert read_cluster().executor == SLURM and cluster_name() == str(folder / "other.yaml")
+
+
+@pytest.mark.parametrize("value", ["missing.yaml", "/nowhere/cluster.yaml", ".", " ", "None"])
+def test_a_variable_that_names_no_file_is_refused(folder: Path, monkeypatch, value: str):
+    (folder / CLUSTER).write_text("executor: slurm\n")
+    monkeypatch.setenv(VARIABLE, value)
+    allowed = "the path of a file that exists, or none to compute here"
+    with pytest.raises(FilmstillError, match=rf"^FILMSTILL_CLUSTER: is '{value}', allowed: {allowed}$"):
+        read_cluster()
+
+
+def test_a_link_that_leads_nowhere_does_not_mean_to_compute_here(folder: Path):
+    CLUSTER.symlink_to(folder / "removed.yaml")
+    with pytest.raises(FilmstillError, match=r"^cluster\.yaml: is 'a link that leads nowhere', allowed: "):
+        read_cluster()
 
 
 def test_a_stage_has_its_own_values_over_the_defaults():
@@ -162,11 +226,12 @@ def refusal(text: str) -> str:
     return str(error.value)
 
 
-def test_the_example_has_every_key_with_its_default():
+def test_the_example_has_every_key_with_its_default(monkeypatch):
     values = read_plain(EXAMPLE)
     assert list(values) == [field.name for field in fields(Cluster)]
     assert list(values["defaults"]) == [field.name for field in fields(Resources)]
-    assert read_cluster(EXAMPLE) == Cluster(executor=SLURM)
+    monkeypatch.setenv(VARIABLE, str(EXAMPLE))
+    assert read_cluster() == Cluster(executor=SLURM)
 
 
 def test_every_key_of_the_example_is_explained():

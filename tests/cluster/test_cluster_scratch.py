@@ -9,8 +9,8 @@ import pytest
 
 from filmstill.cluster import scratch
 from filmstill.cluster.config import Cluster
-from filmstill.cluster.scratch import refuse_unshared, use_scratch
-from filmstill.cluster.slurm import tag
+from filmstill.cluster.scratch import refuse_unshared, share_work, use_scratch, use_work
+from filmstill.cluster.slurm import digest, tag
 from filmstill.errors import FilmstillError
 
 HERE = {"node1": (socket.gethostname(), "127.0.0.1"), "node2": ("localhost", "127.0.0.1")}
@@ -94,7 +94,7 @@ def test_a_scratch_that_cannot_be_written_is_refused(root, folder, why):
 
 
 def test_work_becomes_a_link_into_the_scratch_once(root, cluster):
-    target = Path(cluster.scratch or "") / f"repository-{tag(root)}"
+    target = Path(cluster.scratch or "") / f"repository-{digest(root)[:4]}"
     use_scratch(cluster, root)
     assert os.readlink(root / ".work") == str(target)
     (root / ".work/file").write_text("work")
@@ -145,3 +145,27 @@ def test_a_link_that_leads_elsewhere_is_refused(root, cluster, tmp_path):
 def test_without_a_scratch_nothing_happens(root):
     use_scratch(Cluster(), root)
     assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("scratch", [True, False])
+def test_an_experiment_works_where_its_repository_does_and_finds_its_jobs(root, cluster, scratch):
+    experiment = root / ".dvc/tmp/exps/tmp1"
+    experiment.mkdir(parents=True)
+    cluster = cluster if scratch else Cluster()
+    before = tag(root)
+    use_work(cluster, experiment)
+    assert (experiment / ".work").resolve() == (root / ".work").resolve()
+    assert (experiment / ".cache").resolve() == root / ".cache"
+    assert (root / ".work").is_symlink() == scratch
+    assert tag(experiment) == tag(root) and (tag(root) == before) != scratch
+    use_work(cluster, root)
+    use_work(cluster, experiment)
+
+
+def test_a_checkout_with_work_of_its_own_has_its_own_jobs_and_scratch(root, cluster):
+    experiment = root / ".dvc/tmp/exps/tmp1"
+    (experiment / ".work/distill").mkdir(parents=True)
+    share_work(experiment)
+    assert tag(experiment) != tag(root)
+    with pytest.raises(FilmstillError, match=r"\.work: contains work of this machine"):
+        use_work(cluster, experiment)

@@ -111,5 +111,29 @@ def test_jobs_of_shards_are_this_repository_s_wherever_its_work_lies(tmp_path: P
     monkeypatch.setattr(slurm, "tag", lambda root: slurm.parse_name(name)[2])
     job = replace(JOB, name=name, folder=str(scratch / "ode_pairs/0123"))
     training = replace(job, id="8", folder=str(root))
+    (tmp_path / "clone").mkdir()
     knows(monkeypatch, job, training, replace(job, id="9", folder=str(tmp_path / "clone")))
     assert slurm.live_jobs(root) == [job, training]
+
+
+def test_a_cancelled_job_that_is_still_ending_is_waited_for_and_does_not_count(monkeypatch):
+    """As after `filmstill cancel && dvc repro`; a job that is requeued is ending for a while too, and counts then."""
+    seen: shards.SeenJobs = {}
+    ending = replace(JOB, state="COMPLETING")
+    knows(monkeypatch, ending)
+    assert shards._live_jobs("ode_pairs-0-abcd", seen) == [ending] and seen == {}
+    for state, counts in (("CANCELLED", []), ("PENDING", ["7"])):
+        knows(monkeypatch, replace(JOB, state=state))
+        shards._live_jobs("ode_pairs-0-abcd", seen)
+        assert list(seen) == counts
+
+
+def test_jobs_whose_checkout_was_removed_are_cancelled(tmp_path: Path, monkeypatch):
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", lambda *jobs: cancelled.extend(jobs))
+    knows(monkeypatch, JOB, replace(JOB, id="8", name="ode_pairs-1-abcd_1"))
+    for checkout in (None, tmp_path, tmp_path / "removed"):
+        if checkout is not None:
+            (tmp_path / submit_shards.CHECKOUT).write_text(str(checkout))
+        shards._cancel_without_checkout("ode_pairs-0-abcd", tmp_path)
+        assert cancelled == (["7"] if checkout == tmp_path / "removed" else [])

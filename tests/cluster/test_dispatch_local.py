@@ -69,7 +69,7 @@ def test_submitting_and_waiting_imports_no_torch_and_a_local_run_no_submitit():
             "seconds (120); set more in cluster.yaml",
         ),
         ("OUT_OF_MEMORY", "job 7 used more memory than it requested; memory_gb: is 8, set more in cluster.yaml"),
-        ("FAILED", "job 7 ended before Python started: /bin/bash: nowhere: not found; its log: "),
+        ("FAILED", "job 7 ended before its stage started: /bin/bash: nowhere: not found; its log: "),
     ],
 )
 def test_a_deterministic_failure_is_not_retried(tmp_path, state, words):
@@ -77,6 +77,14 @@ def test_a_deterministic_failure_is_not_retried(tmp_path, state, words):
     submission.log("err").write_text("/bin/bash: nowhere: not found\n")
     with pytest.raises(FilmstillError, match=re.escape(words)):
         count_losses("distill", submission, replace(RUNS, state=state), Cluster())
+
+
+def test_an_exception_of_several_lines_is_told_on_one(tmp_path):
+    submission = Submission("distill-0.abcd", "7", str(tmp_path))
+    log = "Traceback (most recent call last):\n  File x\nRuntimeError: Waited for 60 seconds\n/work/7_submitted.pkl\n"
+    submission.log("err").write_text(log)
+    with pytest.raises(FilmstillError, match=r"started: RuntimeError: Waited for 60 seconds /work/7_submitted\.pkl"):
+        count_losses("distill", submission, replace(RUNS, state="FAILED"), Cluster())
 
 
 @pytest.mark.parametrize(("rank", "shown", "logs"), [(0, True, False), (0, False, True), (1, True, True)])
@@ -154,7 +162,9 @@ def test_the_root_cause_is_reported_not_lost_peer_errors(tmp_path):
     ("job", "words"),
     [
         (WAITS, "pending (Resources), starts about 2026-01-02T03:04:05"),
-        (RUNS, "running on node[1-2], requeued 2 times"),
+        (RUNS, "running on node[1-2], requeued twice"),
+        (replace(RUNS, restarts=1), "running on node[1-2], requeued once"),
+        (replace(RUNS, restarts=3), "running on node[1-2], requeued 3 times"),
         (replace(WAITS, reason="None", begins=None), "pending (new)"),
         (None, "is unknown to SLURM"),
     ],
@@ -236,7 +246,7 @@ def test_on_a_terminal_a_wait_that_ends_leaves_its_bar_and_nothing_else(tmp_path
         submission.log("err").write_text("a line\n")
         display.refresh()
         line, state, bar = terminal.lines()
-        assert (line, state) == ("a line", "distill: job 7 running on node[1-2], requeued 2 times") and " 3/5 " in bar
+        assert (line, state) == ("a line", "distill: job 7 running on node[1-2], requeued twice") and " 3/5 " in bar
     print("what follows", file=sys.stderr)
     line, bar, after = terminal.lines()
     assert (line, after) == ("a line", "what follows") and " 3/5 " in bar

@@ -31,9 +31,11 @@ CHOSEN_OBJECTIVE = "src/filmstill/objectives/${distill.objective}.py"
 # By stage, the files that it reads: artifacts of earlier stages and raw files.
 CODEC, TEXT, TEACHER = "data/teacher/codec.safetensors", "data/teacher/text", "data/teacher/teacher.safetensors"
 SCORE = "data/teacher/real_score"
+PROVIDED = "data/provided.txt"  # a mark of the stage that finds what the user provides
 DATA = {
-    "prompts": ["${prompts.extension}", "${prompts.raw}", "${prompts.unsafe_words}"],
-    "teacher": ["${teacher.real_score}", "${teacher.released}"],
+    "provided": [],
+    "prompts": [PROVIDED, "${prompts.extension}", "${prompts.raw}", "${prompts.unsafe_words}"],
+    "teacher": [PROVIDED, "${teacher.real_score}", "${teacher.released}"],
     "ode_pairs": ["data/prompts/train.parquet", TEACHER, TEXT],
     "ode_init": ["data/ode_pairs", "data/prompts/train.parquet", CODEC, TEACHER, TEXT],
     "distill": ["data/ode_init/init.safetensors", "data/prompts/train.parquet", CODEC, SCORE, TEACHER, TEXT],

@@ -25,7 +25,7 @@ from filmstill.formats.release import MINI
 from filmstill.work.folder import WORK
 from repository import ROOT, clone, dvc, environment
 
-STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
+STAGES = ("provided", "prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 KILLS = 3  # per stage
 DAMAGE_TEST = Path(__file__).with_name("damage_test.py")
 TRIES = 5  # starts per kill; a stage that ends before all of them is too short to hit

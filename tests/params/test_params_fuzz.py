@@ -116,12 +116,13 @@ def start_every_stage() -> None:
     schema = {each.name: each.type for each in fields(Params)}
     read = Values.read()
     for stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].values():
-        values = Values({name: read[name] for name in stage["params"]})
-        for name in stage["params"]:
+        names = {name.partition(".")[0] for name in stage["params"]}
+        values = Values({name: read[name] for name in names})
+        for name in names:
             assert values.seed >= 0 if name == "seed" else values.section(schema[name], name)
-        if {"seed", "world", "text", "compute", "schedule", "model"} <= set(stage["params"]):
+        if {"seed", "world", "text", "compute", "schedule", "model"} <= names:
             SharedParams.of(values)
-        if {"student", "world"} <= set(stage["params"]):
+        if {"student", "world"} <= names:
             student_of(values, values.section(schema["world"], "world"))
 
 

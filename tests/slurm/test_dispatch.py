@@ -197,7 +197,7 @@ def test_another_job_under_the_id_on_record_is_not_trusted(repository):
     record.write_text(json.dumps([{**facts, "id": submitted.strip()}]))
     finished(repository, repository.run())
     repository.slurm("scancel", submitted.strip())
-    assert "attached" not in repository.output() and len(repository.works("jobs/*")) == 2
+    assert "attached" not in repository.output() and len(repository.works("jobs/*")) == 2, repository.output()
 
 
 def test_when_dvc_is_killed_the_wait_ends_and_the_next_one_judges_by_the_gate_that_stands_then(repository):
@@ -214,3 +214,36 @@ def test_when_dvc_is_killed_the_wait_ends_and_the_next_one_judges_by_the_gate_th
     finished(repository, repository.run())
     assert "attached to" in repository.output() and "gates that changed since" in repository.output()
     assert len(repository.jobs()) == 1 and len(repository.works("jobs/*")) == 2
+
+
+def test_a_cancelled_job_that_is_still_ending_is_not_attached_to(repository):
+    """As in `filmstill cancel distill && dvc repro`: the next job starts when SLURM has killed the cancelled one."""
+    repository.write(seconds=2)
+    process, job = midway(repository)
+    cancelled = repository.slurm(sys.executable, "-m", "filmstill", "cancel", "distill")
+    assert f"cancelled job {job} of distill" in cancelled and repository.alive() == [job]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    repository.write(seconds=0)
+    finished(repository, repository.run())
+    assert f"distill: job {job} is ending; waiting for its end" in repository.output()
+    assert "attached" not in repository.output() and len(repository.works("jobs/*")) == 2, repository.output()
+
+
+def test_a_pickle_that_is_removed_while_its_job_waits_is_reported_at_once(repository):
+    repository.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        process = repository.start()
+        [job] = until(repository.alive)
+        [pickle] = until(lambda: repository.works("jobs/*/*_submitted.pkl"))
+        pickle.unlink()
+        assert process.wait(10) == 2
+        name = pickle.relative_to(repository.root)
+        last = repository.output().splitlines()[-1]
+        assert last.startswith(f"filmstill: {name}: was removed, and job {job} cannot start without it") and last.count(
+            "run `dvc repro` again"
+        )
+        until(lambda: not repository.alive())
+    finally:
+        repository.slurm("scontrol", "update", "PartitionName=main", "State=UP")
+    finished(repository, repository.run())

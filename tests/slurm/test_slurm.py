@@ -91,6 +91,6 @@ def test_what_the_controller_has_forgotten_accounting_knows(lab_with_accounting:
 def test_names_of_other_jobs_are_not_ours():
     name = slurm.job_name("ode_init", "0123456789abcdef", Path("/somewhere"))
     assert slurm.parse_name(name) == ("ode_init", "0123456789abcdef", slurm.tag(Path("/somewhere")))
-    assert slurm.tag(Path("/somewhere")) != slurm.tag(Path("/elsewhere"))
+    assert slurm.tag(Path("/somewhere")) != slurm.tag(Path("/elsewhere")) and len(slurm.tag(Path("/somewhere"))) == 8
     for other in ("wrap", "snakejob.pairs.4.sh", f"{name}.1", "ode_init-0123456789abcdef"):
         assert slurm.parse_name(other) is None

@@ -64,9 +64,10 @@ def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tupl
 
 
 def worktree(made: Repository, folder: Path) -> Repository:
-    """A worktree of the repository on another branch, with other parameters."""
+    """A worktree of the repository on another branch, with other parameters and work folders of its own."""
     other = Repository(folder, made.lab)
     run("git", "worktree", "add", "--quiet", "-b", "other", str(folder), cwd=made.folder)
+    (folder / ".work/distill").mkdir(parents=True)  # else it would share the main checkout's
     run(sys.executable, "-m", "dvc", "cache", "dir", "--local", f"{made.folder}/.dvc/cache", cwd=folder)
     run(sys.executable, "-m", "dvc", "checkout", "--quiet", cwd=folder)
     changed = ("distill.steps=4", "distill.lr=1e-3")

@@ -8,7 +8,7 @@ import pytest
 from kill_test import STAGES, artifacts, kill_everywhere, recorded, repair_lock, repair_rwlock
 from repository import clone, dvc
 
-SECONDS = dict.fromkeys(STAGES, 5.0) | {"prompts": 1.2, "samples": 15.0}  # roughly
+SECONDS = dict.fromkeys(STAGES, 5.0) | {"provided": 0.3, "prompts": 1.2, "samples": 15.0}  # roughly
 
 
 def test_artifacts_after_kills_are_those_of_an_undisturbed_run(smoke: Path, tmp_path: Path):

@@ -18,7 +18,7 @@ from filmstill.command_line import EPILOG, parser
 from repository import ROOT, dvc, run
 from stage_runs import refusal, set_parameter
 
-STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
+STAGES = ("provided", "prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 ARMS = ("real", "teacher", "undistilled", "init", "student")
 GENERATE = ("python", "-m", "filmstill", "generate", "a red three bobs up and down")
 SCORES = ("all_attributes", "object", "colour", "motion", "total")
@@ -106,7 +106,7 @@ def test_an_artifact_that_was_written_into_is_put_back(copied: Path):
 def test_a_parameter_of_distill_makes_no_earlier_stage_run(copied: Path):
     set_parameter(copied, "distill.critic_updates", 1)
     planned = dvc(copied, "repro", "--dry", "distill").stdout
-    assert planned.splitlines()[:4] == [*map(skipped, STAGES[:4])] and stages_run(planned) == ["distill"]
+    assert planned.splitlines()[:5] == [*map(skipped, STAGES[:5])] and stages_run(planned) == ["distill"]
     (row,) = dvc(copied, "params", "diff", "--md").stdout.splitlines()[2:-1]
     assert row.strip("|").split() == ["params.yaml", "|", "distill.critic_updates", "|", "2", "|", "1"]
 
@@ -141,7 +141,7 @@ def test_an_experiment_changes_one_parameter_and_runs_what_depends_on_it(copied:
     assert named == ["try"]
     after = OmegaConf.to_container(OmegaConf.load(copied / "dvc.lock"))["stages"]
     assert after["distill"]["params"]["params.yaml"]["distill"]["lr"] == 2e-6
-    assert all(after[stage] == before[stage] for stage in STAGES[:4])
+    assert all(after[stage] == before[stage] for stage in STAGES[:5])
 
 
 def test_generate_makes_the_clip_of_the_samples(smoke: Path, tmp_path: Path):

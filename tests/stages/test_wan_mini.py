@@ -1,4 +1,4 @@
-"""The miniature Wan through all seven stages, by a user's commands; its student in other layouts."""
+"""The miniature Wan through all stages, by a user's commands; its student in other layouts."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from repository import clone, dvc, run
 from stage_runs import refusal
 from tiny_umt5 import WAN_FILE
 
-STAGES = ("prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
+STAGES = ("provided", "prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 ARMS = ("teacher", "undistilled", "init", "student")
 FILMSTILL = ("python", "-m", "filmstill")
 SHOWN = {

@@ -1,5 +1,6 @@
 """`prune` removes what no branch's dvc.lock names, oldest first, and keeps what is in use."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.work.folder import WORK
 from filmstill.work.graph import Inputs, inputs
-from filmstill.work.prune import prune
+from filmstill.work.prune import QUEUED, prune
 from repository import ROOT, commit, environment
 
 GRAPH = {"teacher": {"cmd": "x", "deps": ["teacher.py"], "params": ["teacher"], "outs": ["data/teacher.bin"]}}
@@ -135,3 +136,42 @@ def test_nothing_goes_while_a_dvc_lock_cannot_be_read(torn: str):
     ):
         prune(dry_run=False, live=set())
     assert kept() == {"aaa"}
+
+
+def change_parameter(steps: int, folder: Path) -> str:
+    """Write another parameter to the params.yaml of a checkout; returns the key of its teacher."""
+    (folder / "params.yaml").write_text(f"teacher: {{steps: {steps}}}\n")
+    with contextlib.chdir(folder):
+        return inputs("teacher").key
+
+
+def test_what_other_checkouts_need_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A worktree, and folders in which DVC runs experiments: neither a branch nor a dvc.lock has their keys yet."""
+    commit(Path.cwd(), "start")
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", "../other"], check=True)
+    folders = [Path("../other").resolve(), Path(".dvc/tmp/exps/tmp1"), Path(".dvc/tmp/exps/standalone/tmp2")]
+    for folder in folders[1:]:
+        shutil.copytree(folders[0], folder, ignore=shutil.ignore_patterns(".git"))
+    needed = {work_folder(change_parameter(steps, folder), age=1).name for steps, folder in enumerate(folders, 7)}
+    work_folder("aaa", age=2)
+    prune(dry_run=False, live=set())
+    assert capsys.readouterr().out == "removed .work/teacher/aaa (0.4 MB)\n1.2 MB in .work are left\n"
+    assert kept() == needed
+    (folders[0] / ".work").symlink_to(WORK.resolve())
+    with contextlib.chdir(folders[0]):
+        prune(dry_run=False, live=set())
+    assert kept() == needed
+
+
+@pytest.mark.parametrize("ref", QUEUED)
+def test_what_queued_experiments_need_stays(ref: str):
+    commit(Path.cwd(), "start")
+    needed = set()
+    for steps in (7, 8):  # DVC keeps the queue in a reflog: only its last entry is a ref
+        needed.add(work_folder(change_parameter(steps, Path.cwd()), age=1).name)
+        made = subprocess.run(["git", "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(["git", "update-ref", "--create-reflog", "-m", "queued", ref, made], check=True)
+    subprocess.run(["git", "checkout", "--quiet", "."], check=True)
+    work_folder("aaa", age=2)
+    prune(dry_run=False, live=set())
+    assert kept() == needed

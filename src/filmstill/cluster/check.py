@@ -23,10 +23,10 @@ import filmstill
 from filmstill.cluster import slurm
 from filmstill.cluster.check_node import LOGIN_CLOCK, RankReport, Software
 from filmstill.cluster.check_results import CheckResults, ShellReport, problems, speed, table
-from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Cluster, Resources, read_cluster
+from filmstill.cluster.config import CLUSTER, LOCAL, STAGES, TRAINING, Cluster, Resources, cluster_name, read_cluster
 from filmstill.cluster.follow import describe
 from filmstill.cluster.preflight import refuse_impossible, sbatch_flags, sbatch_script
-from filmstill.cluster.scratch import use_scratch
+from filmstill.cluster.scratch import use_work
 from filmstill.errors import FilmstillError, writing_failed
 from filmstill.runtime.files import write_text
 from filmstill.work import graph
@@ -57,7 +57,7 @@ def cluster_check(pending_minutes: float) -> None:
         _stop_if_any(_refusals(cluster, root))
     except slurm.Unreachable as error:
         raise _no_answer(error) from None
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     here, console, to_fix = Software.here(), Console(highlight=False, markup=False), []
     for resources, stages in _layouts(cluster):
         results = _run_job(resources, root, pending_minutes)
@@ -75,7 +75,7 @@ def _stop_if_any(to_fix: list[str]) -> None:
     for line in to_fix:
         print(f"to fix: {line}")
     if to_fix:
-        raise FilmstillError(f"{CLUSTER}: {len(to_fix)} to fix before jobs can run, see above")
+        raise FilmstillError(f"{cluster_name()}: {len(to_fix)} to fix before jobs can run, see above")
 
 
 def _refusals(cluster: Cluster, root: Path) -> list[str]:

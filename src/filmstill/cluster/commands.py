@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import STAGES
+from filmstill.cluster.config import STAGES, read_cluster
 from filmstill.cluster.follow import describe
 from filmstill.cluster.job import end_record
+from filmstill.cluster.scratch import share_work, use_work
 from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest_folder, mark_cancelled, next_run, recorded
 from filmstill.cluster.submit_shards import job_logs, logs_by_job
 from filmstill.errors import FilmstillError
@@ -29,12 +30,16 @@ class Row:
 
 
 def show_jobs() -> None:
-    """Print a table of live jobs and of all jobs that were submitted from the work folders."""
+    """Print a table of live jobs and of all jobs that were submitted from the work folders.
+
+    Raises FilmstillError where cluster.yaml is wrong.
+    """
     from rich.console import Console
 
     from filmstill.runtime.text_table import TextTable
 
     root = graph.repository()
+    use_work(read_cluster(), root)
     try:
         live, note = slurm.live_jobs(root), ""
     except slurm.Unreachable as error:
@@ -65,6 +70,7 @@ def cancel_jobs(stage: str | None) -> None:
     if stage is not None and stage not in STAGES:
         raise FilmstillError(f"cancel: stage: is {stage!r}, allowed: {', '.join(STAGES)} (the stages that run as jobs)")
     root = graph.repository()
+    share_work(root)
     try:
         jobs = [job for job in slurm.live_jobs(root) if stage in (None, _stage_and_key(job)[0])]
         if jobs:
@@ -88,6 +94,7 @@ def live_keys() -> set[tuple[str, str]]:
 
     Raises FilmstillError where SLURM's controller does not answer.
     """
+    share_work(graph.repository())
     if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
         return set()  # no job was ever submitted
     try:

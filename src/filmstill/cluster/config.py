@@ -1,8 +1,11 @@
 """cluster.yaml: the executor, and the resources that each stage requests from SLURM.
 
-cluster.example.yaml documents every key. Nothing here is part of a stage's parameters or key.
+An experiment's folder and a git worktree use the cluster.yaml of the checkout that they were made from, unless they
+have their own. FILMSTILL_CLUSTER names another file. cluster.example.yaml documents every key. Nothing here is part of
+a stage's parameters or key.
 """
 
+import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +15,10 @@ import yaml
 
 from filmstill.errors import require
 from filmstill.params.load import checked, read_plain
+from filmstill.work import checkouts
 
 CLUSTER = Path("cluster.yaml")
+VARIABLE, NOWHERE = "FILMSTILL_CLUSTER", ("", "none")  # environment variable; its values that mean: compute here
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
 SHARDINGS = ("none", "hybrid", "full")  # of networks: replicated on every rank, sharded within a node, over all ranks
@@ -129,20 +134,43 @@ class Cluster:
         own = self.stages.get(stage) or {}
         where = f"stages.{stage}"
         values = {**asdict(self.defaults), **own} if isinstance(own, dict) else own
-        _require_mapping(values, "sbatch", f"{CLUSTER}: {where}.sbatch")
-        resources = checked(Resources, values, str(CLUSTER), where)
+        file = cluster_name()
+        _require_mapping(values, "sbatch", f"{file}: {where}.sbatch")
+        resources = checked(Resources, values, file, where)
         if stage in TRAINING:
             return resources
         what = f"1: {'it' if stage in ALONE else 'a shard'} has one rank"
-        require(own.get("nodes", 1) == 1, f"{CLUSTER}: {where}.nodes", own.get("nodes"), what)
+        require(own.get("nodes", 1) == 1, f"{file}: {where}.nodes", own.get("nodes"), what)
         gpus = own.get("gpus_per_node", 0)
-        require(gpus <= 1, f"{CLUSTER}: {where}.gpus_per_node", gpus, f"0 or {what}")
+        require(gpus <= 1, f"{file}: {where}.gpus_per_node", gpus, f"0 or {what}")
         return replace(resources, nodes=1, tasks_per_node=1, gpus_per_node=min(resources.gpus_per_node, 1))
 
 
-def read_cluster(path: Path = CLUSTER) -> Cluster:
-    """The checked cluster.yaml; defaults where it does not exist. Raises FilmstillError for a wrong key or value."""
-    if not path.exists():
+def cluster_file() -> Path | None:
+    """The file that says where the stages of the current folder run; None: on this machine.
+
+    Raises FilmstillError where FILMSTILL_CLUSTER names a file that does not exist.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is not None and named in NOWHERE:
+        return None
+    found = checkouts.find(Path(named or CLUSTER).expanduser(), Path.cwd())
+    exists = found is not None and found.is_file()
+    require(named is None or exists, VARIABLE, named, "the path of a file that exists, or none to compute here")
+    leads_nowhere = found is None and CLUSTER.is_symlink()  # computing here instead would be a surprise
+    require(not leads_nowhere, str(CLUSTER), "a link that leads nowhere", "a file, or no such name to compute here")
+    return found
+
+
+def cluster_name() -> str:
+    """The file that the user edits, for messages."""
+    return str(cluster_file() or CLUSTER)
+
+
+def read_cluster() -> Cluster:
+    """The checked cluster.yaml; defaults where there is none. Raises FilmstillError for a wrong key or value."""
+    path = cluster_file()
+    if path is None:
         return Cluster()
     values = read_plain(path)
     _keep_times(values, yaml.load(path.read_text(), yaml.BaseLoader))

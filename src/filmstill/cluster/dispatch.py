@@ -29,7 +29,7 @@ from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, latest_folder, live_job, mark_cancelled, next_run, submit
 from filmstill.errors import FilmstillError, GateError
 from filmstill.work import graph
-from filmstill.work.shard import last_line, last_lines
+from filmstill.work.shard import last_error, last_lines
 from filmstill.work.stage import Stage, files_of
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,6 @@ def count_losses(stage: str, submission: Submission, job: slurm.QueuedJob | None
             f"cluster.yaml; its log: {path}"
         )
     if job and state == "FAILED" and not has_started(folder) and not clean_exits(folder):
-        reason = last_line(path) or f"no log; SLURM's reason: {job.reason}"
-        raise FilmstillError(f"{stage}: job {submission.id} ended before Python started: {reason}; its log: {path}")
+        reason = last_error(path) or f"no log; SLURM's reason: {job.reason}"
+        raise FilmstillError(f"{stage}: job {submission.id} ended before its stage started: {reason}; its log: {path}")
     return max(1 + (job.restarts if job else 0) - clean_exits(folder), 0)

@@ -17,33 +17,44 @@ import psutil
 from tqdm import tqdm
 
 from filmstill.cluster import slurm
-from filmstill.cluster.job import end_record
+from filmstill.cluster.job import end_record, has_started
 from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.job_folder import REPORT
 from filmstill.runtime.progress import progress
+from filmstill.work.checkouts import experiment_of
 from filmstill.work.stage import dvc_parent, has_exited
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+# DVC removes the folder of an experiment, and with it the sources of its jobs, as soon as the stage has ended.
+RESUMED = (
+    "because DVC removes the experiment's folder; what is saved is kept, and an experiment with the same parameters "
+    "resumes it"
+)
 EXIT_SECONDS = 60.0  # for a job to exit after it has recorded its end; then it is cancelled
 
 
 def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.QueuedJob | None:
     """Wait until the job is over; returns its last state in SLURM, None where SLURM does not know it.
 
-    Raises Interrupted, and leaves the job running, when a signal stops the wait or the parent dvc process has exited.
+    Raises Interrupted when a signal stops the wait or the parent dvc process has exited: the job goes on, except in the
+    folder of an experiment, which DVC then removes. Raises FilmstillError where the job cannot start.
     """
     try:
         with JobDisplay(stage, submission) as display:
             return _wait_until_over(submission, poll_seconds, display, dvc_parent())
     except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{stage}: job {submission.id} goes on without this process; `dvc repro` attaches to it, "
-            f"`python -m filmstill cancel {stage}` cancels it",
-            error.signal if isinstance(error, Interrupted) else signal.SIGINT,
-        ) from None
+        then = (
+            f"goes on without this process; `dvc repro` attaches to it, `python -m filmstill cancel {stage}` cancels it"
+        )
+        if experiment_of(Path.cwd()):
+            with suppress(FilmstillError, slurm.Unreachable):  # else the next run cancels the job without a folder
+                slurm.cancel(submission.id)
+            then = f"is cancelled, {RESUMED}"
+        number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(f"{stage}: job {submission.id} {then}", number) from None
 
 
 def _wait_until_over(
@@ -70,6 +81,7 @@ def _wait_until_over(
                 if job is None or not job.alive:
                     display.refresh()
                     return job
+                _stop_if_it_cannot_start(submission, job)
         if now >= deadline:
             with suppress(FilmstillError, slurm.Unreachable):
                 slurm.cancel(submission.id)
@@ -77,6 +89,20 @@ def _wait_until_over(
         if has_exited(parent):
             raise Interrupted("the parent dvc process exited", signal.SIGTERM)
         time.sleep(REFRESH_SECONDS)
+
+
+def _stop_if_it_cannot_start(submission: Submission, job: slurm.QueuedJob) -> None:
+    """Cancel a job whose pickle was removed before it started, and raise FilmstillError: submitit would wait for it."""
+    if job.state == "COMPLETING" or submission.pickle.exists():
+        return
+    if job.state != "PENDING" and has_started(Path(submission.folder)):
+        return
+    with suppress(FilmstillError, slurm.Unreachable):
+        slurm.cancel(submission.id)
+    raise FilmstillError(
+        f"{submission.pickle}: was removed, and job {submission.id} cannot start without it; the job is cancelled, run "
+        "`dvc repro` again, which submits another"
+    )
 
 
 def find_job(submission: Submission) -> slurm.QueuedJob | None:
@@ -95,9 +121,13 @@ def describe(job: slurm.QueuedJob | None) -> tuple[str, str]:
     if job.is_held:
         return f"is held ({job.reason}): `scontrol release {job.id}` lets it go on", ""
     where = f" ({job.waits_for})" if job.state == "PENDING" else f" on {job.nodes}" if job.nodes else ""
-    often = f", requeued {job.restarts} times" if job.restarts else ""
+    often = f", requeued {_times(job.restarts)}" if job.restarts else ""
     start = f", starts about {job.begins}" if job.state == "PENDING" and job.begins else ""
     return job.state.lower() + where + often, start
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 class JobDisplay:

@@ -26,6 +26,7 @@ from filmstill.cluster.rendezvous import rendezvous
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
+from filmstill.runtime.caches import use_writable_caches
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
@@ -65,6 +66,7 @@ class Job:
         """Run the stage. Where that fails, ends the process with exit code 1 instead of returning."""
         set_up_streams()
         log_to_stderr()
+        use_writable_caches()
         rank = int(os.environ["SLURM_PROCID"])
         try:
             signal.signal(signal.SIGUSR2, _on_warning)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import CLUSTER, STAGES, TRAINING, Cluster, Resources
+from filmstill.cluster.config import STAGES, TRAINING, Cluster, Resources, cluster_name
 from filmstill.cluster.scratch import refuse_unshared
 from filmstill.errors import FilmstillError, require
 from filmstill.params.compute import Compute, micro_batches
@@ -92,7 +92,7 @@ def refuse_impossible(stage: str, cluster: Cluster, root: Path) -> None:
     """
     if not slurm.available():
         raise FilmstillError(
-            f"{CLUSTER}: executor: is 'slurm', but SLURM's commands (sbatch, squeue) are not on this machine; "
+            f"{cluster_name()}: executor: is 'slurm', but SLURM's commands (sbatch, squeue) are not on this machine; "
             "set executor: local, or log in to a login node of the cluster"
         )
     resources = cluster.resources(stage)
@@ -193,11 +193,11 @@ def _refuse_what_slurm_refuses(stage: str, resources: Resources, root: Path, nod
             named = {name: getattr(resources, name) for name in NAMED if getattr(resources, name)} | resources.sbatch
             words = ", ".join(f"{name} {value}" for name, value in named.items()) or "no partition or account by name"
             raise FilmstillError(
-                f"{CLUSTER}: stages.{stage}: SLURM refuses the job: {refusal} (requested: {words})"
+                f"{cluster_name()}: stages.{stage}: SLURM refuses the job: {refusal} (requested: {words})"
             ) from None
 
 
 def _key(stage: str, cluster: Cluster, key: str) -> str:
     """Name of a key with the section of cluster.yaml that sets it."""
     own = cluster.stages.get(stage) or {}
-    return f"{CLUSTER}: stages.{stage}.{key}" if key in own else f"{CLUSTER}: defaults.{key}"
+    return f"{cluster_name()}: stages.{stage}.{key}" if key in own else f"{cluster_name()}: defaults.{key}"

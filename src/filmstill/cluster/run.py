@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filmstill.cluster.config import LOCAL, SLURM, read_cluster
 from filmstill.cluster.dispatch import dispatched
-from filmstill.cluster.scratch import use_scratch
+from filmstill.cluster.scratch import use_work
 from filmstill.cluster.submit_shards import job_logs
 from filmstill.params.profile import check
 from filmstill.params.schema import Params
@@ -19,7 +19,7 @@ def run_stage(
     as_job: bool = False,
     check_files: Callable[[Params], None] = lambda _params: None,
 ) -> None:
-    """The body of every stage script: `work.stage.run`, with the work folder on the scratch of cluster.yaml, if set.
+    """The body of every stage script: `work.stage.run`, with the work folders where `use_work` puts them.
 
     as_job: `main` runs as a SLURM job where cluster.yaml sets that executor; else always in this process.
     First checks all of params.yaml: what a later stage would refuse is refused before this one spends hours.
@@ -29,7 +29,7 @@ def run_stage(
 
     def before(root: Path) -> None:
         check_files(check())
-        use_scratch(read_cluster(), root)
+        use_work(read_cluster(), root)
 
     run(name, dispatched(main) if as_job else _made_here(main), before)
 

@@ -1,19 +1,23 @@
-"""The scratch folder that all nodes share: refuse one that only this machine has, and put `.work` there.
+"""Where `.work` is: shared by all checkouts of a repository, on the scratch that all nodes share.
 
-The type of the file system decides, before any job runs; `cluster check` verifies it on the nodes.
+A scratch that only this machine has is refused. The type of the file system decides, before any job runs; `cluster
+check` verifies it on the nodes.
 """
 
 import ipaddress
 import os
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from filmstill.cluster.config import CLUSTER, Cluster
-from filmstill.cluster.slurm import tag
+from filmstill.artifacts import PROMPT_CACHE
+from filmstill.cluster.config import Cluster, cluster_name
+from filmstill.cluster.slurm import digest
 from filmstill.errors import FilmstillError, writing_failed
+from filmstill.work.checkouts import checkouts, share
 from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
@@ -32,12 +36,30 @@ def refuse_unshared(cluster: Cluster, root: Path, nodes: dict[str, tuple[str, st
     remote = next((name for name, names in nodes.items() if not any(map(_is_here, names))), None)
     if remote is None:
         return
-    for folder, key in ((cluster.scratch, f"{CLUSTER}: scratch"), (root, "the repository")):
+    for folder, key in ((cluster.scratch, f"{cluster_name()}: scratch"), (root, "the repository")):
         if folder is not None and (kind := _local_kind(Path(folder).resolve())):
             raise FilmstillError(
                 f"{key}: is '{folder}', on {kind} of this machine alone, allowed: a folder on a file system "
                 f"that every node mounts at the same path, including {remote}"
             )
+
+
+def use_work(cluster: Cluster, root: Path) -> None:
+    """Let every checkout of the repository use the main checkout's `.work`, which may be on the scratch.
+
+    A key names the same work wherever it is made: an experiment resumes and reuses what another checkout has begun. A
+    checkout that already has work of its own keeps it apart. The cache of encoded prompts is shared too.
+    """
+    share_work(root)
+    main = checkouts(root)[-1]
+    use_scratch(cluster, main if (root / WORK).resolve() == (main / WORK).resolve() else root)
+
+
+def share_work(root: Path) -> None:
+    """Link `.work` and the cache of encoded prompts to the main checkout's, in any other checkout."""
+    share(WORK, root)
+    with suppress(FilmstillError):  # without it, prompts are encoded again
+        share(PROMPT_CACHE.parent, root)
 
 
 def use_scratch(cluster: Cluster, root: Path) -> None:
@@ -49,15 +71,15 @@ def use_scratch(cluster: Cluster, root: Path) -> None:
     if cluster.scratch is None:
         return
     _refuse_unwritable(Path(cluster.scratch))
-    work, target = root / WORK, Path(cluster.scratch) / f"{root.resolve().name}-{tag(root)}"
+    work, target = root / WORK, Path(cluster.scratch) / f"{root.resolve().name}-{digest(root)[:4]}"
     if work.is_symlink() and work.resolve() != target.resolve():
         raise FilmstillError(
-            f"{WORK}: is a link to {os.readlink(work)}, but {CLUSTER}: scratch is '{cluster.scratch}'; "
+            f"{WORK}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{cluster.scratch}'; "
             f"move the work there and link it, or start without it: rm {WORK}"
         )
     if not work.is_symlink() and work.is_dir() and any(work.iterdir()):
         raise FilmstillError(
-            f"{WORK}: contains work of this machine, but {CLUSTER}: scratch is '{cluster.scratch}'; "
+            f"{WORK}: contains work of this machine, but {cluster_name()}: scratch is '{cluster.scratch}'; "
             f"move it: mv -T {WORK} {target} && ln -s {target} {WORK}"
         )
     try:
@@ -76,7 +98,8 @@ def _refuse_unwritable(scratch: Path) -> None:
             pass
     except OSError as error:
         raise FilmstillError(
-            f"{CLUSTER}: scratch: is '{scratch}', allowed: a folder that exists and can be written ({error.strerror})"
+            f"{cluster_name()}: scratch: is '{scratch}', allowed: a folder that exists and can be written "
+            f"({error.strerror})"
         ) from None
 
 

@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ import psutil
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Cluster
+from filmstill.cluster.follow import RESUMED
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.submit_shards import job_log, job_logs, latest_jobs, submit_shards
+from filmstill.cluster.submit_shards import CHECKOUT, job_log, job_logs, latest_jobs, submit_shards
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
+from filmstill.work.checkouts import experiment_of
 from filmstill.work.fanout import reported_items
 from filmstill.work.shard import last_line, shard_log
 from filmstill.work.stage import dvc_parent, has_exited
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 1.0  # between two looks at jobs that are ending
 MAX_TRIES = 2  # per shard, where a job was lost or refused by a limit of the queue
 LOST_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # final states after which another job may succeed
 FAILED_STATES = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
@@ -44,7 +48,8 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     """Make the shards that are missing in `work`. Waits for a controller that does not answer.
 
     Raises FilmstillError with the reason why a shard failed or was cancelled. Raises Interrupted when a signal stops
-    the wait; the jobs then go on, as they do when this process is killed.
+    the wait; the jobs then go on, as they do when this process is killed, except in the folder of an experiment, which
+    DVC removes: there they are cancelled.
     """
     root = Path.cwd()
     name = _job_name_prefix(stage, work)
@@ -52,6 +57,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
     jobs: dict[str, str] = {}  # by shard, its latest job
     seen: SeenJobs = {}  # also the jobs of other processes
     refusal, parent = "", dvc_parent()
+    _cancel_without_checkout(name, work)
     try:
         with progress(stage, items, unit=unit) as bar:
             while True:
@@ -76,18 +82,31 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 jobs |= submitted
                 seen |= dict.fromkeys(submitted.values())
     except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{stage}: stopped; its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` "
-            "cancels them",
-            error.signal if isinstance(error, Interrupted) else signal.SIGINT,
-        ) from None
+        then = f"its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` cancels them"
+        if experiment_of(root):
+            with suppress(FilmstillError, slurm.Unreachable):  # else they fail without the folder
+                slurm.cancel(*(job.id for job in _live_jobs(name, {})))
+            then = f"its jobs are cancelled, {RESUMED}"
+        number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(f"{stage}: stopped; {then}", number) from None
+
+
+def _cancel_without_checkout(name: str, work: Path) -> None:
+    """Cancel jobs whose checkout was removed, as that of an experiment is: their sources are gone."""
+    checkout = work / CHECKOUT
+    if not checkout.is_file() or Path(checkout.read_text()).is_dir():
+        return
+    with suppress(slurm.Unreachable):
+        if live := _live_jobs(name, {}):
+            slurm.cancel(*(job.id for job in live))
 
 
 def refuse_beside_jobs(stage: str, work: Path) -> None:
     """Raise FilmstillError where SLURM jobs make the shards of this folder, or may do so: no shard is made twice."""
     try:
         slurm.refuse_missing()
-        live = _live_jobs(_job_name_prefix(stage, work), {})
+        while (live := _live_jobs(_job_name_prefix(stage, work), {})) and all(map(_is_ending, live)):
+            time.sleep(POLL_SECONDS)
     except slurm.Unreachable as error:
         raise FilmstillError(
             f"{stage}: jobs may be at work in {work}, and SLURM does not answer ({error}); try again, or remove "
@@ -176,11 +195,16 @@ def _final_state(number: str | None, seen: SeenJobs) -> slurm.QueuedJob | None:
 def _live_jobs(name: str, seen: SeenJobs) -> list[slurm.QueuedJob]:
     """The jobs with that name prefix that are pending or running.
 
-    Updates `seen`, which keeps the final states of the others: SLURM forgets them within minutes.
+    Updates `seen`, which keeps the final states of the others: SLURM forgets them within minutes. A job that was ending
+    when it was first found, as after `filmstill cancel`, is waited for, but how it ends does not count.
     """
     jobs = [job for job in slurm.queued() if job.name.startswith(f"{name}_")]
-    seen |= {job.id: job for job in jobs if job.alive or job.id in seen}
+    seen |= {job.id: job for job in jobs if job.id in seen or (job.alive and not _is_ending(job))}
     return [job for job in jobs if job.alive]
+
+
+def _is_ending(job: slurm.QueuedJob) -> bool:
+    return job.state == "COMPLETING"
 
 
 def _states(jobs: list[slurm.QueuedJob]) -> str:

@@ -20,7 +20,7 @@ SEPARATOR = "\x1f"  # a control character, which no job name contains and hardly
 FIELDS = ("JobArrayID", "Name", "State", "Reason", "StartTime", "RestartCnt", "NodeList", "WorkDir")
 ACCOUNTED = ("JobID", "JobName", "State", "Reason", "Start", "NodeList", "WorkDir")
 NO_TIME = ("N/A", "Unknown", "None", "")  # for a start that SLURM has not estimated
-NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{4})(?:_[0-9a-f-]+)?")  # a shard's: -<tag>_<uuid of Snakemake>
+NAME = re.compile(r"([a-z_]+)-([0-9a-z]+)[.-]([0-9a-f]{8})(?:_[0-9a-f-]+)?")  # a shard's: -<tag>_<uuid of Snakemake>
 
 HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 ALIVE = frozenset(
@@ -136,12 +136,19 @@ def queued(name: str | None = None) -> list[QueuedJob]:
 
 
 def live_jobs(root: Path) -> list[QueuedJob]:
-    """The pending and running jobs, shards' included, of the repository at `root`. Raises Unreachable."""
+    """The pending and running jobs, shards' included, in the `.work` of the checkout at `root`. Raises Unreachable."""
     named = ((job, parse_name(job.name)) for job in queued())
     here = [job for job, name in named if job.alive and name is not None and name[2] == tag(root)]
-    # Another clone may have the same tag. A shard job's directory is its work folder, which may be on the scratch.
-    folders = (root.resolve(), (root / WORK).resolve())
-    return [job for job in here if any(Path(job.folder).resolve().is_relative_to(folder) for folder in folders)]
+    return [job for job in here if works_in(job, root)]
+
+
+def works_in(job: QueuedJob, root: Path) -> bool:
+    """Whether a job whose name has the tag of `root` works in its `.work`: another clone may have the same tag.
+
+    A training's directory is a checkout, which may have been removed, a shard's its work folder.
+    """
+    work, folder = (root / WORK).resolve(), Path(job.folder)
+    return not folder.is_dir() or folder.resolve().is_relative_to(work) or (folder / WORK).resolve() == work
 
 
 def find(job_id: str) -> QueuedJob | None:
@@ -168,9 +175,17 @@ def requeue(job_id: str) -> None:
     run("scontrol", "requeue", job_id)
 
 
+def digest(path: Path) -> str:
+    """8 hex digits of the SHA-256 of a resolved path."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+
+
 def tag(root: Path) -> str:
-    """4 hex digits of the SHA-256 of the repository's path: they distinguish its jobs from those of another clone."""
-    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:4]
+    """The digest of a repository's `.work` folder: it distinguishes its jobs from those of another clone.
+
+    All checkouts that share a `.work` have the same tag, so that each finds the others' jobs.
+    """
+    return digest(root / WORK)
 
 
 def job_name(stage: str, key: str, root: Path) -> str:

@@ -6,10 +6,13 @@ wrote the record.
 """
 
 import json
+import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +23,13 @@ from filmstill.cluster.job import Job
 from filmstill.cluster.preflight import sbatch_flags
 from filmstill.errors import FilmstillError, Interrupted, writing_failed
 from filmstill.runtime.files import write_json
-from filmstill.work.stage import Stage
+from filmstill.work.stage import Stage, dvc_parent, has_exited
+
+log = logging.getLogger(__name__)
 
 JOBS, RECORD = "jobs", "job.json"  # in the work folder: the submissions' folders, and the list of submissions
 CANCELLED = "cancelled"  # file in a submission's folder: its job was seen to be cancelled
+ENDING_SECONDS = 1.0  # between two looks at a job that is ending
 NO_LIMIT = 10**6  # for submitit's limit of time-outs: max_requeues of cluster.yaml counts only losses
 
 
@@ -38,6 +44,11 @@ class Submission:
     def log(self, stream: str, rank: int = 0) -> Path:
         """Path of a rank's log. stream: out or err. SLURM appends to it when it restarts the job."""
         return Path(self.folder) / f"{self.id}_{rank}_log.{stream}"
+
+    @property
+    def pickle(self) -> Path:
+        """The file from which every start of the job learns what to run."""
+        return Path(self.folder) / f"{self.id}_submitted.pkl"
 
 
 def latest_folder(work: Path) -> Path | None:
@@ -68,21 +79,42 @@ def next_run(work: Path) -> str:
 
 
 def live_job(stage: Stage, root: Path) -> Submission | None:
-    """The stage's job that is running or pending. Raises slurm.Unreachable, FilmstillError if its folder is gone."""
-    name = slurm.job_name(stage.name, stage.work.name, root)
-    ids = [job.id for job in slurm.queued(name) if job.alive and Path(job.folder).resolve() == root.resolve()]
+    """The stage's job that is running or pending. Waits for a job that is ending: it is over or pending afterwards.
+
+    Raises slurm.Unreachable, FilmstillError if the job's folder is gone, Interrupted if the parent dvc process exited
+    during the wait.
+    """
+    name, parent = slurm.job_name(stage.name, stage.work.name, root), dvc_parent()
+    warned = False
+    while True:
+        job = next((job for job in slurm.queued(name) if job.alive and slurm.works_in(job, root)), None)
+        if job is None:
+            return None
+        if job.state != "COMPLETING":
+            if Path(job.folder).is_dir():
+                return _adopt(stage, job)
+            slurm.cancel(job.id)  # the checkout that submitted it was removed, with the sources of its next start
+        if not warned:
+            log.info("%s: job %s is ending; waiting for its end", stage.name, job.id)
+        warned = True
+        if has_exited(parent):
+            raise Interrupted(f"{stage.name}: the parent dvc process exited; no job was submitted", signal.SIGTERM)
+        time.sleep(ENDING_SECONDS)
+
+
+def _adopt(stage: Stage, job: slurm.QueuedJob) -> Submission:
+    """The record of a live job, which the process that submitted it may not have written."""
     folder = latest_folder(stage.work)
-    if not ids:
-        return None
     if folder is None:
         raise FilmstillError(
-            f"{stage.name}: job {ids[0]} is at work in a folder that was removed; run `python -m filmstill cancel "
+            f"{stage.name}: job {job.id} is at work in a folder that was removed; run `python -m filmstill cancel "
             f"{stage.name}` first"
         )
+    submission = Submission(job.name, job.id, str(folder))
     for pickle in folder.glob("*.pkl"):  # submitit renames it after sbatch, unless it is killed before
         if "_" not in pickle.stem:
-            pickle.rename(folder / f"{ids[0]}_submitted.pkl")
-    return _record(stage.work, Submission(name, ids[0], str(folder)))
+            pickle.rename(submission.pickle)
+    return _record(stage.work, submission)
 
 
 def submit(stage: Stage, cluster: Cluster, root: Path, max_restarts: int) -> Submission:

@@ -19,9 +19,10 @@ import psutil
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Resources
 from filmstill.runtime.files import write_text
-from filmstill.work.fanout import snakemake
+from filmstill.work.fanout import private_cache, snakemake
 from filmstill.work.shard import shard_log
 
+CHECKOUT = "checkout"  # file in a work folder: the checkout whose sources the latest jobs of its shards run
 SBATCH_SECONDS = 60.0  # for one sbatch to end
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's output
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")
@@ -52,10 +53,11 @@ def latest_jobs(work: Path, shards: list[str], jobs: Iterable[str]) -> dict[str,
 def submit_shards(
     name: str, work: Path, shards: list[str], resources: Resources, poll_seconds: float
 ) -> tuple[dict[str, str], str]:
-    """Let Snakemake submit one job per shard, and wait until it has.
+    """Let Snakemake submit one job per shard from the current checkout, and wait until it has.
 
     Returns the ids of the jobs that SLURM accepted, by shard, and one line with the reason why it accepted no others.
     """
+    write_text(work / CHECKOUT, str(Path.cwd()))
     for shard in shards:
         shard_log(work, shard).unlink(missing_ok=True)  # else an earlier attempt's log would explain this one's failure
     # Snakemake's own check of an account fails where there is no accounting; sbatch's does not.
@@ -68,7 +70,7 @@ def submit_shards(
             stderr=subprocess.STDOUT,
             close_fds=False,  # Snakemake inherits, and so holds, the work folder's lock while it submits
             start_new_session=True,  # so that Ctrl-C does not interrupt an sbatch
-            env={**slurm.environment(), **account, "PATH": _path_without_sacct(work)},
+            env={**slurm.environment(), **private_cache(work), **account, "PATH": _path_without_sacct(work)},
         )
         try:
             if process.wait() != 0:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
+from filmstill.runtime.caches import use_writable_caches
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.streams import set_up_streams
 
@@ -27,6 +28,7 @@ def exit_code(action: Callable[[], None]) -> int:
     """
     signal.signal(signal.SIGTERM, _stop)
     log_to_stderr()
+    use_writable_caches()
     try:
         action()
         if sys.stdout:  # None if closed

@@ -1,6 +1,7 @@
 """Make a stage's shards on this machine by Snakemake, with one progress bar over all of them."""
 
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,14 @@ def snakemake(work: Path, profile: str) -> list[str]:
     ]
 
 
+def private_cache(work: Path) -> dict[str, str]:
+    """Environment in which Snakemake's cache of sources is in the work folder: the home folder may not be writable.
+
+    Jobs on SLURM get the same, because their nodes see the work folder, but perhaps another home.
+    """
+    return {"XDG_CACHE_HOME": str(work.resolve() / "cache")}
+
+
 def reported_items(work: Path) -> int:
     """Number of finished items that all shards have reported."""
     total = 0
@@ -65,7 +74,8 @@ def make_here(label: str, work: Path, shards: list[str], items: int, unit: str, 
     config = ["--config", f"root={Path.cwd()}", f"shards={','.join(shards)}", f"device={device}"]
     with (work / "snakemake.log").open("a") as output:
         command = [*snakemake(work, "default"), *config]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, close_fds=False)
+        variables = {**os.environ, **private_cache(work)}
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, close_fds=False, env=variables)
         with _forwarding_stop_to(process) as signals, progress(label, items, unit=unit) as bar:
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)

@@ -160,7 +160,7 @@ def _md5(path: Path) -> str:
     try:
         if not path.is_dir():
             status = path.stat()
-            return _md5_of_file(path, status.st_size, status.st_mtime_ns)
+            return _md5_of_file(path.absolute(), status.st_size, status.st_mtime_ns)
         files = {found.relative_to(path): found for found in path.rglob("*") if found.is_file()}
         named = sorted((name.as_posix(), file) for name, file in files.items() if IGNORED not in name.parts)
         listed = [{"md5": _md5(file), "relpath": name} for name, file in named]

@@ -1,8 +1,12 @@
-"""Remove work folders that no branch and no experiment needs."""
+"""Remove work folders that no branch, no experiment and no checkout needs."""
 
+import contextlib
 import fcntl
+import io
 import shutil
 import subprocess
+import tarfile
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,14 +16,19 @@ from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values, to_plain
+from filmstill.work.checkouts import EXPERIMENTS, checkouts
 from filmstill.work.folder import WORK
 from filmstill.work.graph import Inputs, inputs, stages
 
+Keys = set[tuple[str, str]]  # (stage, key)
+QUEUED = ("refs/exps/celery/stash", "refs/exps/celery/failed")  # DVC keeps queued and failed experiments in reflogs
 
-def prune(dry_run: bool, live: set[tuple[str, str]]) -> None:
-    """Remove, oldest first, folders of .work whose key no dvc.lock has and the current sources do not give.
 
-    A dvc.lock counts of every branch, every DVC experiment and the working tree.
+def prune(dry_run: bool, live: Keys) -> None:
+    """Remove, oldest first, folders of .work whose key no dvc.lock has and no sources give.
+
+    These dvc.lock and sources count: of every branch and every DVC experiment, finished, running, queued or failed, and
+    of every checkout that shares this .work.
 
     live: (stage, key) of the jobs that are working now; their folders are kept. Folders whose lock is held are kept
     too. Raises FilmstillError, before anything is removed, where a dvc.lock cannot be read.
@@ -41,24 +50,58 @@ def prune(dry_run: bool, live: set[tuple[str, str]]) -> None:
     print(f"{total / 1e6:.1f} MB in {WORK} {'would be' if dry_run else 'are'} left")
 
 
-def needed_keys() -> set[tuple[str, str]]:
-    """(stage, key) of every entry in the dvc.lock of every branch and experiment, and of the current sources."""
-    branches = _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split()
-    locks = {branch: _git("show", f"{branch}:dvc.lock") for branch in branches}
-    if Path("dvc.lock").exists():
-        locks["the working tree"] = Path("dvc.lock").read_text(encoding="utf-8")
-    needed = set()
-    for where, lock in locks.items():
-        needed |= _keys_of(where, lock) if lock.strip() else set()
-    params = Values.read()
-    for stage in stages(params):
-        with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder
-            needed.add((stage, inputs(stage, params).key))
+def needed_keys() -> Keys:
+    """The keys that the dvc.lock of a branch or an experiment names, and those of checkouts and queued experiments."""
+    needed: Keys = set()
+    for branch in _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split():
+        needed |= _keys_of(branch, _git("show", f"{branch}:dvc.lock"))
+    for folder in _all_checkouts():
+        where = "the working tree" if folder == Path.cwd().resolve() else str(folder)
+        needed |= _keys_in(folder, where)
+    for ref in QUEUED:
+        for commit in _git("log", "--walk-reflogs", "--format=%H", ref).split():
+            needed |= _keys_of_commit(commit)
     return needed
 
 
-def _keys_of(where: str, lock: str) -> set[tuple[str, str]]:
-    """(stage, key) of every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
+def _all_checkouts() -> list[Path]:
+    """The main checkout, its worktrees, and the folders in which DVC runs experiments of any of them."""
+    main = checkouts(Path.cwd())[-1]
+    lines = _git("worktree", "list", "--porcelain").splitlines()
+    worktrees = {Path(line.partition(" ")[2]) for line in lines if line.startswith("worktree ")}
+    found = {main, Path.cwd().resolve(), *worktrees}
+    for depth in ("*", "*/*"):  # of the queue; of `dvc exp run --temp`
+        found |= {graph.parent for each in tuple(found) for graph in (each / EXPERIMENTS).glob(f"{depth}/dvc.yaml")}
+    return sorted(folder for folder in found if (folder / "dvc.yaml").is_file())
+
+
+def _keys_of_commit(commit: str) -> Keys:
+    """The keys that the files of a commit give, and those that its dvc.lock names."""
+    archive = subprocess.run(["git", "archive", commit], capture_output=True, check=False).stdout
+    if not archive:
+        return set()
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="fully_trusted")  # of this repository; a link in it may lead anywhere
+        return _keys_in(Path(folder), f"the queued experiment {commit[:7]}")
+
+
+def _keys_in(folder: Path, where: str) -> Keys:
+    """The keys that the files in a folder give, and those that its dvc.lock names."""
+    lock = folder / "dvc.lock"
+    needed = _keys_of(where, lock.read_text(encoding="utf-8") if lock.is_file() else "")
+    with suppress(FileNotFoundError, FilmstillError), contextlib.chdir(folder):  # not there: the experiment has ended
+        params = Values.read()
+        for stage in stages(params):
+            with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder
+                needed.add((stage, inputs(stage, params).key))
+    return needed
+
+
+def _keys_of(where: str, lock: str) -> Keys:
+    """The key of every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
+    if not lock.strip():
+        return set()
     try:
         entries = to_plain(OmegaConf.create(lock), f"dvc.lock of {where}")["stages"]
         return {(stage, Inputs.of_lock(entry).key) for stage, entry in entries.items()}

@@ -10,6 +10,7 @@ from filmstill.params.schema import Params
 from filmstill.params.teacher import NOTHING
 from filmstill.params.world import OPEN
 from filmstill.prompts.text_file import TABLE, check_file
+from filmstill.work.checkouts import find
 
 RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
 
@@ -17,10 +18,10 @@ RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
 def check_required_files(params: Params) -> None:
     """Raise FilmstillError for the first missing file, with the way to get it."""
     if params.world.name == OPEN:
-        Release.find(Path(params.teacher.released))
+        Release.find(_found(params.teacher.released))
         if params.teacher.real_score != NOTHING:
-            find_networks(Path(params.teacher.real_score))
-    raw = Path(params.prompts.raw)
+            find_networks(_found(params.teacher.real_score))
+    raw = _found(params.prompts.raw)
     if not os.path.exists(raw):  # unlike Path.exists, also for a path that is too long
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
         raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")
@@ -39,3 +40,8 @@ def check_git() -> None:
             f"{root}: is in no git repository, which DVC needs; `git init && git add -A && git commit -m start`, then "
             "`dvc repro`"
         )
+
+
+def _found(path: str) -> Path:
+    """The path, or that in the checkout from which the stage `provided` will link it."""
+    return find(Path(path), Path.cwd()) or Path(path)

@@ -5,6 +5,7 @@ does not disturb a shard that is being timed.
 """
 
 import fcntl
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from filmstill.runtime.files import read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
     from filmstill.params.load import Values
+
+ERROR_LINES = 12  # at the end of a log, among which an exception's message begins
+EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")  # the first line of its message
 
 
 @contextmanager
@@ -102,6 +106,13 @@ def last_line(log: Path) -> str | None:
         return None
     lines = last_lines(log, 1)
     return lines[0].removeprefix("filmstill: ") if lines else "no output"
+
+
+def last_error(log: Path) -> str | None:
+    """The exception at the end of a log, on one line; else its last line. None where the log does not exist."""
+    lines = last_lines(log, ERROR_LINES)
+    begins = [number for number, line in enumerate(lines) if EXCEPTION.match(line)]
+    return " ".join(" ".join(lines[begins[-1] :]).split())[:500] if begins else last_line(log)
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -1,0 +1,100 @@
+"""The checkouts of one repository: where a file that git ignores is found, and which of them keeps the work.
+
+DVC runs an experiment (`dvc exp run --temp`, `--queue`) in a new folder inside the repository, and `git worktree` makes
+another checkout beside it. Neither contains what git ignores: cluster.yaml, released weights, `.work`.
+"""
+
+import os
+from pathlib import Path
+
+from filmstill.errors import writing_failed
+
+EXPERIMENTS = Path(".dvc/tmp/exps")  # in a repository: the folders in which DVC runs experiments
+DVC_ROOT = "DVC_ROOT"  # environment variable that DVC sets for a stage: the repository, also in an experiment's folder
+
+
+def checkouts(root: Path) -> list[Path]:
+    """`root`, then the checkout that it was made from, and so on; the last one is the main checkout."""
+    found = [root.resolve()]
+    while (origin := experiment_of(found[-1]) or _main_worktree(found[-1])) and origin not in found:
+        found.append(origin)
+    return found
+
+
+def experiment_of(root: Path) -> Path | None:
+    """The checkout whose experiment DVC runs in `root`; None where `root` is not such a folder.
+
+    DVC makes these folders below the repository, unless a link puts .dvc/tmp elsewhere; DVC_ROOT alone is no proof,
+    because the stages of another repository inherit it.
+    """
+    root = root.resolve()
+    named = [Path(os.environ[DVC_ROOT])] if os.environ.get(DVC_ROOT) else []
+    for repository in (*root.parents, *named):
+        if root.is_relative_to((repository / EXPERIMENTS).resolve()):
+            return repository.resolve()
+    return None
+
+
+def _main_worktree(root: Path) -> Path | None:
+    """The checkout that `git worktree add` made `root` from; None where `root` is no such worktree.
+
+    Git's files are read here because git itself refuses to answer another user, as in a container (safe.directory).
+    """
+    try:
+        git = root / (root / ".git").read_text().removeprefix("gitdir:").strip()
+        main = (git / (git / "commondir").read_text().strip()).resolve().parent
+    except OSError:  # .git is a folder, a submodule's file, or missing
+        return None
+    return main if main != root and (main / "dvc.yaml").is_file() else None
+
+
+def find(path: Path, root: Path) -> Path | None:
+    """`path` in `root`, or in the nearest of the checkouts that it was made from; None where none has it.
+
+    The path is returned as it is, not resolved, where `root` itself has it.
+    """
+    if (root / path).exists():
+        return path
+    return next((each / path for each in checkouts(root)[1:] if (each / path).exists()), None)
+
+
+def share(folder: Path, root: Path) -> None:
+    """Make `folder` in `root` a link to the main checkout's, which is made if it is missing.
+
+    A folder that contains something stays what it is. Raises FilmstillError where the link cannot be made.
+    """
+    main, here = checkouts(root)[-1], root / folder
+    if main == root.resolve() or (here.exists() and not _is_empty(here)):
+        return
+    try:
+        (main / folder).resolve().mkdir(exist_ok=True)  # resolved: it may be a link to a folder that was removed
+        if here.is_dir():
+            here.rmdir()
+        _link(here, main / folder)
+    except OSError as error:
+        raise writing_failed(here, error) from error
+
+
+def provide(path: Path, root: Path) -> bool:
+    """Link a file or folder that `root` lacks to that of a checkout that `root` was made from.
+
+    Returns whether `root` has it now. Raises FilmstillError where the link cannot be made.
+    """
+    if (found := find(path, root)) is None:
+        return False
+    if found != path:
+        try:
+            _link(root / path, found)
+        except OSError as error:
+            raise writing_failed(root / path, error) from error
+    return True
+
+
+def _link(here: Path, there: Path) -> None:
+    here.unlink(missing_ok=True)  # a link that leads nowhere
+    here.parent.mkdir(parents=True, exist_ok=True)
+    here.symlink_to(there)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
