@@ -142,7 +142,7 @@ def change_parameter(steps: int, folder: Path) -> str:
     """Write another parameter to the params.yaml of a checkout; returns the key of its teacher."""
     (folder / "params.yaml").write_text(f"teacher: {{steps: {steps}}}\n")
     with contextlib.chdir(folder):
-        return inputs("teacher").key
+        return inputs("teacher", Values.read()).key
 
 
 def test_what_other_checkouts_need_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
