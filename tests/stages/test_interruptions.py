@@ -116,7 +116,7 @@ def test_a_second_repro_is_refused_while_the_first_one_runs(copied: Path):
     let_go(copied)
     output = first.communicate()[0]
     assert refused.returncode == 255, refused.stderr
-    busy = r"ERROR: failed to reproduce 'teacher': '\S+/data/teacher\S*' is busy, it is being blocked by:\n +"
+    busy = r"ERROR: failed to reproduce 'provided': '\S+/data/provided\.txt' is busy, it is being blocked by:\n +"
     blocked = re.match(busy + r"\(PID (\d+)\)", refused.stderr)
     assert blocked and int(blocked[1]) == first.pid, refused.stderr
     assert first.returncode == 0, output

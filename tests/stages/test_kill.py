@@ -33,7 +33,7 @@ def test_a_torn_rwlock_is_repaired_as_the_readme_says(copied: Path):
     (copied / ".dvc/tmp/rwlock").write_text("")
     refused = dvc(copied, "repro", check=False)
     assert refused.returncode == 255
-    unreadable = "ERROR: failed to reproduce 'prompts': Unable to read RWLock-file '.dvc/tmp/rwlock'. "
+    unreadable = "ERROR: failed to reproduce 'provided': Unable to read RWLock-file '.dvc/tmp/rwlock'. "
     assert refused.stderr.startswith(f"{unreadable}JSON structure is corrupted"), refused.stderr
     repair_rwlock(copied)
     assert dvc(copied, "repro").stdout.endswith("\nData and pipelines are up to date.\n")
