@@ -11,6 +11,7 @@ from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.params.prompts import Prompts
 from filmstill.params.teacher import Teacher
+from filmstill.prompts.text_file import check_files
 from filmstill.runtime.exit import exit_code, run_script
 from filmstill.runtime.files import write_text
 from filmstill.work.checkouts import provide
@@ -36,6 +37,7 @@ def main() -> None:
                 f"{key}: is {path!r}, allowed: a file or folder that exists; `python -m filmstill check` names the "
                 "command that downloads it"
             )
+    check_files(prompts)  # before DVC hashes them for the next stage
     write_text(MARK, TEXT)
 
 

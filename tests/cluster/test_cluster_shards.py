@@ -132,8 +132,9 @@ def test_jobs_whose_checkout_was_removed_are_cancelled(tmp_path: Path, monkeypat
     cancelled: list[str] = []
     monkeypatch.setattr(slurm, "cancel", lambda *jobs: cancelled.extend(jobs))
     knows(monkeypatch, JOB, replace(JOB, id="8", name="ode_pairs-1-abcd_1"))
-    for checkout in (None, tmp_path, tmp_path / "removed"):
+    removed = tmp_path / ".dvc/tmp/exps/standalone/tmpremoved"
+    for checkout in (None, tmp_path, tmp_path / "not mounted", removed):
         if checkout is not None:
             (tmp_path / submit_shards.CHECKOUT).write_text(str(checkout))
         shards._cancel_without_checkout("ode_pairs-0-abcd", tmp_path)
-        assert cancelled == (["7"] if checkout == tmp_path / "removed" else [])
+        assert cancelled == (["7"] if checkout == removed else [])

@@ -48,7 +48,6 @@ def refused(read=check) -> str:
         ("yes", "True", "'yes'"),
         ("Off", "False", "'Off'"),
         ("09", "'09'", "9"),
-        ("!!int 012", "10", "12"),
         ("${ode_pairs.prompts}", "192", "'${ode_pairs.prompts}'"),
         ("2026-11-27", "'2026-11-27'", "datetime.date(2026, 11, 27)"),
     ],
@@ -158,6 +157,19 @@ def test_every_number_has_bounds():
 def test_more_than_parameters_can_hold_is_refused_at_once(params: Path, text: str):
     params.write_text(text)
     assert refused() == "params.yaml: holds too much, allowed: at most 20000 values, aliases expanded, nested 50 deep"
+
+
+@pytest.mark.parametrize("text", ["!!int 012", '!!int ""', "!!bool x", "!!timestamp x", "!!map [1]", "!mine 1"])
+def test_a_tag_is_refused(params: Path, text: str):
+    put(params, "long_prompts", text)
+    assert re.fullmatch(r"params\.yaml: holds the tag \S+, allowed: plain YAML, without tags", refused())
+
+
+@pytest.mark.parametrize("digits", ["0x" + 5000 * "f", 5000 * "9"])
+def test_more_digits_than_python_reads_are_refused(params: Path, digits: str):
+    put(params, "seed", digits)
+    assert refused() == "params.yaml: holds a value longer than 4000 characters"
+    assert "holds a value longer than 4000 characters" in refused(lambda: compose("embedded", [f"seed={digits}"]))
 
 
 def test_a_large_file_is_refused_unread(params: Path):

@@ -161,11 +161,11 @@ def test_a_shard_reads_the_values_of_its_work_folders_key(tmp_path: Path):
             Inputs.read(tmp_path / made_from.key)
 
 
-def test_a_source_edited_while_it_was_imported_is_refused():
+def test_a_source_edited_since_it_was_imported_is_refused():
     made_from, source = inputs("teacher", Values.read()), Path("teacher.py")
     edited = source.stat().st_mtime
     graph.refuse_edited_sources(made_from, edited + 1)
-    with pytest.raises(FilmstillError, match=r"teacher\.py: changed while the stage was starting"):
+    with pytest.raises(FilmstillError, match=r"teacher\.py: changed since the stage has started"):
         graph.refuse_edited_sources(made_from, edited - 1)
     os.utime(source, (edited + 1000, edited + 1000))
     graph.refuse_edited_sources(made_from, edited - 1)

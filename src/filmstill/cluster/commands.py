@@ -1,6 +1,6 @@
 """`python -m filmstill jobs` and `cancel`: this repository's jobs, in SLURM's queue and on record."""
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from filmstill.cluster.scratch import share_work, use_work
 from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest_folder, mark_cancelled, next_run, recorded
 from filmstill.cluster.submit_shards import job_logs, logs_by_job
 from filmstill.errors import FilmstillError
+from filmstill.runtime.files import read_json
 from filmstill.runtime.job_folder import REPORT
 from filmstill.work import graph
 from filmstill.work.folder import WORK
@@ -154,5 +155,7 @@ def _progress(folder: Path | None) -> str:
     """Progress that a submission's job has reported, such as `12/30 step`; empty where it has not."""
     if folder is None or not (folder / REPORT).exists():
         return ""
-    report = json.loads((folder / REPORT).read_text())
-    return f"{report['n']:g}/{report['total']:g} {report['unit']}"
+    with suppress(OSError, FilmstillError, KeyError, ValueError):  # damaged, or being written
+        report = read_json(folder / REPORT)
+        return f"{report['n']:g}/{report['total']:g} {report['unit']}"
+    return ""

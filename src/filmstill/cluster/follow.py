@@ -49,12 +49,20 @@ def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Que
         then = (
             f"goes on without this process; `dvc repro` attaches to it, `python -m filmstill cancel {stage}` cancels it"
         )
-        if experiment_of(Path.cwd()):
+        if experiment_of(Path.cwd()) and _works_here(submission):
             with suppress(FilmstillError, slurm.Unreachable):  # else the next run cancels the job without a folder
                 slurm.cancel(submission.id)
             then = f"is cancelled, {RESUMED}"
         number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(f"{stage}: job {submission.id} {then}", number) from None
+
+
+def _works_here(submission: Submission) -> bool:
+    """Whether a live job was submitted from this folder: it may be another checkout's, which this one attached to."""
+    with suppress(FilmstillError, slurm.Unreachable):
+        jobs = [job for job in slurm.queued(submission.name) if job.id == submission.id]
+        return any(Path(job.folder).resolve() == Path.cwd().resolve() for job in jobs)
+    return False
 
 
 def _wait_until_over(

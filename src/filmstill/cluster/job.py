@@ -27,7 +27,7 @@ from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writi
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
 from filmstill.runtime.caches import use_writable_caches
-from filmstill.runtime.files import write_json, write_text
+from filmstill.runtime.files import read_json, write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.streams import set_up_streams
@@ -95,7 +95,6 @@ class Job:
             inputs = self._inputs()
             digest = {"inputs": inputs.digest(with_gates=True)}
             write_json(self._record(0), {"outcome": STARTED, "message": "", **digest})
-            graph.refuse_edited_sources(inputs, filmstill.BEGAN)
             stage.empty_out()
         else:
             self._record(rank).unlink(missing_ok=True)  # of an earlier start
@@ -120,6 +119,7 @@ class Job:
                 f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "
                 "run `dvc repro` again"
             )
+        graph.refuse_edited_sources(found, filmstill.BEGAN)
         return found
 
     def _refuse_restarts(self) -> None:
@@ -194,10 +194,11 @@ def end_record(folder: Path) -> dict[str, Any] | None:
     """
     records = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
-        with suppress(OSError, ValueError):  # the job is just being restarted on another machine
-            records.append((path.stat().st_mtime, json.loads(path.read_text())))
+        with suppress(OSError, FilmstillError):  # damaged, or the job is just being restarted on another machine
+            records.append((path.stat().st_mtime, read_json(path)))
     in_order = [record for _, record in sorted(records, key=lambda each: each[0])]
-    return next((record for record in in_order if record["outcome"] in (DONE, GATE, REFUSED, CRASHED)), None)
+    ends = (DONE, GATE, REFUSED, CRASHED)
+    return next((record for record in in_order if record.get("outcome") in ends and "message" in record), None)
 
 
 def has_started(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from filmstill.cluster.submit_shards import job_logs
 from filmstill.params.profile import check
 from filmstill.params.schema import Params
 from filmstill.work import fanout
+from filmstill.work.shard import is_proven
 from filmstill.work.stage import Stage, run
 
 
@@ -49,16 +50,17 @@ def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, de
     device: with cuda, shards are made one at a time on this machine; every SLURM job has its own GPU.
     Raises FilmstillError with the last line of a failed shard's log, Interrupted when stopped by a signal.
     """
-    paths, cluster = fanout.prepare(label, work, shards), read_cluster()
+    cluster, paths = read_cluster(), fanout.paths_of(work, shards)
     if cluster.executor == SLURM:
         from filmstill.cluster.shards import make_as_jobs
 
         make_as_jobs(label, work, shards, items, unit, cluster)
         return paths
-    if job_logs(work).exists() and not all(path.exists() for path in paths):
+    if job_logs(work).exists() and not all(map(is_proven, paths)):
         from filmstill.cluster.shards import refuse_beside_jobs
 
         refuse_beside_jobs(label, work)
+    fanout.prepare(label, work, paths)
     fanout.make_here(label, work, shards, items, unit, device)
     return paths
 

@@ -17,7 +17,7 @@ from filmstill.artifacts import PROMPT_CACHE
 from filmstill.cluster.config import Cluster, cluster_name
 from filmstill.cluster.slurm import digest
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.work.checkouts import checkouts, share
+from filmstill.work.checkouts import checkouts, make_link, share
 from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
@@ -84,10 +84,7 @@ def use_scratch(cluster: Cluster, root: Path) -> None:
         )
     try:
         target.mkdir(exist_ok=True)
-        if not work.is_symlink():
-            if work.is_dir():
-                work.rmdir()
-            work.symlink_to(target)
+        make_link(work, target)
     except OSError as error:
         raise writing_failed(error.filename or target, error) from error
 

@@ -24,8 +24,8 @@ from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit_shards import CHECKOUT, job_log, job_logs, latest_jobs, submit_shards
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
-from filmstill.work.checkouts import experiment_of
-from filmstill.work.fanout import reported_items
+from filmstill.work.checkouts import EXPERIMENTS, experiment_of
+from filmstill.work.fanout import paths_of, prepare, reported_items
 from filmstill.work.shard import last_line, shard_log
 from filmstill.work.stage import dvc_parent, has_exited
 
@@ -64,6 +64,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 try:
                     _wait_for_jobs(bar, stage, name, work, cluster, seen, parent)
                     jobs = latest_jobs(work, shards, seen.keys() - jobs.values()) | jobs  # adds other processes' jobs
+                    prepare(stage, work, paths_of(work, shards))  # no job is alive that could be making one
                     missing = _missing(work, shards)
                     if not missing:
                         return
@@ -85,7 +86,7 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
         then = f"its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` cancels them"
         if experiment_of(root):
             with suppress(FilmstillError, slurm.Unreachable):  # else they fail without the folder
-                slurm.cancel(*(job.id for job in _live_jobs(name, {})))
+                slurm.cancel(*(job.id for job in _live_jobs(name, {}) if Path(job.folder).resolve() == root.resolve()))
             then = f"its jobs are cancelled, {RESUMED}"
         number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(f"{stage}: stopped; {then}", number) from None
@@ -93,8 +94,11 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
 
 def _cancel_without_checkout(name: str, work: Path) -> None:
     """Cancel jobs whose checkout was removed, as that of an experiment is: their sources are gone."""
-    checkout = work / CHECKOUT
-    if not checkout.is_file() or Path(checkout.read_text()).is_dir():
+    try:
+        checkout = (work / CHECKOUT).read_text()
+    except (OSError, ValueError):  # no jobs yet, or a damaged file
+        return
+    if str(EXPERIMENTS) not in checkout or Path(checkout).is_dir():
         return
     with suppress(slurm.Unreachable):
         if live := _live_jobs(name, {}):

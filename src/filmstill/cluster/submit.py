@@ -23,6 +23,7 @@ from filmstill.cluster.job import Job
 from filmstill.cluster.preflight import sbatch_flags
 from filmstill.errors import FilmstillError, Interrupted, writing_failed
 from filmstill.runtime.files import write_json
+from filmstill.work.checkouts import EXPERIMENTS
 from filmstill.work.stage import Stage, dvc_parent, has_exited
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ class Submission:
 
 
 def latest_folder(work: Path) -> Path | None:
-    """The folder of the latest submission from a work folder."""
-    return max((work / JOBS).glob("*"), default=None)
+    """The folder of the latest submission from a work folder; other folders there are nobody's."""
+    return max((folder for folder in (work / JOBS).glob("*") if folder.name.isdecimal()), default=None)
 
 
 def recorded(work: Path) -> list[Submission]:
@@ -91,9 +92,10 @@ def live_job(stage: Stage, root: Path) -> Submission | None:
         if job is None:
             return None
         if job.state != "COMPLETING":
-            if Path(job.folder).is_dir():
+            if Path(job.folder).is_dir() or str(EXPERIMENTS) not in job.folder:
                 return _adopt(stage, job)
-            slurm.cancel(job.id)  # the checkout that submitted it was removed, with the sources of its next start
+            log.warning("%s: job %s is cancelled: DVC has removed its experiment, %s", stage.name, job.id, job.folder)
+            slurm.cancel(job.id)
         if not warned:
             log.info("%s: job %s is ending; waiting for its end", stage.name, job.id)
         warned = True

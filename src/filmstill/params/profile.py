@@ -62,7 +62,7 @@ def _check_override(override: str) -> None:
     try:
         refuse_too_much(value, where)
         ours = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise FilmstillError(f"{where}: {str(error).splitlines()[0]}") from None
     assert isinstance(ours, dict)
     refuse_other_readings(value, ours["value"], where)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from filmstill.errors import FilmstillError
 
 MAX_BYTES = 1_000_000
+MAX_CHARACTERS = 4000  # of one value; Python reads no number of more than 4300 digits
 MAX_VALUES, MAX_DEPTH = 20_000, 50  # with every alias expanded; our longest file has 150 values, five deep
 
 
@@ -67,11 +68,13 @@ def refuse_other_readings(text: str, ours: Any, where: str) -> None:
 
 
 def refuse_too_much(text: str, where: str) -> None:
-    """Raise FilmstillError for YAML with more values than MAX_VALUES, aliases expanded, or nested too deeply."""
+    """Raise FilmstillError for YAML with too many values, aliases expanded, too long or deep ones, or with tags."""
     sizes: dict[str, int] = {}  # of anchored values
     open_collections: list[tuple[str | None, int]] = []  # anchor, values counted before it
     count = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if tag := getattr(event, "tag", None):
+            raise FilmstillError(f"{where}: holds the tag {tag}, allowed: plain YAML, without tags")
         if isinstance(event, yaml.AliasEvent):
             count += sizes.get(event.anchor or "", MAX_VALUES)  # a value that contains itself has no size yet
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -81,6 +84,8 @@ def refuse_too_much(text: str, where: str) -> None:
             anchor, before = open_collections.pop()
             sizes[anchor or ""] = count - before
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MAX_CHARACTERS:
+                raise FilmstillError(f"{where}: holds a value longer than {MAX_CHARACTERS} characters")
             count += 1
             sizes[event.anchor or ""] = 1
         if count > MAX_VALUES or len(open_collections) > MAX_DEPTH:

@@ -62,7 +62,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except SystemExit as end:  # argparse has printed its line or its help
-        code = end.code if isinstance(end.code, int) else 0
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError):  # the reader exited, or the disk is full, which `exit_code` reported
             stream.flush()

@@ -83,12 +83,15 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises FilmstillError for a missing or unreadable file and for any other JSON value."""
+    """Read a JSON object. Raises FilmstillError for a missing file and for any other content.
+
+    An OSError of another kind passes through: a disk that does not answer says nothing about the file.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FilmstillError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise FilmstillError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
         raise FilmstillError(f"{path}: a JSON {type(value).__name__}, an object is needed")

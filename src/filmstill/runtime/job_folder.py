@@ -27,7 +27,7 @@ def is_superseded() -> bool:
         return False
     folder = Path(os.environ[JOB])
     with suppress(OSError, ValueError):  # the file system did not answer, or the file is being written
-        if any(other.name > folder.name for other in folder.parent.iterdir()):
+        if any(other.name > folder.name for other in folder.parent.iterdir() if other.name.isdecimal()):
             return True
         return int((folder / START).read_text()) > restart_count()
     return False

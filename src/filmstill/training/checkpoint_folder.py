@@ -1,5 +1,6 @@
 """A checkpoint's folder: its temporary name, its manifest, its record of the training, verification and removal."""
 
+import errno
 import re
 import shutil
 from contextlib import suppress
@@ -44,18 +45,18 @@ def restore_record(work: Path, checkpoint: Path | None) -> None:
             shutil.copyfile(checkpoint / name, work / shown)
 
 
-def write_manifest(folder: Path, target: Path) -> None:
-    """List every file of a checkpoint's temporary folder, with its SHA-256. target: the folder's final path.
+def write_manifest(folder: Path, target: Path, shards: list[str]) -> None:
+    """List the shards and the record in a checkpoint's temporary folder, with their SHA-256.
 
-    A shard's digest was written beside it by its own rank.
+    target: the folder's final path. A shard's digest was written beside it by its own rank; a missing one fails the
+    save. Shards are named, not listed: a shared file system may list another rank's late.
     """
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != DIGEST):
-        digest = path.with_suffix(DIGEST)
-        if path.suffix == ".safetensors":
-            files[str(path.relative_to(folder))] = digest.read_text()  # a missing one fails the save
-            digest.unlink()
-        else:
+    digests = [(folder / name).with_suffix(DIGEST) for name in shards]
+    files = {name: digest.read_text() for name, digest in zip(shards, digests, strict=True)}
+    for digest in digests:
+        digest.unlink()
+    for path in sorted((folder / RECORD).rglob("*")):
+        if path.is_file():
             files[str(path.relative_to(folder))] = sha256_of(path)
     write_json(folder / MANIFEST, {"step": step_of(target), "work": _work(target), "files": files})
 
@@ -80,7 +81,7 @@ def missing_part(path: Path) -> str | None:
     """
     if not distributed.is_rank0():
         return None
-    with suppress(FilmstillError):  # `damage` reports an unreadable manifest
+    with suppress(FilmstillError, OSError):  # `damage` reports an unreadable manifest
         missing = sorted(name for name in _files(path) if not (path / name).exists())
         return f"{path / missing[0]}: missing, though {MANIFEST} lists it" if missing else None
     return None
@@ -107,6 +108,8 @@ def damage(path: Path) -> str | None:
 
 def _files(path: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint, by name. Raises FilmstillError for a manifest of another checkpoint."""
+    if not (path / MANIFEST).exists():  # it was there a moment ago: a shared file system may show it late here
+        raise FileNotFoundError(errno.ENOENT, "not visible here", str(path / MANIFEST))
     manifest = read_json(path / MANIFEST)
     if (manifest.get("step"), manifest.get("work")) != (step_of(path), _work(path)):
         raise FilmstillError(f"{path / MANIFEST}: is of another checkpoint: of step {manifest.get('step')}")

@@ -1,6 +1,5 @@
 """A storage writer for torch.distributed.checkpoint whose shards become one folder atomically."""
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,8 @@ class Writer(HuggingFaceStorageWriter):
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        names = {written.storage_data.relative_path for rank_results in results for written in rank_results}
-        if missing := sorted(name for name in names if not (self.folder / name).is_file()):
-            raise FileNotFoundError(errno.ENOENT, "not visible on rank 0", str(self.folder / missing[0]))
-        write_manifest(self.folder, self.target)
+        names = sorted({written.storage_data.relative_path for rank_results in results for written in rank_results})
+        write_manifest(self.folder, self.target, names)
         remove(self.target)
         os.rename(self.folder, self.target)
         for old in self.stale:

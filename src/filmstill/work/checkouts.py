@@ -5,6 +5,7 @@ another checkout beside it. Neither contains what git ignores: cluster.yaml, rel
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from filmstill.errors import writing_failed
@@ -43,7 +44,7 @@ def _main_worktree(root: Path) -> Path | None:
     try:
         git = root / (root / ".git").read_text().removeprefix("gitdir:").strip()
         main = (git / (git / "commondir").read_text().strip()).resolve().parent
-    except OSError:  # .git is a folder, a submodule's file, or missing
+    except (OSError, ValueError):  # .git is a folder, a submodule's file, missing, or no text
         return None
     return main if main != root and (main / "dvc.yaml").is_file() else None
 
@@ -68,9 +69,7 @@ def share(folder: Path, root: Path) -> None:
         return
     try:
         (main / folder).resolve().mkdir(exist_ok=True)  # resolved: it may be a link to a folder that was removed
-        if here.is_dir():
-            here.rmdir()
-        _link(here, main / folder)
+        make_link(here, main / folder)
     except OSError as error:
         raise writing_failed(here, error) from error
 
@@ -84,16 +83,30 @@ def provide(path: Path, root: Path) -> bool:
         return False
     if found != path:
         try:
-            _link(root / path, found)
+            make_link(root / path, found)
         except OSError as error:
             raise writing_failed(root / path, error) from error
     return True
 
 
-def _link(here: Path, there: Path) -> None:
-    here.unlink(missing_ok=True)  # a link that leads nowhere
+def make_link(here: Path, there: Path) -> None:
+    """Make `here` a link to `there` by a rename: experiments that start together may all make it.
+
+    Replaces a link that leads elsewhere or nowhere, and an empty folder.
+    """
+    if here.is_symlink() and here.exists() and here.resolve() == there.resolve():
+        return
     here.parent.mkdir(parents=True, exist_ok=True)
-    here.symlink_to(there)
+    temporary = here.with_name(f".{os.urandom(8).hex()}.tmp")
+    temporary.symlink_to(there)
+    try:
+        if here.is_dir() and not here.is_symlink():
+            with suppress(FileNotFoundError, NotADirectoryError):  # another process has replaced it
+                here.rmdir()
+        temporary.replace(here)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _is_empty(folder: Path) -> bool:

@@ -21,17 +21,20 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
 
 
-def prepare(label: str, work: Path, shards: list[str]) -> list[Path]:
-    """Remove damaged and unfinished shards of an earlier run; returns the paths of all shards in order.
+def paths_of(work: Path, shards: list[str]) -> list[Path]:
+    """Paths of shards in a work folder."""
+    return [work / "shards" / f"{shard}.safetensors" for shard in shards]
+
+
+def prepare(label: str, work: Path, paths: list[Path]) -> None:
+    """Remove damaged and unfinished shards of an earlier run, so that they are made again; no process may make any.
 
     Snakemake's own notes on an earlier run go too: proofs are what tells which shards are finished.
     """
     work.mkdir(parents=True, exist_ok=True)
     for notes in ("metadata", "incomplete"):
         shutil.rmtree(work / ".snakemake" / notes, ignore_errors=True)
-    paths = [work / "shards" / f"{shard}.safetensors" for shard in shards]
     _remove_unproven(label, [path for path in paths if path.exists()])
-    return paths
 
 
 def snakemake(work: Path, profile: str) -> list[str]:
@@ -58,7 +61,7 @@ def reported_items(work: Path) -> int:
     """Number of finished items that all shards have reported."""
     total = 0
     for path in (work / "shards").glob("*.progress"):
-        text = path.read_text()
+        text = path.read_bytes()[:18]
         total += int(text) if text.isdigit() else 0
     return total
 
@@ -69,7 +72,7 @@ def make_here(label: str, work: Path, shards: list[str], items: int, unit: str, 
     items, unit: size of the progress bar. Raises FilmstillError with the last line of a failed shard's log,
     Interrupted when stopped by a signal.
     """
-    if all((work / "shards" / f"{shard}.safetensors").exists() for shard in shards):
+    if all(path.exists() for path in paths_of(work, shards)):
         return
     config = ["--config", f"root={Path.cwd()}", f"shards={','.join(shards)}", f"device={device}"]
     with (work / "snakemake.log").open("a") as output:

@@ -111,14 +111,14 @@ def inputs(name: str, params: Values) -> Inputs:
 
 
 def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
-    """Raise FilmstillError where a source was edited after `import_time`: the imported code may be an older version.
+    """Raise FilmstillError where a source was edited after `import_time`: the imported code may be another version.
 
     import_time: seconds since the epoch at which this process began to import filmstill. A modification time in the
     future is ignored: it comes from a wrong clock.
     """
     for dep in inputs.deps:
         if dep.endswith(".py") and import_time < Path(dep).stat().st_mtime <= time.time():
-            raise FilmstillError(f"{dep}: changed while the stage was starting; run `dvc repro` again")
+            raise FilmstillError(f"{dep}: changed since the stage has started; run `dvc repro` again")
 
 
 def _graph() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filmstill
 from filmstill.errors import FilmstillError
 from filmstill.runtime.files import read_json, sha256_of, write_json
 
@@ -30,12 +31,14 @@ def inputs_unchanged(stage: str, shard: Path) -> Iterator["Values"]:
     of a process that failed. After the block, the shard's proof is written.
     """
     from filmstill.params.load import Values  # here: it reads YAML, and a shard first waits for its turn
-    from filmstill.work.graph import Inputs, inputs
+    from filmstill.work.graph import Inputs, inputs, refuse_edited_sources
 
     work = shard.parents[1]
 
     def check() -> None:
-        if inputs(stage, Values.read()).key != work.name:
+        found = inputs(stage, Values.read())
+        refuse_edited_sources(found, filmstill.BEGAN)
+        if found.key != work.name:
             raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
 
     check()
@@ -53,7 +56,7 @@ def is_proven(shard: Path) -> bool:
 
 def remove_shard(shard: Path) -> None:
     """Remove a shard and every file of its process beside it; it is made again."""
-    for suffix in (shard.suffix, ".json", ".progress", _proof(shard).suffix):
+    for suffix in (shard.suffix, ".progress", _proof(shard).suffix):
         shard.with_suffix(suffix).unlink(missing_ok=True)
     shutil.rmtree(shard.with_suffix(""), ignore_errors=True)
 
@@ -63,9 +66,9 @@ def _proof(shard: Path) -> Path:
 
 
 def _evidence(shard: Path) -> dict[str, Any]:
-    """A shard's name and work folder, and the SHA-256 of its files: itself, the .json and the folder beside it."""
+    """A shard's name and work folder, and the SHA-256 of its files: itself, and the folder of its name."""
     beside = sorted(shard.with_suffix("").rglob("*"))
-    files = (path for path in (shard, shard.with_suffix(".json"), *beside) if path.is_file())
+    files = (path for path in (shard, *beside) if path.is_file())
     digests = {str(path.relative_to(shard.parent)): sha256_of(path) for path in files}
     return {"shard": shard.stem, "work": shard.parents[1].name, "files": digests}
 

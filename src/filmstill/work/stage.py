@@ -94,6 +94,7 @@ def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
 
 def _refuse_changed_inputs(name: str, inputs: graph.Inputs, work: Path) -> None:
     """Raise FilmstillError where the stage's inputs are no longer `inputs`, whose key names the work folder."""
+    graph.refuse_edited_sources(inputs, filmstill.BEGAN)  # also edited and put back: it may have been imported between
     if graph.inputs(name, Values.read()) != inputs:
         raise FilmstillError(
             f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
