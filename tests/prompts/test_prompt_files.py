@@ -157,6 +157,7 @@ def test_check_and_stage_refuse_a_folder_before_it_is_hashed(tmp_path: Path) -> 
 def test_check_reads_the_tables(tmp_path: Path) -> None:
     folder = clone(tmp_path)
     assert command("python", "-m", "filmstill", "check", cwd=folder).stderr == ""
+    command("python", "-m", "dvc", "repro", "provided", cwd=folder)
     (folder / "data/prompts/raw.csv").write_bytes(b"uuid,caption_of\n1,a\n")
     line = refusal(command("python", "-m", "filmstill", "check", cwd=folder, check=False))
     assert line.startswith("data/prompts/raw.csv: lacks the columns prompt, toxicity") and line == refusal(

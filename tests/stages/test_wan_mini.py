@@ -126,6 +126,7 @@ def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path
     run(*FILMSTILL, "convert", str(exported), str(back), *to_student, cwd=mini)
     assert back.read_bytes() == student.read_bytes()
     shutil.copytree(mini / "params", tmp_path / "params")
+    shutil.copy(mini / "dvc.yaml", tmp_path)
     run(*FILMSTILL, "profile", "wan-1.3b", cwd=tmp_path)
     refused = run(*FILMSTILL, "convert", str(exported), str(other), *to_student, cwd=tmp_path, check=False)
     assert refusal(refused) == (

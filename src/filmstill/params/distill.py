@@ -27,7 +27,7 @@ class Distill:
     beta1: float = key(0.0, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.99, "AdamW's beta2", "[0, 1)")
     weight_decay: float = key(0.01, "AdamW's weight decay", "[0, 100]")
-    max_grad_norm: float = key(10.0, "gradients are clipped to this norm", "(0, 1000000]")
+    max_grad_norm: float = key(10.0, "gradients are clipped to this norm", "(0, 1e12]")
     ema: float = key(0.97, "decay of the generator's average, which is the student", "[0, 1)")
     ema_start: int = key(
         0, "step at which the average starts; before it the student is the generator itself", "[0, 100000000]"

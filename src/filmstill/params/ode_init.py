@@ -19,7 +19,7 @@ class OdeInit:
     beta1: float = key(0.9, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.999, "AdamW's beta2", "[0, 1)")
     weight_decay: float = key(0.0, "weight decay of Muon, or of AdamW where muon_lr is null", "[0, 100]")
-    max_grad_norm: float = key(1.0, "gradients are clipped to this norm", "(0, 1000000]")
+    max_grad_norm: float = key(1.0, "gradients are clipped to this norm", "(0, 1e12]")
     warmup: int = key(10, "steps of linear warm-up", "[0, 100000000]")
     lr_decay_fraction: float = key(
         0.5, "learning rates decay linearly to 0 over this last fraction of the steps", "[0, 1)"
