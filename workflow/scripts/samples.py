@@ -50,13 +50,13 @@ def time_arms(out: Path, values: "Values") -> None:
     """Write the times of every arm, of `samples.timing_rounds` rounds in turns, into the header of `out`."""
     from filmstill.evaluate.arms import Timed, build, time_in_turns, timed
     from filmstill.evaluate.clips import TIMES
-    from filmstill.evaluate.requests import TIMED_CLIPS, requests, timed_arms
+    from filmstill.evaluate.requests import requests, timed_arms
     from filmstill.params.samples import Samples
     from filmstill.runtime.tensor_files import save_tensors
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
-    tables = {arm: requests(params, arm).head(min(params.batch, TIMED_CLIPS)) for arm in timed_arms(setup.world.name)}
+    tables = {arm: requests(params, arm).head(params.batch) for arm in timed_arms(setup.world.name)}
     setup.encoder.prepare([*(text for table in tables.values() for text in table["text"]), setup.text.negative])
     sources, codec = {arm: build(arm, params, setup) for arm in tables}, setup.codec(params.fast_decoder)
 

@@ -98,7 +98,7 @@ def time_in_turns(sources: dict[str, Callable[[int], Timed]], rounds: int) -> li
     """
     rows: list[dict[str, str | float]] = []
     for run in sources.values():
-        run(0)  # warm up: memory, compiled kernels
+        run(1)  # warm up: memory, compiled kernels
     for number in range(rounds):
         for arm, run in sources.items():
             first, batch = run(1).first_block, run(0)  # of a single clip: a viewer's waiting time

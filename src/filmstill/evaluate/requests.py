@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 ARMS = ("real", "teacher", "undistilled", "init", "student")  # the same prompts and seeds, clips of one length
 LONG_ARM = "student_long"  # the student's long stream, for drift
 TIMING = "timing"  # the shard that times the arms, in turns
-TIMED_CLIPS = 16  # most clips of a timed batch: with more, timing would take longer than making all clips
 TIMED_AS = {"undistilled": "student", "init": "student"}  # the same network with other weights takes the same time
 
 

@@ -17,7 +17,7 @@ class Samples:
     guidance_scale: float = key(3.0, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     batch: int = key(64, "clips made together", "[1, 65536]")
     fast_decoder: bool = key(False, "true: decode with the release's small decoder (TAEHV) instead of its VAE")
-    timing_rounds: int = key(5, "rounds in which every arm makes one batch, in turns, to be timed", "[1, 1000]")
+    timing_rounds: int = key(3, "rounds in which every arm makes one batch, in turns, to be timed", "[1, 1000]")
     long_prompts: int = key(24, "number of prompts of the long stream", "[1, 100000]")
     long_frames: int = key(60, "latent frames of the long stream", "[1, 1000000]")
     long_window_frames: int = key(9, "local attention window of the long stream, in latent frames", "[1, 100000]")

@@ -8,7 +8,7 @@ efficiency. The small decoder (samples.fast_decoder) is counted as the VAE, alth
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-from filmstill.evaluate.requests import LONG_ARM, TIMED_CLIPS, every_arm, timed_arms
+from filmstill.evaluate.requests import LONG_ARM, every_arm, timed_arms
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.models.flops import (
@@ -152,8 +152,8 @@ def samples(run: Run) -> StagePlan:
         count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
         made = stream if arm == LONG_ARM else of_arm.get(arm, student)
         rounds = params.timing_rounds if arm in timed else 0
-        # In each round a single clip and a batch, before the first one a batch to warm up.
-        clocked = rounds + (rounds + bool(rounds)) * min(params.batch, count, TIMED_CLIPS)
+        # In each round a single clip and a batch; before the first, a single clip to warm up.
+        clocked = rounds * (1 + min(params.batch, count)) + bool(rounds)
         flops += (count + clocked) * (made + run.decode_flops(frames))
         disk += count * prod(run.latent_shape(frames)) * FLOAT32
     return StagePlan("samples", _sampling(run, long), flops, 1, disk)
