@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from filmstill.errors import require
+from filmstill.params.keys import check_intervals, key
 from filmstill.params.load import checked, read_plain
 from filmstill.work import checkouts
 
@@ -43,33 +44,33 @@ class Resources:
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
     qos: str | None = None
-    nodes: int = 1
-    gpus_per_node: int = 0
-    tasks_per_node: int | None = None  # ranks per node; null: one per GPU, or one where there is no GPU
-    cpus_per_task: int = 2
-    memory_gb: int | None = 8  # GiB of host memory per node; null: request none, the cluster's default applies
+    nodes: int = key(1, "nodes of a job", "[1, 100000]")
+    gpus_per_node: int = key(0, "GPUs on each node", "[0, 1024]")
+    tasks_per_node: int | None = key(
+        None, "ranks per node; null: one per GPU, or one where there is no GPU", "[1, 1024]"
+    )
+    cpus_per_task: int = key(2, "CPUs of each rank", "[1, 4096]")
+    memory_gb: int | None = key(
+        8, "GiB of host memory per node; null: request none, the cluster's default applies", "[1, 1000000]"
+    )
     time: str = "1:00:00"  # [days-]hours:minutes:seconds; a training job that needs longer is requeued
     constraint: str | None = None
     sbatch: dict[str, Any] = field(default_factory=dict)  # other flags of sbatch: {reservation: mine, exclusive: true}
     setup: list[str] = field(default_factory=list)  # shell commands before python: module load cuda/12.9
     python: str | None = None  # runs instead of this python: apptainer exec --nv image.sif python
-    signal_seconds: int = 120  # before the time limit, when SLURM signals the job to checkpoint and requeue
+    signal_seconds: int = key(
+        120, "before the time limit, when SLURM signals the job to checkpoint and requeue", "[1, 1000000]"
+    )
     sharding: str = "full"  # of networks over ranks: none, hybrid (within a node), full
     offload: bool = False  # frozen networks are kept in host memory
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "cpus_per_task", "signal_seconds"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
-        memory = self.memory_gb
-        require(memory is None or memory > 0, "memory_gb", memory, "null or a positive integer")
-        require(self.gpus_per_node >= 0, "gpus_per_node", self.gpus_per_node, "0 or a positive integer")
-        tasks = self.tasks_per_node
-        require(tasks is None or tasks > 0, "tasks_per_node", tasks, "null or a positive integer")
+        check_intervals(self)
         require(bool(TIME.fullmatch(self.time)), "time", self.time, "[days-]hours:minutes:seconds, such as 1-00:00:00")
         require(
             not self.gpus_per_node or self.tasks <= self.gpus_per_node,
             "tasks_per_node",
-            tasks,
+            self.tasks_per_node,
             f"at most gpus_per_node ({self.gpus_per_node}): every rank has its own GPU",
         )
         for name in ("partition", "account", "qos", "constraint", "python"):
@@ -112,17 +113,18 @@ class Cluster:
 
     executor: str = LOCAL
     scratch: str | None = None  # a folder shared by all nodes, for .work; null: the repository itself is shared
-    max_requeues: int = 10  # restarts after a lost node or rank; one that checkpointed does not count
-    poll_seconds: float = 10.0  # between two queries to SLURM
+    max_requeues: int = key(
+        10, "restarts after a lost node or rank; one that checkpointed does not count", "[0, 1000000]"
+    )
+    poll_seconds: float = key(10.0, "between two queries to SLURM", "(0, 86400]")
     defaults: Resources = field(default_factory=Resources)
     stages: dict[str, Any] = field(default_factory=dict)  # by stage, the keys that differ from the defaults
 
     def __post_init__(self) -> None:
         require(self.executor in EXECUTORS, "executor", self.executor, f"one of {', '.join(EXECUTORS)}")
-        require(self.max_requeues >= 0, "max_requeues", self.max_requeues, "0 or a positive integer")
+        check_intervals(self)
         absolute = self.scratch is None or Path(self.scratch).is_absolute()
         require(absolute, "scratch", self.scratch, "null or a folder's absolute path, such as /scratch/me")
-        require(self.poll_seconds > 0, "poll_seconds", self.poll_seconds, "a positive number")
         for name in self.stages:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
@@ -185,11 +187,11 @@ def read_cluster() -> Cluster:
 def _keep_times(values: dict[str, Any], written: Any) -> None:
     """Replace numbers under `time` by the text in the file: YAML reads an unquoted 1:00:00 as the number 3600."""
     written = written if isinstance(written, dict) else {}  # it is text where the mapping is an interpolation
-    for key, value in values.items():
+    for name, value in values.items():
         if isinstance(value, dict):
-            _keep_times(value, written.get(key))
-        elif key == "time" and isinstance(value, int | float):
-            values[key] = written.get(key, value)
+            _keep_times(value, written.get(name))
+        elif name == "time" and isinstance(value, int | float):
+            values[name] = written.get(name, value)
 
 
 def _require_mapping(values: Any, key: str, name: str) -> None:
