@@ -23,6 +23,7 @@ LONG = (  # minutes
     "test_bad_input.py",
     "test_pipeline.py",
     "test_interruptions.py",
+    "test_damage.py",
     "test_wan_mini.py",
     "test_kill.py",
     "test_distributed.py",
