@@ -8,6 +8,7 @@ lost node or process is, up to `max_requeues` times.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from filmstill.cluster.job import (
 from filmstill.cluster.preflight import preflight
 from filmstill.cluster.submit import JOBS, Submission, latest_folder, live_job, mark_cancelled, next_run, submit
 from filmstill.errors import FilmstillError, GateError
+from filmstill.params.load import Values
 from filmstill.work import graph
 from filmstill.work.shard import last_error, last_lines
 from filmstill.work.stage import Stage, files_of
@@ -79,7 +81,8 @@ def _refuse_beside_job(stage: Stage, root: Path) -> None:
 def _make_by_job(stage: Stage, cluster: Cluster, root: Path) -> None:
     losses = 0
     while True:
-        digest = graph.inputs(stage.name, stage.params).digest(with_gates=True)
+        current = graph.inputs(stage.name, Values.read())
+        digest = replace(current, params=stage.params.values).digest(with_gates=True)
         found = _attach_or_submit(stage, cluster, root, digest, cluster.max_requeues - losses)
         if found is None:
             return

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,8 +113,9 @@ class Job:
 
     def _inputs(self) -> graph.Inputs:
         """The job's inputs. Raises FilmstillError where theirs or the current key no longer names the work folder."""
-        found, work = graph.inputs(self.stage, self.params), self.folder.parents[1]
-        if not found.key == graph.inputs(self.stage, Values.read()).key == work.name:
+        current, work = graph.inputs(self.stage, Values.read()), self.folder.parents[1]
+        found = replace(current, params=self.params.values)
+        if not found.key == current.key == work.name:
             raise FilmstillError(
                 f"{self.stage}: its sources or params.yaml changed since it was submitted; the work is kept in {work}: "
                 "run `dvc repro` again"
