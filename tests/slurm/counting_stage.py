@@ -61,7 +61,7 @@ GRAPH = {
     "distill": {
         "cmd": "python stages/distill.py",
         "deps": ["stages/distill.py"],
-        "params": ["toy"],
+        "params": ["compute", "toy"],
         "metrics": [{"data/distill/count.json": {"cache": False}}],
     }
 }
