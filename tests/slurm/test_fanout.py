@@ -16,6 +16,8 @@ import yaml
 
 import runs
 from filmstill.cluster.slurm import tag
+from filmstill.runtime.files import write_json
+from filmstill.work.shard import _evidence
 from lab import Job, Lab
 from repository import environment
 from runs import at_work
@@ -153,6 +155,7 @@ def test_a_shard_refuses_edited_parameters_once_and_is_named(repository: Reposit
     kept = repository.work / "shards" / "pairs-0000.safetensors"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(repository.shards[kept.name])
+    write_json(kept.with_suffix(".proof"), _evidence(kept))
     before, params = len(repository.jobs()), repository.root / "params.yaml"
     as_it_was = params.read_text()
     running = repository.start()
