@@ -81,9 +81,9 @@ def test_a_deterministic_failure_is_not_retried(tmp_path, state, words):
 
 def test_an_exception_of_several_lines_is_told_on_one(tmp_path):
     submission = Submission("distill-0.abcd", "7", str(tmp_path))
-    log = "Traceback (most recent call last):\n  File x\nRuntimeError: Waited for 60 seconds\n/work/7_submitted.pkl\n"
+    log = "Traceback (most recent call last):\n  File x\nRuntimeError: Waited for 60 seconds\njobs/7_submitted.pkl\n"
     submission.log("err").write_text(log)
-    with pytest.raises(FilmstillError, match=r"started: RuntimeError: Waited for 60 seconds /work/7_submitted\.pkl"):
+    with pytest.raises(FilmstillError, match=r"started: RuntimeError: Waited for 60 seconds jobs/7_submitted\.pkl"):
         count_losses("distill", submission, replace(RUNS, state="FAILED"), Cluster())
 
 

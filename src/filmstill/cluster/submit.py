@@ -53,7 +53,7 @@ class Submission:
 
 
 def latest_folder(work: Path) -> Path | None:
-    """The folder of the latest submission from a work folder; other folders there are nobody's."""
+    """The folder of the latest submission from a work folder. Folders whose name is no number are ignored."""
     return max((folder for folder in (work / JOBS).glob("*") if folder.name.isdecimal()), default=None)
 
 
