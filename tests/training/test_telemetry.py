@@ -74,6 +74,13 @@ def test_nothing_is_timed_where_nobody_watches():
     assert [getattr(dist, name) for name in COLLECTIVES] == library
 
 
+def test_a_collective_that_torch_lacks_costs_no_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(dist, COLLECTIVES[0])
+    with watching(CPU) as watch, part("rollout"):
+        pass
+    assert "rollout" in watch.lap()[1] and not hasattr(dist, COLLECTIVES[0])
+
+
 def test_what_fsdp2_gathers_and_sums_with_is_timed(tmp_path):
     run_on(2, train_sharded, tmp_path)
     for rank in (0, 1):

@@ -5,7 +5,7 @@ rule samples_shard:
         "logs/samples-{arm}.log",
     conda:
         "../envs/filmstill.yaml"
-    # The shard `timing` waits for the others, by the lock file `turn` (filmstill.work.shard): it times every arm in turns.
+    # The shard `timing` runs alone, by the lock file `turn` (filmstill.work.shard): it times every arm in turns.
     # A GPU has memory for one arm at a time; every SLURM job has its own GPU.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:

@@ -123,8 +123,9 @@ class FrameMask:
             return self.visible[query // self.frame_tokens, key // self.frame_tokens]
 
         length = len(self.visible) * self.frame_tokens
-        device, compiled = str(self.visible.device), self.visible.is_cuda  # uncompiled it allocates L x L numbers
-        return create_block_mask(is_visible, None, None, length, length, device=device, _compile=compiled)
+        # Uncompiled it allocates L x L numbers; a CPU's masks are small and its machine may have no compiler.
+        create = torch.compile(create_block_mask) if self.visible.is_cuda else create_block_mask
+        return create(is_visible, None, None, length, length, device=str(self.visible.device))
 
 
 @lru_cache(maxsize=64)

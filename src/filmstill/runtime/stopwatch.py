@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 OTHER, COMMUNICATION = "other", "communication"
-COLLECTIVES = ("all_gather_single", "reduce_scatter_single", "all_reduce")  # used by FSDP2
+COLLECTIVES = ("all_gather_single", "reduce_scatter_single", "all_reduce")  # used by FSDP2 of the pinned torch
 
 Stamp = Any  # seconds, or a torch.cuda.Event
 
@@ -92,9 +92,9 @@ def part(name: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def watching(device: torch.device) -> Iterator[Stopwatch]:
-    """Time parts and collectives while the block runs."""
+    """Time parts and collectives while the block runs; a collective that another torch lacks goes untimed."""
     global _watch
-    originals = {name: getattr(dist, name) for name in COLLECTIVES}
+    originals = {name: getattr(dist, name) for name in COLLECTIVES if hasattr(dist, name)}
     _watch = watch = Stopwatch(device)
     for name, collective in originals.items():
         setattr(dist, name, _timed(watch, collective))
