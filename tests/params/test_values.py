@@ -85,7 +85,7 @@ def test_the_profiles_of_the_repository_are_read_alike_by_dvc():
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
-        ("freq_dim", '"64"', "a number"),
+        ("freq_dim", '"64"', "an integer"),
         ("objective", "12", "text"),
         ("raw", "true", "text"),
         ("fast_decoder", "1", "true or false"),
@@ -106,7 +106,7 @@ def test_a_value_of_another_type_is_refused(params: Path, key: str, text: str, a
         ("dim", "960000000", "model.dim: is 960000000, allowed: an integer in [2, 65536]"),
         ("critic_updates", str(10**30), f"distill.critic_updates: is {10**30}, allowed: an integer in [1, 1000]"),
         ("amplitude", str(10**400), "world: holds a number that is too large"),
-        ("raw", "null", "prompts.raw: Incompatible value 'None' for field of type 'str'"),
+        ("raw", "null", "prompts.raw: is None, allowed: text"),
         ("raw", "''", "prompts.raw: is '', allowed: the path of a file, relative to the repository"),
         ("unsafe_words", "' '", "prompts.unsafe_words: is ' ', allowed: the path of a file"),
     ],

@@ -20,10 +20,7 @@ from repository import environment, run
 from stage_runs import only_line, refusal, set_parameter, stage
 
 DISTILL_KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Distill))})"
-NOT_A_NUMBER = f"Value 'fast' of type 'str' could not be converted to Float {DISTILL_KEYS}"
 SECTIONS = ", ".join(field.name for field in fields(Params))
-NO_INTEGER = "Value 'zero' of type 'str' could not be converted to Integer"
-SECTION_KEYS = f"(allowed keys: {SECTIONS})"
 GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
@@ -33,7 +30,7 @@ NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at leas
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("distill.critic_lr", "fast", f"params.yaml: distill.critic_lr: {NOT_A_NUMBER}"),
+        ("distill.critic_lr", "fast", "params.yaml: distill.critic_lr: is 'fast', allowed: a number"),
         ("distill.critic_lr", -1, "params.yaml: distill.critic_lr: is -1.0, allowed: a number in (0, 10]"),
         ("distill.critic_lr", "${nothing}", BROKEN),
         ("distill.guidance_scale", ".nan", "params.yaml: distill.guidance_scale: is nan, allowed: a finite number"),
@@ -43,7 +40,7 @@ NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at leas
         (
             "seed",
             "zero",
-            f"params.yaml: seed: Value 'zero' of type 'str' could not be converted to Integer {SECTION_KEYS}",
+            "params.yaml: seed: is 'zero', allowed: an integer",
         ),
     ],
 )

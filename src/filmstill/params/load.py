@@ -6,10 +6,11 @@ OmegaConf rather than PyYAML: `dvc exp run -S x=2e-6` writes `2e-06`, which PyYA
 import math
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from filmstill.errors import FilmstillError, require
 from filmstill.params.yaml_text import mapping, read_text, refuse_other_readings
@@ -17,6 +18,8 @@ from filmstill.params.yaml_text import mapping, read_text, refuse_other_readings
 Section = TypeVar("Section")
 
 SEEDS = 2**63  # as many as fit in 64 bits with their sign, so that every table and library can hold one
+
+KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list", NoneType: "null"}
 
 
 def read_plain(path: Path | str) -> dict[str, Any]:
@@ -79,12 +82,17 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
             checked(field.type, values[field.name], where, _dotted(name, field.name))  # type: ignore[arg-type]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        _refuse_other_types(merged, values)
+        _refuse_other_types(schema, merged, values)
         for key, number in merged.items():
             require(not isinstance(number, float) or math.isfinite(number), str(key), number, "a finite number")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OverflowError:
         raise FilmstillError(f"{where}: {name}: holds a number that is too large") from None
+    except ValidationError as error:
+        key = str(error.full_key).split("[")[0]
+        raise FilmstillError(
+            f"{where}: {_dotted(name, key)}: is {values[key]!r}, allowed: {_kind(schema, key)}"
+        ) from None
     except OmegaConfBaseException as error:
         key = _dotted(name, getattr(error, "full_key", None) or "")
         why = "no such key" if isinstance(error, ConfigKeyError) else str(error).splitlines()[0]
@@ -93,20 +101,30 @@ def checked(schema: type[Section], values: Any, where: str, name: str = "") -> S
         raise FilmstillError(f"{where}: {_dotted(name, str(error))}") from None
 
 
-def _refuse_other_types(merged: Any, values: dict[str, Any]) -> None:
+def _refuse_other_types(schema: type, merged: Any, values: dict[str, Any]) -> None:
     """Raise FilmstillError for a value that OmegaConf converted, such as the text '12' to a number.
 
     dvc.lock and the key of the work folder hold what is written, so 12 would be another value than '12'.
     """
     for key, written in values.items():
-        allowed = _kind(merged[key])
-        require(written is None or _kind(written) == allowed, str(key), written, allowed)
+        require(_alike(merged[key], written), str(key), written, _kind(schema, key))
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "a number" if isinstance(value, int | float) else "text" if isinstance(value, str) else "another kind"
+def _alike(value: Any, written: Any) -> bool:
+    """Whether a value that is no list or mapping kept the written one's type; an integer may stand for a number."""
+    if not isinstance(written, str | bool | int | float):
+        return True
+    return type(value) is type(written) or {type(value), type(written)} == {int, float}
+
+
+def _kind(schema: type, key: str) -> str:
+    """What the field `key` holds, in words."""
+    (annotation,) = (field.type for field in fields(schema) if field.name == key)
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return " or ".join(
+        KINDS.get(get_origin(option) or option, "a mapping")
+        for option in sorted(options, key=lambda option: option is not NoneType)
+    )
 
 
 def _dotted(*names: str) -> str:
