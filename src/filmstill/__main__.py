@@ -47,6 +47,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
+    from filmstill.work.prompt_counts import check_prompt_counts
     from filmstill.work.required_files import check_git, check_required_files
 
     params = check()
@@ -55,6 +56,7 @@ def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
 
     check_tables(params.prompts)
+    check_prompt_counts(params)
 
 
 def _cluster_check(arguments: argparse.Namespace) -> None:

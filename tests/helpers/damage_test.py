@@ -1,4 +1,4 @@
-"""Damage test: every file in .work is emptied, garbled, removed, replaced and copied, one at a time.
+"""Damage test: every file in .work is emptied, garbled, removed, replaced, copied or made a folder, one at a time.
 
 Afterwards each stage must publish the same bytes again, or say in one line what to remove. `make kill-test` runs it on
 every file of a finished smoke profile, tests/stages/test_damage.py on one file of every kind.
@@ -54,7 +54,13 @@ def copied(path: Path) -> None:
         shutil.copyfile(path, path.with_name(f"{path.stem}9{path.suffix}"))
 
 
-DAMAGES = (emptied, garbled, removed, replaced, copied)
+def nested(path: Path) -> None:
+    """Put a folder in its place."""
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = (emptied, garbled, removed, replaced, copied, nested)
 
 
 def kind(path: Path) -> str:

@@ -24,6 +24,7 @@ SECTIONS = ", ".join(field.name for field in fields(Params))
 GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
+TABLE = r"data/prompts/train\.parquet"
 NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at least sink_frames + block_frames = 3"
 
 
@@ -205,8 +206,25 @@ def test_a_fan_out_checks_what_its_shards_read_before_one_starts(copied: Path, n
     set_parameter(copied, "text.placement", "cpu")
     set_parameter(copied, f"{name}.prompts", 100_000)  # more than the split has
     line = refusal(stage(copied, name))
-    assert line.startswith(f"{name}.prompts: is 100000, but data/prompts/") and line.endswith("lower it or filter less")
+    assert line.startswith(f"params.yaml: {name}.prompts: is 100000, but data/prompts/")
+    assert line.endswith("lower it or filter less")
     assert not list(copied.glob(f".work/{name}/*/logs"))
+
+
+@pytest.mark.parametrize("key", ["ode_pairs.prompts", "ode_init.gate.prompts", "distill.gate.prompts"])
+def test_too_few_prompts_are_found_before_the_teacher_is_trained(copied: Path, key: str):
+    check = ("python", "-m", "filmstill", "check")
+    set_parameter(copied, key, 100_000)
+    line = refusal(stage(copied, "teacher"))
+    held = re.fullmatch(
+        rf"params\.yaml: {key}: is 100000, but {TABLE} holds (\d+) prompts; lower it or filter less", line
+    )
+    assert held and line in run(*check, cwd=copied, check=False).stderr
+    set_parameter(copied, key, int(held[1]))
+    run(*check, cwd=copied)
+    set_parameter(copied, key, 100_000)
+    set_parameter(copied, "prompts.eval_share", 0.3)  # the tables are to be made anew: nothing is known yet
+    run(*check, cwd=copied)
 
 
 def test_a_missed_gate_says_by_how_much_and_a_lower_one_publishes_without_training(copied: Path):

@@ -70,6 +70,27 @@ def test_parameters_edited_and_put_back_while_a_stage_imports_change_nothing(cop
     assert (copied / TEACHER).read_bytes() == whole
 
 
+def test_an_input_edited_and_put_back_while_a_stage_runs_is_not_published(copied: Path):
+    """Its hash is the same again, which dvc.lock would record, but the stage may have read other bytes."""
+    made, pairs = copied / "data/ode_init/init.safetensors", copied / "data/ode_pairs/manifest.parquet"
+    before = made.read_bytes()
+    shutil.rmtree(copied / ".work/ode_init")
+    hold(copied, STEP)
+    running = start(copied, "stages/ode_init.py")
+    wait_until_held(copied)
+    pairs.write_bytes(pairs.read_bytes())
+    let_go(copied)
+    output = running.communicate()[0]
+    assert running.returncode == 2, output
+    (work,) = copied.glob(".work/ode_init/*")
+    assert only_line(output) == (
+        "data/ode_pairs: was written while the stage ran; not published. Run `dvc repro` again, and first remove "
+        f"{work.relative_to(copied)} if the file was another in between"
+    )
+    assert stage(copied, "ode_init").returncode == 0
+    assert made.read_bytes() == before
+
+
 def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):
     before = (copied / TEACHER).read_bytes()
     set_parameter(copied, "teacher.steps", 14)

@@ -164,6 +164,16 @@ def test_a_source_edited_since_it_was_imported_is_refused():
     graph.refuse_edited_sources(made_from, edited - 1)
 
 
+def test_a_dependency_written_in_between_is_refused(tmp_path: Path):
+    before = inputs("teacher", Values.read())
+    graph.refuse_rewritten(before, inputs("teacher", Values.read()), tmp_path)
+    os.utime("teacher.py", (1, 1))
+    now = inputs("teacher", Values.read())
+    assert now == before  # by its hash
+    with pytest.raises(FilmstillError, match=r"teacher\.py: was written while the stage ran"):
+        graph.refuse_rewritten(before, now, tmp_path)
+
+
 def test_outputs_are_outs_metrics_and_plots():
     stage = graph.stages(Values.read())["distill"]
     assert graph.outputs(stage) == [Path("data/student"), Path("data/metrics.json"), Path("data/loss.tsv")]

@@ -106,9 +106,10 @@ class Job:
         runpy.run_path(f"stages/{self.stage}.py")["main"](stage)
         distributed.barrier()
         if rank == 0:
-            self._inputs()
+            files = files_of(stage.out)
+            graph.refuse_rewritten(inputs, self._inputs(), stage.work)
             _exit_if_superseded()
-            write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files_of(stage.out)})
+            write_json(self._record(0), {"outcome": DONE, "message": "", **digest, "files": files})
         distributed.stop()
 
     def _inputs(self) -> graph.Inputs:

@@ -10,6 +10,7 @@ from filmstill.cluster.submit_shards import job_logs
 from filmstill.params.profile import check
 from filmstill.params.schema import Params
 from filmstill.work import fanout
+from filmstill.work.prompt_counts import check_prompt_counts
 from filmstill.work.shard import is_proven
 from filmstill.work.stage import Stage, run
 
@@ -29,7 +30,9 @@ def run_stage(
     """
 
     def before(root: Path) -> None:
-        check_files(check())
+        params = check()
+        check_files(params)
+        check_prompt_counts(params)
         use_work(read_cluster(), root)
 
     run(name, dispatched(main) if as_job else _made_here(main), before)

@@ -11,7 +11,7 @@ class Evaluate:
 
     resamples: int = key(1000, "bootstrap resamples of the prompts, for 95 % intervals", "[100, 1000000]")
     window_frames: int = key(12, "latent frames of the long stream that are scored together", "[3, 100000]")
-    references: int = key(240, "real clips behind each dimension's floor and ceiling", "[24, 100000]")
+    references: int = key(240, "real clips behind each dimension's floor and ceiling", "[24, 2000]")
     sheet_prompts: int = key(6, "rows of the side-by-side sheet", "[1, 200]")
 
     def __post_init__(self) -> None:

@@ -91,6 +91,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FilmstillError(f"{path}: no such file") from None
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise FilmstillError(f"{path}: cannot be read as JSON ({error.strerror})") from None
     except ValueError as error:
         raise FilmstillError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
@@ -107,6 +109,14 @@ def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] =
             there.mkdir(exist_ok=True)
         elif not path.name.endswith(".tmp"):  # left by a write that was killed
             copy(path, there)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; a missing one is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

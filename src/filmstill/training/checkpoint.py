@@ -21,8 +21,8 @@ from filmstill.runtime import distributed
 from filmstill.training.checkpoint_folder import (
     MANIFEST,
     damage,
+    discard,
     missing_part,
-    remove,
     restore_record,
     step_of,
     unfinished,
@@ -111,7 +111,7 @@ class Checkpoints:
             if distributed.is_rank0():
                 before = "the checkpoint before it" if step > steps[0] else "the beginning"
                 log.warning("%s; resuming from %s", found, before)
-                remove(path)
+                discard(path)
             distributed.barrier()
         self._restore_record(None)
         return 0
@@ -145,8 +145,10 @@ class Checkpoints:
         distributed.barrier()
 
     def _remove_unfinished(self) -> None:
-        """Remove the folders of saves that were killed or failed."""
+        """Remove the folders of saves that were killed or failed, and a file in place of the folder."""
         if distributed.is_rank0():
+            if self.folder.is_file():
+                self.folder.unlink()
             for folder in self.folder.glob(".step-*.tmp"):
                 shutil.rmtree(folder, ignore_errors=True)
         distributed.barrier()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime import distributed
-from filmstill.runtime.files import copy_tree, read_json, sha256_of, write_json
+from filmstill.runtime.files import copy_tree, read_json, remove, sha256_of, write_json
 
 MANIFEST = "checkpoint.json"  # its step, the work folder that it is of, and the SHA-256 of each file by name
 DIGEST = ".sha256"  # suffix of a file that holds the digest of the shard beside it
@@ -35,7 +35,7 @@ def restore_record(work: Path, checkpoint: Path | None) -> None:
     They are not trusted as they are found: a file may have been lost or damaged, and later rows are not of this run.
     """
     for name in SHOWN:
-        shutil.rmtree(work / name, ignore_errors=True)
+        remove(work / name)
     if checkpoint is None:
         return
     for name in _files(checkpoint):
@@ -66,7 +66,7 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def remove(path: Path) -> None:
+def discard(path: Path) -> None:
     """Remove a checkpoint's folder. It is renamed first, so that no reader finds a part of it."""
     removed = path.with_name(f".{path.name}.old.tmp")
     with suppress(FileNotFoundError):
@@ -99,6 +99,8 @@ def damage(path: Path) -> str | None:
                 return f"{path / name}: damaged: its SHA-256 is not the {files[name][:12]}… of {MANIFEST}"
     except FilmstillError as error:
         return str(error)
+    except (IsADirectoryError, NotADirectoryError) as error:
+        return f"{error.filename}: damaged: {error.strerror}"
     except OSError as error:  # the disk or its mount may be at fault
         raise FilmstillError(
             f"{error.filename or path}: cannot be read here ({error.strerror}); run it again"

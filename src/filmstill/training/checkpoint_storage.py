@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from filmstill.runtime.files import sha256_of
-from filmstill.training.checkpoint_folder import DIGEST, remove, unfinished, write_manifest
+from filmstill.training.checkpoint_folder import DIGEST, discard, unfinished, write_manifest
 
 
 class Writer(HuggingFaceStorageWriter):
@@ -38,7 +38,7 @@ class Writer(HuggingFaceStorageWriter):
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         names = sorted({written.storage_data.relative_path for rank_results in results for written in rank_results})
         write_manifest(self.folder, self.target, names)
-        remove(self.target)
+        discard(self.target)
         os.rename(self.folder, self.target)
         for old in self.stale:
-            remove(old)
+            discard(old)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,14 @@ IGNORED = ".cache"  # also in .dvcignore: metadata that `hf download` writes abo
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a stage as dvc.lock records them: MD5 by dependency, value by parameter name."""
+    """The inputs of a stage as dvc.lock records them: MD5 by dependency, value by parameter name.
+
+    written: size and time of the last write of every file, by dependency; {} of inputs that were read from a record.
+    """
 
     deps: dict[str, str]
     params: dict[str, Any]
+    written: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -97,17 +101,24 @@ def inputs(name: str, params: Values) -> Inputs:
     Raises FilmstillError for a dependency that does not exist or is not in dvc.lock, or a parameter that is missing.
     """
     every = stages(params)
-    recorded = _recorded_outs(Path("dvc.lock"))
+    recorded = {path: md5 for _, outs in _recorded().values() for path, md5 in outs.items()}
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
-    deps = {}
+    deps, written = {}, {}
     for path in every[name].get("deps", []):
+        written[path] = _written(Path(path))
         if path not in made_by_stages:
             deps[path] = _md5(Path(path))
         elif path in recorded:
             deps[path] = recorded[path]
         else:
             raise FilmstillError(f"{path}: not in dvc.lock; run `dvc repro`, which makes it first")
-    return Inputs(deps, {key: params[key] for key in every[name].get("params", [])})
+    return Inputs(deps, {key: params[key] for key in every[name].get("params", [])}, written)
+
+
+def is_recorded(name: str, params: Values) -> bool:
+    """Whether dvc.lock records a run of the stage with its current inputs."""
+    recorded = _recorded()
+    return name in recorded and recorded[name][0] == inputs(name, params)
 
 
 def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
@@ -119,6 +130,19 @@ def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
     for dep in inputs.deps:
         if dep.endswith(".py") and import_time < Path(dep).stat().st_mtime <= time.time():
             raise FilmstillError(f"{dep}: changed since the stage has started; run `dvc repro` again")
+
+
+def refuse_rewritten(before: Inputs, now: Inputs, work: Path) -> None:
+    """Raise FilmstillError where a dependency was written between both, although its hash is the same now.
+
+    It may have been edited and put back, and read in between: the hash that dvc.lock records would be another's.
+    """
+    for dep, written in before.written.items():
+        if now.written[dep] != written:
+            raise FilmstillError(
+                f"{dep}: was written while the stage ran; not published. Run `dvc repro` again, and first remove "
+                f"{work} if the file was another in between"
+            )
 
 
 def _graph() -> dict[str, Any]:
@@ -137,13 +161,17 @@ def _graph() -> dict[str, Any]:
     return graph
 
 
-def _recorded_outs(lock: Path) -> dict[str, str]:
-    """Hash of every output in dvc.lock, by path; {} where dvc.lock does not exist yet."""
+def _recorded() -> dict[str, tuple[Inputs, dict[str, str]]]:
+    """Inputs, and MD5 of every output by path, of each stage in dvc.lock; {} where dvc.lock does not exist yet."""
+    lock = Path("dvc.lock")
     if not lock.exists():
         return {}
     try:
-        entries = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader).get("stages", {}).values()
-        return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", [])}
+        entries = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader).get("stages", {})
+        return {
+            name: (Inputs.of_lock(entry), {out["path"]: out["md5"] for out in entry.get("outs", [])})
+            for name, entry in entries.items()
+        }
     except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
         raise FilmstillError(
             f"{lock}: not the lock file that DVC writes ({' '.join(str(error).split())[:200]}); restore it with "
@@ -153,6 +181,12 @@ def _recorded_outs(lock: Path) -> dict[str, str]:
 
 def _without_gate(value: Any) -> Any:
     return {k: v for k, v in value.items() if k != GATE} if isinstance(value, dict) else value
+
+
+def _written(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of a file, or of every file in a folder; [] where it does not exist."""
+    files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
+    return [(str(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
 
 
 def _md5(path: Path) -> str:

@@ -6,7 +6,6 @@ does not disturb a shard that is being timed.
 
 import fcntl
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import filmstill
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import read_json, sha256_of, write_json
+from filmstill.runtime.files import read_json, remove, sha256_of, write_json
 
 if TYPE_CHECKING:
     from filmstill.params.load import Values
@@ -31,20 +30,22 @@ def inputs_unchanged(stage: str, shard: Path) -> Iterator["Values"]:
     of a process that failed. After the block, the shard's proof is written.
     """
     from filmstill.params.load import Values  # here: it reads YAML, and a shard first waits for its turn
-    from filmstill.work.graph import Inputs, inputs, refuse_edited_sources
+    from filmstill.work.graph import Inputs, inputs, refuse_edited_sources, refuse_rewritten
 
     work = shard.parents[1]
 
-    def check() -> None:
+    def check() -> Inputs:
         found = inputs(stage, Values.read())
         refuse_edited_sources(found, filmstill.BEGAN)
         if found.key != work.name:
             raise FilmstillError(f"{stage}: its sources or params.yaml changed meanwhile; run `dvc repro` again")
+        return found
 
-    check()
+    before = check()
     yield Inputs.read(work).values
-    check()
-    write_json(_proof(shard), _evidence(shard))
+    evidence = _evidence(shard)
+    refuse_rewritten(before, check(), work)
+    write_json(_proof(shard), evidence)
 
 
 def is_proven(shard: Path) -> bool:
@@ -57,8 +58,8 @@ def is_proven(shard: Path) -> bool:
 def remove_shard(shard: Path) -> None:
     """Remove a shard and every file of its process beside it; it is made again."""
     for suffix in (shard.suffix, ".progress", _proof(shard).suffix):
-        shard.with_suffix(suffix).unlink(missing_ok=True)
-    shutil.rmtree(shard.with_suffix(""), ignore_errors=True)
+        remove(shard.with_suffix(suffix))
+    remove(shard.with_suffix(""))
 
 
 def _proof(shard: Path) -> Path:

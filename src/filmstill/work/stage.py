@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import filmstill
 from filmstill.errors import FilmstillError, GateError
 from filmstill.params.load import Values
 from filmstill.runtime.exit import exit_code, run_script
-from filmstill.runtime.files import read_json, sha256_of, write_json
+from filmstill.runtime.files import read_json, remove, sha256_of, write_json
 from filmstill.work import graph
 from filmstill.work.folder import WORK, locked, publish
 
@@ -41,7 +40,7 @@ class Stage:
 
     def empty_out(self) -> None:
         """Remove everything from `out`: its files are made from checkpoints and shards, which are verified."""
-        shutil.rmtree(self.out, ignore_errors=True)
+        remove(self.out)
 
 
 def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
@@ -68,17 +67,19 @@ def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None
         if made:
             log.info("%s: already made, in %s", name, work)
         else:
-            _refuse_changed_inputs(name, inputs, work)  # it may have waited for the lock
-            (work / DONE).unlink(missing_ok=True)  # the files that it lists are about to be written again
+            inputs = _unchanged_inputs(name, inputs, work)  # it may have waited for the lock
+            remove(work / DONE)  # the files that it lists are about to be written again
             inputs.write(work)
             try:
                 main(stage)
             except GateError:
                 _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` shows by how much
                 raise
-        _refuse_changed_inputs(name, inputs, work)
+            files = files_of(stage.out)  # before the last look at the inputs: it may take minutes
+        now = _unchanged_inputs(name, inputs, work)
         if not made:
-            write_json(work / DONE, {"inputs": digest, "files": files_of(stage.out)})
+            graph.refuse_rewritten(inputs, now, work)
+            write_json(work / DONE, {"inputs": digest, "files": files})
         if has_exited(parent):
             raise FilmstillError(
                 f"{name}: the parent dvc process exited; output not published, `dvc repro` publishes the work kept in "
@@ -92,14 +93,16 @@ def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
         publish(stage.out / target.relative_to(DATA), root / target)
 
 
-def _refuse_changed_inputs(name: str, inputs: graph.Inputs, work: Path) -> None:
-    """Raise FilmstillError where the stage's inputs are no longer `inputs`, whose key names the work folder."""
+def _unchanged_inputs(name: str, inputs: graph.Inputs, work: Path) -> graph.Inputs:
+    """The stage's current inputs. Raises FilmstillError where they are not `inputs`, whose key names `work`."""
     graph.refuse_edited_sources(inputs, filmstill.BEGAN)  # also edited and put back: it may have been imported between
-    if graph.inputs(name, Values.read()) != inputs:
+    now = graph.inputs(name, Values.read())
+    if now != inputs:
         raise FilmstillError(
             f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
             f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
         )
+    return now
 
 
 def _is_done(stage: Stage, digest: str) -> bool:
