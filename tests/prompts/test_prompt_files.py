@@ -213,6 +213,28 @@ def test_check_and_stage_refuse_a_folder_before_it_is_hashed(tmp_path: Path) -> 
         assert refusal(stage(folder, "prompts")) == line
 
 
+def test_check_finds_what_the_stage_provided_will_link(tmp_path: Path) -> None:
+    """In a worktree; what is wrong in the main checkout's file is refused by both."""
+    folder = clone(tmp_path / "main")
+    (folder / ".git/info/exclude").write_text("data/prompts/my_*\n")
+    files = {"raw": "my_prompts.txt", "extension": "my_long.csv", "unsafe_words": "my_words.txt"}
+    for (key, name), text in zip(files.items(), ("\n".join(showable(20)), "prompt,text\n", "gun\n"), strict=True):
+        set_parameter(folder, f"prompts.{key}", f"data/prompts/{name}")
+        (folder / "data/prompts" / name).write_text(text)
+    commit(folder, "files of the user's")
+    other = tmp_path / "other"
+    command("git", "worktree", "add", "--quiet", "--detach", str(other), cwd=folder)
+    command("python", "-m", "filmstill", "check", cwd=other)
+    assert not (other / "data/prompts/my_prompts.txt").exists()
+    command("python", "-m", "dvc", "repro", "prompts", cwd=other)
+    (folder / "data/prompts/my_words.txt").write_text(PAGE)
+    line = "data/prompts/my_words.txt: is a web page (HTML)"
+    assert refusal(stage(other, "prompts")).startswith(line)
+    (other / "data/prompts/my_words.txt").unlink()
+    checked = refusal(command("python", "-m", "filmstill", "check", cwd=other, check=False))
+    assert checked.startswith(f"{folder}/{line}")
+
+
 def test_check_reads_the_tables(tmp_path: Path) -> None:
     folder = clone(tmp_path)
     assert command("python", "-m", "filmstill", "check", cwd=folder).stderr == ""
