@@ -11,6 +11,8 @@ from filmstill.command_line import prompts_and_seeds, read_words
 from filmstill.errors import FilmstillError
 from repository import ROOT
 
+SEEDS = "allowed: an integer below 2**63, or several: 1,2,3"
+
 
 @pytest.mark.parametrize(
     ("words", "prompts", "seeds"),
@@ -55,11 +57,33 @@ def test_a_command_without_prompt_or_with_an_endless_seed_is_refused(words: list
 
 @pytest.mark.parametrize("seed", ["a", "1.5", "1,", "1" * 20, "1\n2"])
 def test_a_seed_that_is_no_integer_is_one_line(seed: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["generate", "a", "--seed", seed])
+    assert main(["generate", "a", "--seed", seed]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    expected = f"filmstill: argument --seed: is {seed!r}, allowed: an integer below 2**63, or several: 1,2,3 (see "
-    assert ended.value.code == 2 and line.startswith(expected)
+    assert line.startswith(f"filmstill: argument --seed: is {seed!r}, {SEEDS} (see ")
+
+
+@pytest.mark.parametrize("word", ["2,", "9" * 20, "2 3", "+", "-1.5", ".", "1,,2", "1, 2"])
+def test_a_slip_after_the_seeds_is_no_prompt(word: str, capsys: pytest.CaptureFixture[str]):
+    for before in ([], ["a red three sways"]):
+        assert main(["generate", *before, "--seed", "1", word, "3"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        remedy = "a prompt of digits goes before --seed"
+        assert line.startswith(f"filmstill: argument --seed: is {word!r}, {SEEDS}; {remedy} (see ")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["generate", "a", "--out", "a\nb.xyz"], r"a\nb.xyz"),
+        (["profile", "a\r\nb"], r"a\r\nb"),
+        (["profile", "\x1b[2Ja\x85b\u2028"], r"'\x1b[2Ja\x85b\u2028'"),
+        (["profile", "smoke", "--a\nb"], r"unrecognized arguments: --a\nb"),
+    ],
+)
+def test_an_error_is_one_line_whatever_it_names(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert shown in error and len(error.splitlines()) == 1 and error.endswith("\n") and "\r" not in error
 
 
 @pytest.mark.parametrize(

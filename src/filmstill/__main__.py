@@ -33,29 +33,29 @@ def _plan(arguments: argparse.Namespace) -> None:
     from filmstill.plan.report import show_plan
 
     show_plan(
-        arguments.profile,
-        arguments.overrides,
-        arguments.gpu,
-        arguments.gpus,
-        arguments.gpus_per_node,
-        arguments.sharding,
-        arguments.offload,
-        arguments.efficiency,
-        arguments.as_json,
+        profile=arguments.profile,
+        overrides=arguments.overrides,
+        gpu=arguments.gpu,
+        gpus=arguments.gpus,
+        gpus_per_node=arguments.gpus_per_node,
+        sharding=arguments.sharding,
+        offload=arguments.offload,
+        efficiency=arguments.efficiency,
+        as_json=arguments.as_json,
     )
 
 
 def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
     from filmstill.work.prompt_counts import check_prompt_counts
-    from filmstill.work.required_files import check_git, check_required_files
+    from filmstill.work.required_files import check_git, check_required_files, provided_prompts
 
     params = check()
     check_git()
     check_required_files(params)
     from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
 
-    check_tables(params.prompts)
+    check_tables(provided_prompts(params.prompts))
     check_prompt_counts(params)
 
 
@@ -83,14 +83,14 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     prompts, seeds = prompts_and_seeds(arguments)
     generate(
-        prompts,
-        seeds,
-        arguments.out,
-        Files(arguments.student, arguments.codec, arguments.text),
-        arguments.frames,
-        arguments.window,
-        arguments.device,
-        arguments.fast,
+        prompts=prompts,
+        seeds=seeds,
+        out=arguments.out,
+        files=Files(arguments.student, arguments.codec, arguments.text),
+        frames=arguments.frames,
+        window=arguments.window,
+        device=arguments.device,
+        fast=arguments.fast,
     )
 
 

@@ -38,12 +38,10 @@ examples:
 
 
 class OneLine(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit code 2, as all bad input."""
+    """A parser whose errors are those of all bad input: one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        one_line = message.replace("\n", "\\n")
-        print(f"filmstill: {one_line} (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
+        raise FilmstillError(f"{message} (see {self.prog} --help)")
 
 
 class Seeds(argparse.Action):
@@ -56,13 +54,18 @@ class Seeds(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _option: str | None = None
     ) -> None:
         numbers = list(takewhile(NUMBERS.fullmatch, values))
+        prompts = values[len(numbers) :]
+        allowed = "allowed: an integer below 2**63, or several: 1,2,3"
         if not numbers:
-            parser.error(f"argument --seed: is {values[0]!r}, allowed: an integer below 2**63, or several: 1,2,3")
+            parser.error(f"argument --seed: is {values[0]!r}, {allowed}")
+        if prompts and LIKE_NUMBERS.fullmatch(prompts[0]):
+            parser.error(f"argument --seed: is {prompts[0]!r}, {allowed}; a prompt of digits goes before --seed")
         namespace.seed = [*(namespace.seed or []), *numbers]
-        namespace.prompts = [*(namespace.prompts or []), *values[len(numbers) :]]
+        namespace.prompts = [*(namespace.prompts or []), *prompts]
 
 
 NUMBERS = re.compile(r"[+-]?[0-9]{1,19}(,[+-]?[0-9]{1,19})*")  # one or more seeds
+LIKE_NUMBERS = re.compile(r"[\d+\-,.\s]+")  # what is no prompt but a slip: "2," or a number of 20 digits
 LARGEST = 2**63  # above every seed, as for the seed of params.yaml
 
 
@@ -102,7 +105,7 @@ def repository_above() -> Path | None:
 def read_words(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command. From a subfolder of the repository, go to its root, where every command works.
 
-    Raises FilmstillError for a word that is not text; ends the process, as argparse does, for other words and --help.
+    Raises FilmstillError for a word that is not text or not allowed; ends the process, as argparse does, for --help.
     """
     for word in words:
         try:

@@ -11,12 +11,13 @@ BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def block() -> str:
-    """Table, headline and drift as Markdown."""
+    """Table, headline, drift and the note on times as Markdown."""
     metrics = read_metrics(ROOT / "data/evaluate/metrics.json")
     results = table_of(metrics)
     rows = [["", *results.columns], ["---"] + ["---:"] * len(results.columns), *results.rows(metrics)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"\n{table}\n\n{results.headline(metrics)}\n{results.drift_line(metrics)}\n\n"
+    lines = "\n".join((results.headline(metrics), results.drift_line(metrics), results.timing_note))
+    return f"\n{table}\n\n{lines}\n\n"
 
 
 def filled(readme: str) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from filmstill.errors import FilmstillError
-from filmstill.prompts.filter import check_tables, read_extension
+from filmstill.prompts.filter import check_tables, filter_prompts, read_extension
 from filmstill.prompts.safety import read_words
 from filmstill.prompts.table import read_table
 from filmstill.prompts.text_file import HEAD, check_files
 from prompt_tables import params, run, showable, write_csv
-from repository import clone
+from repository import clone, commit
 from repository import run as command
 from stage_runs import refusal, set_parameter, stage
 
@@ -81,6 +81,65 @@ def test_other_encodings_are_named_in_one_line(tmp_path: Path, content: bytes, m
     with pytest.raises(FilmstillError) as caught:
         run(str(tmp_path / "raw.txt"), tmp_path / "out")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+PAGE = "<!DOCTYPE html>\n<html>\nSign in, please\n</html>\n"
+OTHER_KINDS = {
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 99\n",
+        "is a Git LFS pointer to 99 bytes",
+    ),
+    "page": (PAGE.encode(), "is a web page (HTML) (<!DOCTYPE html> <html> Sign in"),
+    "page after a mark": (b"\xef\xbb\xbf\n" + PAGE.encode(), "is a web page (HTML)"),
+    "page by PowerShell": (PAGE.encode("utf-16"), "is a web page or another file of a server"),
+    "XML": (b'<?xml version="1.0"?>\n<Error>\n<Code>NoSuchKey</Code>\n</Error>\n', "is XML (<?xml"),
+    "JSON": (b'{\n"error": "not found"\n}\n', 'is JSON ({ "error": "not found" })'),
+    "gzip": (b"\x1f\x8b\x08\0" + bytes(range(200, 256)), "is a gzip archive"),
+    "zip": (b"PK\x03\x04" + bytes(40), "is a zip archive, perhaps an Excel workbook"),
+    "weights": (b"\x02\0\0\0\0\0\0\0{}", "is weights (safetensors)"),
+    "pickle": (b"\x80\x02}q\0.", "is a pickle, perhaps weights"),
+    "zeros": (bytes(2000), "is an unfinished download: its 2000 bytes begin with 1024 zeros"),
+}
+
+
+@pytest.mark.parametrize("name", ["raw", "extension", "unsafe_words"])
+@pytest.mark.parametrize(("content", "kind"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_another_kind_of_file_gives_no_prompts_and_no_words(
+    tmp_path: Path, name: str, content: bytes, kind: str
+) -> None:
+    suffixes = (".txt",) if name == "unsafe_words" else (".csv",) if name == "extension" else (".txt", ".csv")
+    for suffix in suffixes:
+        path = tmp_path / f"other{suffix}"
+        path.write_bytes(content)
+        values = {"raw": write_csv(tmp_path / "raw.csv", showable(20)), name: str(path)}
+        with pytest.raises(FilmstillError) as checked:
+            check_tables(params(**values))
+        with pytest.raises(FilmstillError) as failed:
+            filter_prompts(params(**values), tmp_path / "out")
+        line = str(failed.value)
+        assert str(checked.value) == line and line.startswith(f"{path}: {kind}") and "allowed: a " in line
+        assert "\n" not in line and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "<3 a heart",
+        "<headshot of a woman>",
+        "<html5 logo spins>",
+        "<xml> in neon",
+        "[cinematic] a cat",
+        "{red|blue} cat",
+        '{"scene": "a cat"}',
+        "GGUF, a robot",
+        "Rar! cried the crow",
+        "BZh, a band",
+        "version https://example.org in neon",
+    ],
+)
+def test_a_prompt_that_looks_like_another_kind_is_a_prompt(tmp_path: Path, first: str) -> None:
+    (tmp_path / "raw.txt").write_text(f"{first}\na dog\n")
+    assert read_table(tmp_path / "raw.txt", [])["prompt"].tolist() == [first, "a dog"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -152,6 +211,28 @@ def test_check_and_stage_refuse_a_folder_before_it_is_hashed(tmp_path: Path) -> 
         set_parameter(folder, f"prompts.{key}", value)
         assert refusal(command("python", "-m", "filmstill", "check", cwd=folder, check=False, timeout=60)) == line
         assert refusal(stage(folder, "prompts")) == line
+
+
+def test_check_finds_what_the_stage_provided_will_link(tmp_path: Path) -> None:
+    """In a worktree; what is wrong in the main checkout's file is refused by both."""
+    folder = clone(tmp_path / "main")
+    (folder / ".git/info/exclude").write_text("data/prompts/my_*\n")
+    files = {"raw": "my_prompts.txt", "extension": "my_long.csv", "unsafe_words": "my_words.txt"}
+    for (key, name), text in zip(files.items(), ("\n".join(showable(20)), "prompt,text\n", "gun\n"), strict=True):
+        set_parameter(folder, f"prompts.{key}", f"data/prompts/{name}")
+        (folder / "data/prompts" / name).write_text(text)
+    commit(folder, "files of the user's")
+    other = tmp_path / "other"
+    command("git", "worktree", "add", "--quiet", "--detach", str(other), cwd=folder)
+    command("python", "-m", "filmstill", "check", cwd=other)
+    assert not (other / "data/prompts/my_prompts.txt").exists()
+    command("python", "-m", "dvc", "repro", "prompts", cwd=other)
+    (folder / "data/prompts/my_words.txt").write_text(PAGE)
+    line = "data/prompts/my_words.txt: is a web page (HTML)"
+    assert refusal(stage(other, "prompts")).startswith(line)
+    (other / "data/prompts/my_words.txt").unlink()
+    checked = refusal(command("python", "-m", "filmstill", "check", cwd=other, check=False))
+    assert checked.startswith(f"{folder}/{line}")
 
 
 def test_check_reads_the_tables(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from filmstill.params.prompts import MaxScores, Prompts
 from filmstill.prompts import duplicates
+from filmstill.prompts.clean import clean
 from filmstill.prompts.duplicates import exact_reasons
 from filmstill.prompts.filter import STEPS, filter_prompts, is_eval, show_counts
 from filmstill.prompts.safety import read_words, word_reasons
@@ -88,6 +89,22 @@ def test_unsafe_words_are_whole_words_or_phrases_in_any_case(tmp_path: Path) -> 
     raw = write_csv(tmp_path / "raw.csv", [*showable(20), "a red three sways with a Gun"])
     _, rejected, _ = run(raw, tmp_path / "out", unsafe_words=str(tmp_path / "words.txt"))
     assert rejected[["step", "reason"]].values.tolist() == [["safety", "unsafe word 'gun'"]]
+
+
+def test_unsafe_words_are_cleaned_as_prompts_are(tmp_path: Path) -> None:
+    lines = [
+        "don\u2019t touch",
+        "cafe\u0301 noir",
+        "\uff53\uff50\uff41\uff4d",
+        "rock&#39;n&#39;roll # x",
+        "Stra\u00dfe",
+    ]
+    (tmp_path / "words.txt").write_text("\n".join(lines))
+    words = read_words(tmp_path / "words.txt")
+    assert words == ["don't touch", "caf\u00e9 noir", "spam", "rock'n'roll", "strasse"]
+    for written in ([line.split(" #")[0] for line in lines], words):
+        prompts = [clean(f"a red {word}, please") for word in written]
+        assert word_reasons(prompts, words) == [f"unsafe word '{word}'" for word in words]
 
 
 def test_exact_copies_and_used_ids_go_and_the_first_row_stays() -> None:

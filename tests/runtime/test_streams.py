@@ -65,6 +65,16 @@ def test_a_reader_that_leaves_does_not_stop_the_work(tmp_path):
     assert os.listdir(tmp_path) == ["done"]
 
 
+@pytest.mark.parametrize(("variables", "options"), [({"PYTHONUNBUFFERED": "1"}, ()), ({}, ("-u",))])
+def test_unbuffered_output_outlives_a_crash(variables: dict[str, str], options: tuple[str, ...]):
+    crash = (
+        "import os, sys\ndef main(): print('out', end=''); print('err', end='', file=sys.stderr); os.abort()\n" + RUN
+    )
+    env = environment(ROOT) | variables
+    done = subprocess.run([sys.executable, *options, "-c", crash], env=env, capture_output=True, check=False)
+    assert done.returncode < 0 and (done.stdout, done.stderr) == (b"out", b"err")
+
+
 @pytest.mark.parametrize("words", [["results"], ["--help"], ["generate", "--help"], ["nothing"]])
 def test_a_command_in_ascii_or_without_a_reader(words: list[str]):
     command = [sys.executable, "-m", "filmstill", *words]

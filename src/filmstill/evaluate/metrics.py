@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, require
+from filmstill.evaluate.requests import ARMS
 from filmstill.runtime.files import read_json
 
 Metrics = dict[str, Any]  # by arm, and a few facts about the whole evaluation
@@ -25,13 +26,35 @@ MISSING = "–"
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Read metrics.json. Raises FilmstillError for a missing or damaged file."""
+    """Read metrics.json. Raises FilmstillError for a missing or damaged file, and for JSON of another shape."""
     if not path.exists():
         raise FilmstillError(f"{path}: no results yet; run `dvc repro`")
     try:
-        return read_json(path)
+        metrics = read_json(path)
+        _check_shape(metrics, path)
+        return metrics
     except FilmstillError as damaged:
         raise FilmstillError(f"{damaged}; run `dvc repro` to write it again") from None
+
+
+def _check_shape(metrics: Metrics, path: Path) -> None:
+    """Raise FilmstillError for a value of another kind than the evaluate stage writes; each may be missing."""
+
+    def checked(values: Metrics, key: str, kind: type, allowed: str, where: str = "") -> Any:
+        value = values.get(key, kind())
+        require(isinstance(value, kind), f"{path}: {where}{key}", value, allowed)
+        return value
+
+    checked(metrics, "bench", str, "the name of a bench")
+    checked(metrics, "window_frames", int, "a number of frames")
+    for name in (*ARMS, "student_vs_teacher"):
+        values = checked(metrics, name, dict, "an object")
+        for key, pair in values.items():
+            right = not key.endswith(("_range", "_interval")) or pair is None or (type(pair) is list and len(pair) == 2)
+            require(right, f"{path}: {name}.{key}", pair, "two numbers, the least and the most")
+        checked(values, "drift", list, "a list with a number per window", f"{name}.")
+        for key in (windows := checked(values, "drift_of", dict, "an object", f"{name}.")):
+            checked(windows, key, list, "a list with a number per window", f"{name}.drift_of.")
 
 
 def finite(value: object) -> float | None:

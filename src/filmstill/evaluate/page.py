@@ -39,6 +39,7 @@ def page(bench: Bench, metrics: Metrics, folder: Path) -> str:
     table, sheet = bench.table, folder / "sheet.gif"
     sections = [
         table_of(["arm", *table.columns], table.rows(metrics), marked=table.arms.index("student")),
+        f'<p class="note">{html.escape(table.timing_note)}</p>' if table.timing_note else "",
         "<h2>Side by side</h2><p>Same prompts, same seeds, every arm.</p>" + image(sheet, "clips by arm"),
         *(section_of(section, folder) for section in bench.page_sections(metrics)),
     ]

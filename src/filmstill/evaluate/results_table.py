@@ -1,4 +1,4 @@
-"""The results of a run, as the terminal, the page and the README show them: one row per arm, and two lines below.
+"""The results of a run, as the terminal, the page and the README show them: one row per arm, and three lines below.
 
 Imports neither torch nor pandas, so that `python -m filmstill results` answers without delay.
 """
@@ -11,11 +11,12 @@ from rich.console import Console
 
 from filmstill.artifacts import RESULTS
 from filmstill.evaluate.metrics import LONG_TITLES, MISSING, Metrics, finite, number, read_metrics
-from filmstill.evaluate.requests import short_arms
+from filmstill.evaluate.requests import TIMED_AS, short_arms
 from filmstill.params.world import DIGITS, OPEN
 from filmstill.runtime.text_table import TextTable
 
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
+TIMED_ONCE = "measured once: they are the same network with other weights, in as many passes"
 ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics -> label
 
 
@@ -43,6 +44,12 @@ class ResultsTable:
             rows.append([LONG_TITLES[arm], *cells])
         return rows
 
+    @property
+    def timing_note(self) -> str:
+        """Which arms show times that were measured of another arm; "" if none does."""
+        arms = " and ".join(f'"{LONG_TITLES[arm]}"' for arm in self.arms if arm in TIMED_AS)
+        return f"times: {arms} show the student's, {TIMED_ONCE}" if arms else ""
+
     def for_terminal(self, metrics: Metrics) -> TextTable:
         """The table as rich prints it."""
         clips = finite(metrics.get("clips"))
@@ -65,6 +72,7 @@ def show_results(folder: Path = RESULTS) -> None:
     console.print(table.for_terminal(metrics))
     console.print(table.headline(metrics), style="bold", soft_wrap=True)
     console.print(table.drift_line(metrics), soft_wrap=True)
+    console.print(table.timing_note, soft_wrap=True)
     console.print(f"side by side: {folder}/sheet.gif, film strip: {folder}/sheet.png", soft_wrap=True)
     console.print(f"everything on one page: {folder}/report.html", soft_wrap=True)
     console.print(f"plots: {folder}/plots/, or `dvc plots show`", soft_wrap=True)
@@ -104,10 +112,11 @@ def _pixel_drift_line(metrics: Metrics) -> str:
 
 
 def _times_faster(metrics: Metrics) -> str:
-    """The speedup over the teacher, and its range over the rounds of timing."""
+    """The speedup over the teacher, and its range over the rounds of timing if there is one."""
     against = metrics.get("student_vs_teacher", {})
-    low, high = (number(end, 1) for end in against.get("speedup_range") or (None, None))
-    return f"{number(against.get('speedup'), 1)} times faster than its teacher ({low} to {high})"
+    faster = f"{number(against.get('speedup'), 1)} times faster than its teacher"
+    ends = against.get("speedup_range")
+    return f"{faster} ({number(ends[0], 1)} to {number(ends[1], 1)})" if ends else faster
 
 
 def _first_block(metrics: Metrics) -> str:

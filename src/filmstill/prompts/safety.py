@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from filmstill.prompts.clean import clean, key
 from filmstill.prompts.text_file import WORD_LIST, read_lines
 
 
@@ -20,16 +21,18 @@ def score_reasons(table: pd.DataFrame, limits: dict[str, float]) -> list[str | N
 
 
 def read_words(path: Path | str) -> list[str]:
-    """Read words or phrases, one per line, in lower case; `#` starts a comment. The list may be empty."""
-    words = [
-        " ".join(line.split("#")[0].casefold().split()) for line in read_lines(Path(path), WORD_LIST, may_be_empty=True)
-    ]
+    """Read words or phrases, one per line; `#` starts a comment. The list may be empty.
+
+    They are cleaned as prompts are (apostrophes, accents, full-width letters), since they would match none otherwise.
+    """
+    lines = read_lines(Path(path), WORD_LIST, may_be_empty=True)
+    words = [key(clean(line).split("#")[0].strip()) for line in lines]
     return [word for word in words if word]
 
 
 def word_reasons(prompts: Sequence[str], words: Sequence[str]) -> list[str | None]:
-    """A reason for every prompt that contains one of `words` (lower case) as a whole word or phrase, else None."""
+    """A reason for every prompt that contains one of `words` (of `read_words`) as a whole word or phrase, else None."""
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-    found = (pattern.search(prompt.casefold()) for prompt in prompts)
+    found = (pattern.search(key(prompt)) for prompt in prompts)
     return [f"unsafe word '{match.group()}'" if match else None for match in found]

@@ -1,18 +1,22 @@
 """Read the lines of a text file that the user wrote: the one place that decodes prompt tables and word lists.
 
 The encoding is that of the byte order mark (UTF-8, UTF-16, UTF-32), without one UTF-8. Other encodings are refused: a
-guess may be wrong, and the prompts would be too. An error names the byte offset.
+guess may be wrong, and the prompts would be too. An error names the byte offset. So is another kind of file under the
+name of a table, as a failed download leaves it: its lines would become prompts, or a word list without a word to find.
 """
 
 import codecs
 import io
+import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from filmstill.errors import FilmstillError, require
 from filmstill.params.prompts import Prompts
+from filmstill.runtime.file_kind import AGAIN, PICKLE, SAFETENSORS, ZIP, fault_of, first_bytes, kind_of
 
 LONGEST_LINE = 64 * 2**20  # characters; far above any prompt (VidProM's longest has 29,200)
 MARKS = (  # UTF-32 first: its little-endian mark starts with UTF-16's
@@ -23,6 +27,13 @@ MARKS = (  # UTF-32 first: its little-endian mark starts with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
 )
 HEAD = 4096  # bytes by which a file without a mark is judged
+# Beginnings that no prompt and no word has. Other text may be a prompt, "<3 a heart" and "[cinematic] a cat" too.
+NO_LIST = re.compile(r"version https://git-lfs|<!doctype html|<html[\s>]|<head>|<body[\s>]|<\?xml\s", re.IGNORECASE)
+BINARY = {
+    SAFETENSORS: "is weights (safetensors)",
+    ZIP: "is a zip archive, perhaps an Excel workbook or weights of torch.save",
+    PICKLE: "is a pickle, perhaps weights",
+}
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 TABLE = "a prompt table (.csv or .txt)"
 WORD_LIST = "a text file with one word or phrase per line"
@@ -59,12 +70,13 @@ def check_file(path: Path, allowed: str, may_be_empty: bool = False) -> None:
 def read_lines(path: Path, allowed: str, may_be_empty: bool = False) -> Iterator[str]:
     r"""Yield the lines with their line ends (\n, \r\n or \r), without a byte order mark.
 
-    Raises FilmstillError as `check_file` does, and with the byte offset where the file is not text.
+    Raises FilmstillError as `check_file` does, for another kind of file, and with the byte offset where it is not text.
     """
     check_file(path, allowed, may_be_empty)
     try:
         with path.open("rb") as file:
             encoding, offset = _encoding(path, file.read(HEAD))
+            _check_kind(path, allowed, encoding, offset)
             file.seek(offset)
             with io.TextIOWrapper(file, encoding, newline="") as text:
                 try:
@@ -76,6 +88,29 @@ def read_lines(path: Path, allowed: str, may_be_empty: bool = False) -> Iterator
                     raise _not_text(path, encoding, offset) from None
     except OSError as error:
         raise FilmstillError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check_kind(path: Path, allowed: str, encoding: str, offset: int) -> None:
+    """Raise FilmstillError for a file whose first bytes surely are of another kind than a user's text."""
+    start = first_bytes(path)
+    if kind := kind_of(start):
+        raise FilmstillError(f"{path}: {BINARY[kind]}, allowed: {allowed}")
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(start[offset:]).lstrip()  # drops a cut character
+    if "\ufffd" not in text and "\0" not in text and not NO_LIST.match(text) and not _is_object(text):
+        return
+    fault = fault_of(path)
+    if fault and not fault.what.startswith(("is neither", "is empty")):
+        raise FilmstillError(f"{path}: {fault.what}, allowed: {allowed}; {fault.remedy}")
+    if NO_LIST.match(text):  # in UTF-16 or UTF-32, as PowerShell saves a page
+        raise FilmstillError(f"{path}: is a web page or another file of a server, allowed: {allowed}; {AGAIN}")
+
+
+def _is_object(text: str) -> bool:
+    """Whether the text is one JSON object, as a server's error is."""
+    try:
+        return text.startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _encoding(path: Path, head: bytes) -> tuple[str, int]:

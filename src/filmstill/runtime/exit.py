@@ -18,6 +18,7 @@ from filmstill.runtime.streams import set_up_streams
 # make a million containers that all stay, and scanning them repeatedly takes a sixth of a short stage's time. The
 # higher threshold keeps no tensor alive, since a training step leaves none in a reference cycle.
 COLLECT_AFTER = 50_000
+LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # and other control characters
 LESS_MEMORY = "finished work is kept; `python -m filmstill plan` shows what each stage takes, and what takes less"
 
 
@@ -61,7 +62,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     gc.set_threshold(COLLECT_AFTER)
     try:
         code = main()
-    except SystemExit as end:  # argparse has printed its line or its help
+    except SystemExit as end:  # argparse has printed its help
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -85,5 +86,7 @@ def _short(error: Exception) -> str:
 
 
 def _report(message: object, code: int) -> int:
-    print(f"filmstill: {message}", file=sys.stderr)
+    """Print the message as one line; a control character, as a file's name may have, is written as \\n or \\x1b."""
+    line = LINE_BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(message))
+    print(f"filmstill: {line}", file=sys.stderr)
     return code

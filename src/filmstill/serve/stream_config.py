@@ -7,7 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from filmstill.artifacts import STUDENT
@@ -24,10 +23,12 @@ from filmstill.params.model import PATCH
 from filmstill.params.student import Student
 from filmstill.plan.memory import kv_cache_bytes
 from filmstill.runtime.gpus import GIB
+from filmstill.runtime.host_memory import free_host_memory
 
 log = logging.getLogger(__name__)
 
 MAX_FPS = 1000  # frames per second
+LOGGED = GIB  # smallest KV cache whose size is logged
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,9 @@ class StreamConfig:
             log.info("the KV cache grows to %s; a --window of %d or more frames bounds it", size, least)
 
 
-LOGGED = GIB  # smallest KV cache whose size is logged
-
-
 def free_memory(device: str) -> int:
     """Bytes that are free on the GPU or in the host's memory."""
-    return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else free_host_memory()
 
 
 def _check(file: Path, network: DiTConfig, facts: Mapping[str, Any], student: Student) -> None:

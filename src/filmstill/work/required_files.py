@@ -2,10 +2,12 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.release import Release, find_networks
+from filmstill.params.prompts import Prompts
 from filmstill.params.schema import Params
 from filmstill.params.teacher import NOTHING
 from filmstill.params.world import OPEN
@@ -26,6 +28,12 @@ def check_required_files(params: Params) -> None:
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
         raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")
     check_file(raw, TABLE, may_be_empty=True)  # `check` reads it too, `profile` only looks
+
+
+def provided_prompts(prompts: Prompts) -> Prompts:
+    """The section with the files that the stage `provided` will link in place of those that are missing here."""
+    raw, extension, words = (str(_found(path)) for path in (prompts.raw, prompts.extension, prompts.unsafe_words))
+    return replace(prompts, raw=raw, extension=extension, unsafe_words=words)
 
 
 def check_git() -> None:
