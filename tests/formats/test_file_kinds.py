@@ -264,6 +264,59 @@ def test_only_a_pickle_of_more_than_tensors_is_called_one(tmp_path: Path):
         "module.pt: holds more than plain tensors; it was not executed. Convert it to safetensors where it was made"
     )
     assert message in line_of(lambda: read_network(tmp_path / "module.pt"))
-    torch.save(TENSORS, tmp_path / "four.pt", pickle_protocol=4)
-    message = "four.pt: is damaged, or was not pickled as torch.save does (Unsupported operand 149)"
-    assert message in line_of(lambda: read_network(tmp_path / "four.pt"))
+    (tmp_path / "broken.pt").write_bytes(LEGACY[:20] + b"\x94" + LEGACY[20:])
+    message = "broken.pt: is damaged, or was not pickled as torch.save does (Unsupported operand 148)"
+    assert message in line_of(lambda: read_network(tmp_path / "broken.pt"))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_every_protocol_of_torch_save_is_known(tmp_path: Path, protocol: int, legacy: bool):
+    path = tmp_path / "a.pt"
+    path.write_bytes(saved(TENSORS, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy))
+    if protocol < 4:
+        assert fault_of(path) is None
+        return
+    assert line_of(lambda: read_network(path)) == (
+        f"{path}: is of torch.save with pickle_protocol {protocol}, which can be read only by executing it, "
+        f"{WHOLE}save it where it was made, as safetensors or with pickle_protocol at most 3"
+    )
+
+
+# What is under the name of a release's JSON; what it is; what to do.
+JSON_KINDS = {
+    "page": (PAGE, "is a web page (HTML) (<!DOCTYPE html> ", LOG_IN),
+    "pointer": (POINTER, "is a Git LFS pointer to 507609880 bytes, not the file", "run `git lfs pull`"),
+    "empty": (b"", "is empty (0 bytes)", "download it again"),
+    "nested": (b'{"a":' + b"[" * 200_000, "is JSON nested too deeply", "download it again"),
+    "half": (b'{"dim": 48', "is damaged or truncated JSON (Expecting ',' delimiter", "download it again"),
+    "latin-1": (b'{"dim": "\xe9"}', "is damaged or truncated JSON (", "download it again"),
+    "list": (b"[1]", "is a JSON list", "download it again"),
+}
+
+
+@pytest.mark.parametrize("kind", JSON_KINDS)
+def test_released_json_of_another_kind_is_named(tmp_path: Path, kind: str):
+    """By `check` and the import, and by `convert` where it reads the file."""
+    content, what, remedy = JSON_KINDS[kind]
+    folder = tmp_path / "p"
+    write_mini(folder, "diffusers")
+    for name in ("model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        reads: list[Callable[[], object]] = [lambda: Release.find(folder)]
+        if name.startswith(("model", "transformer")):
+            reads.append(lambda: convert(folder, tmp_path / "out", "wan"))
+        for read in reads:
+            line = line_of(read)
+            assert line.startswith(f"{path}: {what}") and ", allowed: a whole JSON object; " in line, line
+            assert remedy in line
+        path.write_bytes(whole)
+    index = folder / "transformer/diffusion_pytorch_model.safetensors.index.json"
+    index.write_bytes(content)
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    assert line_of(lambda: Release.find(folder)).startswith(f"{index}: {what}")
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft/adapter_config.json").write_bytes(content)
+    assert f"adapter_config.json: {what}" in line_of(lambda: read_network(tmp_path / "peft"))

@@ -174,7 +174,9 @@ def test_shards_that_are_missing_misplaced_or_elsewhere(part: Part, tmp_path: Pa
     line = line_of(lambda: part.read(folder, tmp_path))
     assert line == f"{index}: missing; 1 shards are there, download it, too"
     index.write_text("[]")
-    assert "index.json: a JSON list, an object is needed" in line_of(lambda: part.read(folder, tmp_path))
+    assert "index.json: is a JSON list, allowed: a whole JSON object; download it again" in line_of(
+        lambda: part.read(folder, tmp_path)
+    )
     index.write_text("{}")
     assert "index.json: lists no shards: its weight_map is None" in line_of(lambda: part.read(folder, tmp_path))
     assert "is JSON, the index of shards" not in line_of(lambda: part.read(index, tmp_path))
@@ -226,3 +228,22 @@ def test_links_that_lead_nowhere_and_folders_named_like_weights(part: Part, tmp_
     assert "in: expected one weights file or a *.index.json, found 0 (none)" in line_of(
         lambda: part.read(folder, tmp_path)
     )
+
+
+@pytest.mark.parametrize("place", ["{stem}-{shard}.fp16", "{stem}.fp16-{shard}"])
+def test_shards_of_a_variant_are_shards_in_both_spellings(part: Part, tmp_path: Path, place: str):
+    """diffusers wrote the variant after the shard's number before it wrote it before."""
+    folder, stem = tmp_path / "in", part.stem
+    part.beside(folder)
+    file = place.replace("{stem}", stem).replace("-{shard}", "{}") + ".safetensors"
+    index = folder / f"{stem}.safetensors.index.fp16.json"
+    placed = write_shards(folder, part.tensors(), file, index.name)
+    (tmp_path / "whole").mkdir()
+    assert part.read(folder, tmp_path / "whole")
+    index.unlink()
+    first, second = sorted({folder / name for name in placed.values()})
+    line = line_of(lambda: part.read(first, tmp_path))
+    assert line == f"{first}: is shard 1 of 2; pass its folder, {folder}"
+    assert line_of(lambda: part.read(folder, tmp_path)) == f"{index}: missing; 2 shards are there, download it, too"
+    second.unlink()
+    assert line_of(lambda: part.read(folder, tmp_path)) == f"{index}: missing; 1 shards are there, download it, too"
