@@ -47,11 +47,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
-    from filmstill.work.required_files import check_git, check_required_files
+    from filmstill.work.required_files import check_git, check_releases, check_required_files
 
     params = check()
     check_git()
     check_required_files(params)
+    check_releases(params)
     from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
 
     check_tables(params.prompts)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
@@ -26,6 +27,16 @@ def check_required_files(params: Params) -> None:
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
         raise FilmstillError(f"prompts.raw: {raw}: no such file{get if raw.name == RELEASED_PROMPTS else ''}")
     check_file(raw, TABLE, may_be_empty=True)  # `check` reads it too, `profile` only looks
+
+
+def check_releases(params: Params) -> None:
+    """Raise FilmstillError for releases that the teacher stage would refuse. It takes seconds: torch is imported."""
+    if params.world.name == OPEN:
+        from filmstill.formats.import_release import check_release
+
+        teacher = params.teacher
+        score = teacher.real_score if teacher.real_score == NOTHING else str(_found(teacher.real_score))
+        check_release(replace(teacher, released=str(_found(teacher.released)), real_score=score), params.model)
 
 
 def check_git() -> None:
