@@ -275,31 +275,6 @@ def test_a_pipeline_of_another_class_with_this_network_is_read(tmp_path: Path):
     assert len(Release.find(tmp_path / "p").networks) == 1
 
 
-def test_half_a_pipeline_of_experts_is_not_one_network(tmp_path: Path):
-    """Wan2.2's pipeline lists transformer_2, without which the high-noise expert would serve every noise level."""
-    folder = tmp_path / "a14b"
-    write_mini(folder, "diffusers")
-    one, none = ["diffusers", "WanTransformer3DModel"], [None, None]
-    for second, count in ((none, 1), (None, 1), (one, 2)):
-        index = {"_class_name": "WanPipeline", "transformer": one, "transformer_2": second}
-        (folder / "model_index.json").write_text(json.dumps(index))
-        if count == 1:
-            assert find_networks(folder) == [folder / "transformer"]
-            assert read_network(folder).config == CONFIG
-    for read in (find_networks, Release.find):
-        line = line_of(lambda read=read: read(folder))
-        assert line.startswith(f"{folder}/transformer_2: missing; download it: hf download Wan-AI/a14b")
-    two = f"{folder}: is a pipeline of two experts, allowed: one network; pass one of its folders: transformer, "
-    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
-    (folder / "transformer_2").mkdir()
-    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer_2/config.json: missing; download")
-    shutil.copytree(folder / "transformer", folder / "transformer_2", dirs_exist_ok=True)
-    assert find_networks(folder) == [folder / "transformer", folder / "transformer_2"]
-    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
-    shutil.rmtree(folder / "transformer")
-    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer: missing; download it: hf")
-
-
 def test_a_folder_of_gguf_is_named(tmp_path: Path):
     (tmp_path / "wan-Q4_K.gguf").write_bytes(b"GGUF\x03\0\0\0")
     assert "wan-Q4_K.gguf: is GGUF, quantized weights of" in line_of(lambda: read_network(tmp_path))

@@ -104,6 +104,14 @@ def test_two_experts_share_the_noise(at, released: Path):
     import_teacher(Path("out"))
     both = load_real_score(Compute(), Path("out/real_score"))
     assert isinstance(both, Experts) and both.boundary == 875
+    facts = Path("out/real_score/experts.json")
+    for wrong, line in (
+        ("{}", "files: is None, allowed: names of at most two"),
+        ('{"files": ["high.safetensors", "low.safetensors"]}', "boundary: is None, allowed: the experts' sigma"),
+    ):
+        facts.write_text(wrong)
+        with pytest.raises(FilmstillError, match=f"experts.json: {line}"):
+            load_real_score(Compute(), facts.parent)
     high, low = (load_model(Path("out/real_score") / name)[0] for name in ("high.safetensors", "low.safetensors"))
     dice = torch.Generator().manual_seed(0)
     x, text = torch.randn(4, 2, 16, 4, 4, generator=dice), torch.randn(4, 24, 32, generator=dice)

@@ -1,6 +1,7 @@
 """One rule chooses a folder's weights and follows an index, for network, text encoder and VAE alike."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ from torch import Tensor
 from checkpoints import line_of, same, weights
 from filmstill.formats.convert import convert
 from filmstill.formats.layouts import read_network
-from filmstill.formats.release import Release
+from filmstill.formats.release import Release, find_networks
 from filmstill.formats.umt5 import import_umt5
 from filmstill.formats.wan_vae import import_vae
 from filmstill.formats.weights_folder import list_weights
 from filmstill.models.weights import save_model
 from goldens import TINY
-from mini_wan import write_mini
+from mini_wan import CONFIG, write_mini
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,31 @@ def test_a_folder_of_two_experts_says_which_to_pass(tmp_path: Path):
     line = line_of(lambda: read_network(tmp_path / "a14b"))
     assert line.endswith("found 0 (none); pass one of its folders: high_noise_model, low_noise_model")
     assert read_network(tmp_path / "a14b/high_noise_model").format == "wan"
+
+
+def test_half_a_pipeline_of_experts_is_not_one_network(tmp_path: Path):
+    """Wan2.2's pipeline lists transformer_2, without which the high-noise expert would serve every noise level."""
+    folder = tmp_path / "a14b"
+    write_mini(folder, "diffusers")
+    one, none = ["diffusers", "WanTransformer3DModel"], [None, None]
+    for second, count in ((none, 1), (None, 1), (one, 2)):
+        index = {"_class_name": "WanPipeline", "transformer": one, "transformer_2": second}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        if count == 1:
+            assert find_networks(folder) == [folder / "transformer"]
+            assert read_network(folder).config == CONFIG
+    for read in (find_networks, Release.find):
+        line = line_of(lambda read=read: read(folder))
+        assert line.startswith(f"{folder}/transformer_2: missing; download it: hf download Wan-AI/a14b")
+    two = f"{folder}: is a pipeline of two experts, allowed: one network; pass one of its folders: transformer, "
+    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
+    (folder / "transformer_2").mkdir()
+    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer_2/config.json: missing; download")
+    shutil.copytree(folder / "transformer", folder / "transformer_2", dirs_exist_ok=True)
+    assert find_networks(folder) == [folder / "transformer", folder / "transformer_2"]
+    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
+    shutil.rmtree(folder / "transformer")
+    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer: missing; download it: hf")
 
 
 def test_a_lone_first_shard_of_one_is_a_whole_file(tmp_path: Path):

@@ -226,7 +226,7 @@ def _pickle_fault(path: Path, size: int) -> Fault | None:
 
 def _protocol_fault(pickled: bytes) -> Fault | None:
     """The fault of a pickle in a newer protocol than torch reads without executing anything."""
-    if pickled[:1] != b"\x80" or pickled[1] <= _NEWEST_PROTOCOL:
+    if pickled[:1] != b"\x80" or pickled[1:2] <= bytes([_NEWEST_PROTOCOL]):
         return None
     return Fault(
         f"is of torch.save with pickle_protocol {pickled[1]}, which can be read only by executing it",
