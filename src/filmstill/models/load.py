@@ -1,6 +1,7 @@
 """Loading of codec, text encoder and frozen networks; the kind of each is read from its own file."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,14 +82,15 @@ def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:
 def load_real_score(compute: Compute, folder: Path = REAL_SCORE) -> Denoiser | None:
     """The teacher in a real_score folder: one network or two experts; None if its experts.json lists no file."""
     facts = read_json(path := folder / "experts.json")
-    files, boundary = facts.get("files"), facts.get("boundary")
+    files: Any = facts.get("files")
+    boundary: Any = facts.get("boundary")
     if not isinstance(files, list) or len(files) > 2 or not all(isinstance(name, str) for name in files):
         raise FilmstillError(f"{path}: files: is {files!r}, allowed: names of at most two files; restore the file")
+    if len(files) == 2 and not isinstance(boundary, float):
+        raise FilmstillError(f"{path}: boundary: is {boundary!r}, allowed: the experts' sigma; restore the file")
     models = [load_model(folder / name)[0] for name in files]
     if len(models) < 2:
         return frozen(models[0], compute) if models else None
-    if not isinstance(boundary, float):
-        raise FilmstillError(f"{path}: boundary: is {boundary!r}, allowed: the experts' sigma; restore the file")
     for model in models:
         model.precision = DTYPES[compute.precision]
         model.freeze()
