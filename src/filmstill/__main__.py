@@ -48,11 +48,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _check(_arguments: argparse.Namespace) -> None:
     from filmstill.params.profile import check
     from filmstill.work.prompt_counts import check_prompt_counts
-    from filmstill.work.required_files import check_git, check_required_files, provided_prompts
+    from filmstill.work.required_files import check_git, check_releases, check_required_files, provided_prompts
 
     params = check()
     check_git()
     check_required_files(params)
+    check_releases(params)
     from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need
 
     check_tables(provided_prompts(params.prompts))

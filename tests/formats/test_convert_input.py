@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from checkpoints import NAMES, left, weights, where
+from filmstill.command_line import given_path
 from filmstill.errors import FilmstillError
 from filmstill.formats.convert import SUFFIXES, convert
 from filmstill.formats.layouts import read_network
@@ -273,7 +274,7 @@ def test_a_target_with_the_longest_name_and_one_in_the_home_folder(student, tmp_
     convert(student, target, to)
     assert left(tmp_path) == sorted([student.name, target.name])
     monkeypatch.setenv("HOME", str(tmp_path))
-    convert(Path("~/student.safetensors"), Path(f"~/home{suffix}"), to)
+    convert(given_path("~/student.safetensors"), given_path(f"~/home{suffix}"), to)
     assert (tmp_path / f"home{suffix}").exists()
 
 

@@ -264,6 +264,20 @@ def test_only_a_pickle_of_more_than_tensors_is_called_one(tmp_path: Path):
         "module.pt: holds more than plain tensors; it was not executed. Convert it to safetensors where it was made"
     )
     assert message in line_of(lambda: read_network(tmp_path / "module.pt"))
-    torch.save(TENSORS, tmp_path / "four.pt", pickle_protocol=4)
-    message = "four.pt: is damaged, or was not pickled as torch.save does (Unsupported operand 149)"
-    assert message in line_of(lambda: read_network(tmp_path / "four.pt"))
+    (tmp_path / "broken.pt").write_bytes(LEGACY[:20] + b"\x94" + LEGACY[20:])
+    message = "broken.pt: is damaged, or was not pickled as torch.save does (Unsupported operand 148)"
+    assert message in line_of(lambda: read_network(tmp_path / "broken.pt"))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_every_protocol_of_torch_save_is_known(tmp_path: Path, protocol: int, legacy: bool):
+    path = tmp_path / "a.pt"
+    path.write_bytes(saved(TENSORS, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy))
+    if protocol < 4:
+        assert fault_of(path) is None
+        return
+    assert line_of(lambda: read_network(path)) == (
+        f"{path}: is of torch.save with pickle_protocol {protocol}, which can be read only by executing it, "
+        f"{WHOLE}save it where it was made, as safetensors or with pickle_protocol at most 3"
+    )

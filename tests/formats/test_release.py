@@ -18,10 +18,10 @@ from filmstill.models.load import load_real_score
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
-from filmstill.params.profile import compose
+from filmstill.params.profile import check, compose
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.files import sha256_of
-from filmstill.work.required_files import check_required_files
+from filmstill.work.required_files import check_releases, check_required_files
 from goldens import assert_close
 from mini_wan import CONFIG, write_mini, write_network
 from repository import ROOT
@@ -62,13 +62,23 @@ def import_teacher(out: Path) -> None:
     runpy.run_path(str(ROOT / "stages/teacher.py"))["import_released"](out, params, compute)
 
 
-def refused(folder: Path) -> str:
-    """The message of a refused import, which is one line and wrote no teacher.safetensors."""
+def refused(folder: Path, by_check: bool = True) -> str:
+    """The message of a refused import, which is one line and wrote nothing.
+
+    by_check: `check` refuses the same, since no weights and no digests show it.
+    """
     with pytest.raises(FilmstillError) as caught:
         import_teacher(Path("out"))
-    assert not Path("out/teacher.safetensors").exists()
     line = str(caught.value)
     assert "\n" not in line
+    assert not Path("out/teacher.safetensors").exists()
+    if by_check:
+        assert not Path("out").exists()
+        with pytest.raises(FilmstillError) as checked:
+            check_releases(check())
+        assert str(checked.value) == line
+    else:
+        check_releases(check())
     return line
 
 
@@ -94,6 +104,14 @@ def test_two_experts_share_the_noise(at, released: Path):
     import_teacher(Path("out"))
     both = load_real_score(Compute(), Path("out/real_score"))
     assert isinstance(both, Experts) and both.boundary == 875
+    facts = Path("out/real_score/experts.json")
+    for wrong, line in (
+        ("{}", "files: is None, allowed: names of at most two"),
+        ('{"files": ["high.safetensors", "low.safetensors"]}', "boundary: is None, allowed: the experts' sigma"),
+    ):
+        facts.write_text(wrong)
+        with pytest.raises(FilmstillError, match=f"experts.json: {line}"):
+            load_real_score(Compute(), facts.parent)
     high, low = (load_model(Path("out/real_score") / name)[0] for name in ("high.safetensors", "low.safetensors"))
     dice = torch.Generator().manual_seed(0)
     x, text = torch.randn(4, 2, 16, 4, 4, generator=dice), torch.randn(4, 24, 32, generator=dice)
@@ -158,7 +176,7 @@ def test_a_file_of_a_released_ones_size_and_other_bytes(at, monkeypatch: pytest.
         byte = file.read(1)
         file.seek(size // 2)
         file.write(bytes([byte[0] ^ 1]))
-    assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path)
+    assert "Wan2.1_VAE.pth: damaged: SHA-256 is" in refused(path, by_check=False)
 
 
 def test_a_target_that_cannot_be_written_is_found_before_the_release_is_read(at):
@@ -192,6 +210,25 @@ def test_a_vae_of_other_channels(at):
     write_vae(folder / "Wan2.1_VAE.pth", "wan", 1, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8)
     line = refused(folder)
     assert "Wan2.1_VAE.pth" in line and "8" in line and "16" in line
+
+
+def test_a_vae_without_its_config(at):
+    folder = at(layout="diffusers")
+    check_releases(check())
+    (folder / "vae/config.json").unlink()
+    line = refused(folder)
+    assert line.startswith(f"{folder}/vae/config.json: missing; download it: hf download Wan-AI/diffusers --local-dir")
+    with pytest.raises(FilmstillError, match=r"vae/config\.json: missing; download it"):
+        check_required_files(check())  # `profile` names it, too
+
+
+def test_nothing_is_hashed_before_all_headers_are_checked(at, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("filmstill.formats.import_release.identities", lambda *_: pytest.fail("hashed"))
+    at("model.num_layers=3")
+    assert "num_layers 2 (params.yaml: 3)" in refused(Path())
+    shutil.rmtree("data/released/wan")
+    write_vae(at() / "Wan2.1_VAE.pth", "wan", 1, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8)
+    assert "a VAE of z_dim 8" in refused(Path())
 
 
 def test_an_encoder_of_other_width(at):

@@ -1,6 +1,7 @@
 """One rule chooses a folder's weights and follows an index, for network, text encoder and VAE alike."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ from torch import Tensor
 from checkpoints import line_of, same, weights
 from filmstill.formats.convert import convert
 from filmstill.formats.layouts import read_network
-from filmstill.formats.release import Release
+from filmstill.formats.release import Release, find_networks
 from filmstill.formats.umt5 import import_umt5
 from filmstill.formats.wan_vae import import_vae
 from filmstill.formats.weights_folder import list_weights
 from filmstill.models.weights import save_model
 from goldens import TINY
-from mini_wan import write_mini
+from mini_wan import CONFIG, write_mini
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def test_shards_that_are_missing_misplaced_or_elsewhere(part: Part, tmp_path: Pa
     line = line_of(lambda: part.read(folder, tmp_path))
     assert line == f"{index}: missing; 1 shards are there, download it, too"
     index.write_text("[]")
-    assert "index.json: a JSON list, an object is needed" in line_of(lambda: part.read(folder, tmp_path))
+    assert "index.json: is a JSON list, allowed: a whole JSON object; download it again" in line_of(
+        lambda: part.read(folder, tmp_path)
+    )
     index.write_text("{}")
     assert "index.json: lists no shards: its weight_map is None" in line_of(lambda: part.read(folder, tmp_path))
     assert "is JSON, the index of shards" not in line_of(lambda: part.read(index, tmp_path))
@@ -205,6 +208,31 @@ def test_a_folder_of_two_experts_says_which_to_pass(tmp_path: Path):
     assert read_network(tmp_path / "a14b/high_noise_model").format == "wan"
 
 
+def test_half_a_pipeline_of_experts_is_not_one_network(tmp_path: Path):
+    """Wan2.2's pipeline lists transformer_2, without which the high-noise expert would serve every noise level."""
+    folder = tmp_path / "a14b"
+    write_mini(folder, "diffusers")
+    one, none = ["diffusers", "WanTransformer3DModel"], [None, None]
+    for second, count in ((none, 1), (None, 1), (one, 2)):
+        index = {"_class_name": "WanPipeline", "transformer": one, "transformer_2": second}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        if count == 1:
+            assert find_networks(folder) == [folder / "transformer"]
+            assert read_network(folder).config == CONFIG
+    for read in (find_networks, Release.find):
+        line = line_of(lambda read=read: read(folder))
+        assert line.startswith(f"{folder}/transformer_2: missing; download it: hf download Wan-AI/a14b")
+    two = f"{folder}: is a pipeline of two experts, allowed: one network; pass one of its folders: transformer, "
+    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
+    (folder / "transformer_2").mkdir()
+    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer_2/config.json: missing; download")
+    shutil.copytree(folder / "transformer", folder / "transformer_2", dirs_exist_ok=True)
+    assert find_networks(folder) == [folder / "transformer", folder / "transformer_2"]
+    assert line_of(lambda: read_network(folder)) == f"{two}transformer_2"
+    shutil.rmtree(folder / "transformer")
+    assert line_of(lambda: find_networks(folder)).startswith(f"{folder}/transformer: missing; download it: hf")
+
+
 def test_a_lone_first_shard_of_one_is_a_whole_file(tmp_path: Path):
     save_model(tmp_path / "a.safetensors", weights(), TINY, {})
     convert(tmp_path / "a.safetensors", tmp_path / "wan", "wan")
@@ -226,3 +254,22 @@ def test_links_that_lead_nowhere_and_folders_named_like_weights(part: Part, tmp_
     assert "in: expected one weights file or a *.index.json, found 0 (none)" in line_of(
         lambda: part.read(folder, tmp_path)
     )
+
+
+@pytest.mark.parametrize("place", ["{stem}-{shard}.fp16", "{stem}.fp16-{shard}"])
+def test_shards_of_a_variant_are_shards_in_both_spellings(part: Part, tmp_path: Path, place: str):
+    """diffusers wrote the variant after the shard's number before it wrote it before."""
+    folder, stem = tmp_path / "in", part.stem
+    part.beside(folder)
+    file = place.replace("{stem}", stem).replace("-{shard}", "{}") + ".safetensors"
+    index = folder / f"{stem}.safetensors.index.fp16.json"
+    placed = write_shards(folder, part.tensors(), file, index.name)
+    (tmp_path / "whole").mkdir()
+    assert part.read(folder, tmp_path / "whole")
+    index.unlink()
+    first, second = sorted({folder / name for name in placed.values()})
+    line = line_of(lambda: part.read(first, tmp_path))
+    assert line == f"{first}: is shard 1 of 2; pass its folder, {folder}"
+    assert line_of(lambda: part.read(folder, tmp_path)) == f"{index}: missing; 2 shards are there, download it, too"
+    second.unlink()
+    assert line_of(lambda: part.read(folder, tmp_path)) == f"{index}: missing; 1 shards are there, download it, too"

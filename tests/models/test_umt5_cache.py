@@ -1,6 +1,7 @@
 """Cache of Wan's text encoder: each prompt is encoded once, damage is detected, and the network is freed."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints import line_of
 from filmstill.errors import FilmstillError
 from filmstill.formats.umt5 import import_umt5
 from filmstill.models import prompt_cache
@@ -230,7 +232,17 @@ def test_an_artifact_that_was_touched(released: Path, artifact: Path, tmp_path: 
     with pytest.raises(FilmstillError, match=r"artifact: its files are not those encoder\.json was written for"):
         opened(folder, tmp_path / "cache").encode(["a"])
     (folder / "encoder.json").write_text('{"kind": "hashed_words"}')
-    with pytest.raises(FilmstillError, match=r"encoder\.json: kind: is 'hashed_words', allowed: 'umt5' with"):
+    with pytest.raises(
+        FilmstillError, match=r"encoder\.json: kind: is 'hashed_words', allowed: 'umt5'; import the encoder again"
+    ):
+        opened(folder, tmp_path / "cache")
+    whole = json.loads((artifact / "encoder.json").read_text())
+    for key, allowed in (("config", "sizes"), ("text_len", "a number"), ("sha256", "a digest")):
+        (folder / "encoder.json").write_text(json.dumps(whole | {key: [1]}))
+        line = line_of(lambda: opened(folder, tmp_path / "cache"))
+        assert line == f"{folder}/encoder.json: {key}: is [1], allowed: {allowed}; import the encoder again"
+    (folder / "encoder.json").write_text(json.dumps(whole | {"config": {}}))
+    with pytest.raises(FilmstillError, match=r"encoder\.json: config: d_model: is None, allowed: a number; import"):
         opened(folder, tmp_path / "cache")
     with pytest.raises(FilmstillError, match=r"encoder\.json: no such file"):
         opened(tmp_path, tmp_path / "cache")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from filmstill.formats.wan_vae import import_vae
 from filmstill.models.codec import CHANNELS, DctCodec
 from filmstill.models.dit import VideoDiT
 from filmstill.models.wan_vae import WanVae
+from filmstill.runtime.tensor_files import save_tensors
 from goldens import TINY
 from tiny_vae import SEED, Z_DIM, import_released, write_vae
 
@@ -107,8 +109,38 @@ def test_a_config_of_another_network_is_refused(files: Path, tmp_path: Path, cha
 def test_only_its_own_file_is_loaded(files: Path, tmp_path: Path):
     path = tmp_path / "codec.safetensors"
     DctCodec(torch.zeros(CHANNELS), torch.tensor(1.0)).save(path)
+    other = tmp_path / "other.safetensors"
+    for header, reason in (
+        ({}, "has no 'config' in its header; it was not written by a filmstill stage"),
+        ({"config": "{"}, "does not hold the VAE of its header's config (Expecting property name"),
+        ({"config": '{"dim": 3}'}, "does not hold the VAE of its header's config ("),
+    ):
+        save_tensors(other, {"vae.x": torch.zeros(1)}, {"kind": "wan_vae", **header})
+        with pytest.raises(FilmstillError) as refused:
+            WanVae.load(other)
+        assert str(refused.value).startswith(f"{other}: {reason}") and "\n" not in str(refused.value)
     with pytest.raises(FilmstillError, match=r"codec\.safetensors: is not Wan's VAE \(kind dct, wan_vae is needed\)"):
         WanVae.load(path)
     path.write_bytes((files / "plain.safetensors").read_bytes()[:-1000])
     with pytest.raises(FilmstillError, match=r"codec\.safetensors: not a whole safetensors file"):
         WanVae.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_res_blocks": 3_000_000}, "12000000 blocks for "),
+        ({"dim_mult": [1] * 100_000}, "200000 blocks for "),
+        ({"num_res_blocks": "2"}, ""),
+        ({"dim_mult": None}, ""),
+        ({"base_dim": 10**30}, ""),
+    ],
+)
+def test_a_config_of_another_network_is_refused_before_it_is_built(
+    files: Path, tmp_path: Path, changes: dict, reason: str
+):
+    folder = Path(shutil.copytree(files / "vae", tmp_path / "vae"))
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    line = refusal(folder, tmp_path / "codec.safetensors")
+    assert line.startswith(f"{folder}: its config does not describe an AutoencoderKLWan ({reason}"), line

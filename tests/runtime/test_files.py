@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from filmstill.errors import FilmstillError
 from filmstill.runtime import files, tensor_files
-from filmstill.runtime.files import replacing, require_writable, write_json, write_text
+from filmstill.runtime.files import read_json, replacing, require_writable, write_json, write_text
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 from filmstill.runtime.tensor_stream import replacing_folder
 
@@ -105,7 +105,7 @@ def test_a_pickle_is_refused_by_name_and_never_opened(tmp_path, legacy):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.safetensors")
-    assert "no such file" in refusal(tmp_path)
+    assert f"{tmp_path}: is a folder, allowed: one .safetensors of filmstill; give the file in it" in refusal(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
@@ -246,3 +246,26 @@ def test_a_folder_that_refuses_files_is_found_before(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     require_writable(tmp_path / "empty", folder=True)
     assert sorted(os.listdir(tmp_path)) == ["empty", "x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("target", "folder"), [("link/x.mp4", False), ("link/a/b/x.mp4", False), ("link/a", True), ("link", True)]
+)
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path, target, folder):
+    link = tmp_path / "link"
+    link.symlink_to("gone")
+    with pytest.raises(FilmstillError) as refused:
+        require_writable(tmp_path / target, folder)
+    assert str(refused.value) == (
+        f"{tmp_path / target}: cannot be written: {link} is a link to gone, which does not exist; make that folder or "
+        "choose another"
+    )
+    require_writable(link)  # a file takes the link's place
+    write_text(link, "x")
+    assert link.read_text() == "x"
+
+
+def test_json_nested_too_deeply_is_one_line(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(FilmstillError, match=r"a\.json: cannot be read as JSON \("):
+        read_json(tmp_path / "a.json")

@@ -229,3 +229,34 @@ def test_every_target_is_tried_before_anything_is_loaded(files: Files, tmp_path:
             generate(["a red one"], seeds, tmp_path / out, nothing, None, None, "cpu", False)
         assert str(refused.value).startswith(f"{tmp_path}/{line}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-001.mp4", "file"]
+
+
+def test_files_of_another_kind_are_named(files: Files, tmp_path: Path):
+    folder, file = tmp_path / "folder", tmp_path / "README.md"
+    folder.mkdir()
+    file.write_text("text")
+    text, link = folder / "encoder.json", tmp_path / "link.safetensors"
+    link.symlink_to("gone")
+    is_folder = f"{folder}: is a folder, allowed: one .safetensors of filmstill; give the file in it"
+    no_encoder = f"{folder}/encoder.json: no such file; the stage that makes it has not run (dvc repro)"
+    for changes, line in (
+        ({"student": folder}, is_folder),
+        ({"codec": folder}, is_folder),
+        ({"student": link}, f"{link}: no such file (a link to gone, which does not exist); the stage that makes it"),
+        ({"text": file}, f"{file}: is a file, allowed: a text encoder's folder, with encoder.json in it; give data/"),
+        ({"text": folder}, no_encoder),
+        ({"text": tmp_path / "none"}, no_encoder.replace("folder", "none")),
+    ):
+        with pytest.raises(FilmstillError) as refused:
+            generate(["a"], [0], tmp_path / "a.mp4", replace(files, **changes), None, None, "cpu", False)
+        assert str(refused.value).startswith(line)
+    for facts, reason in (
+        ('{"kind": "hashed_words"}', "text_len: is None, allowed: an integer from 1 to 65536; restore the file"),
+        ('{"kind": "hashed_words", "text_len": 8, "text_dim": "8"}', "text_dim: is '8', allowed: an integer from 1"),
+        ('{"kind": "umt5"}', "config: is None, allowed: sizes; import the encoder again"),
+        ('{"kind": "clip"}', "kind: is 'clip', allowed: 'umt5'; import the encoder again"),
+    ):
+        text.write_text(facts)
+        with pytest.raises(FilmstillError) as refused:
+            load(replace(files, text=folder))
+        assert str(refused.value).startswith(f"{text}: {reason}")

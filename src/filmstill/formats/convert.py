@@ -44,7 +44,6 @@ def convert(
     Raises FilmstillError, before anything is read, if the target cannot be written or exists and is not an empty
     folder, and if the source cannot be read.
     """
-    source, target = source.expanduser(), target.expanduser()
     _check_target(source, target, to)
     network = read_network(source, part, heads)
     recorded = network.facts if facts is None else facts(network)

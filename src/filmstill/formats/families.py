@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import read_json
+from filmstill.formats.released_files import read_released_json, refusal
+from filmstill.runtime.file_kind import fault_of, one_file_of
 from filmstill.runtime.safetensors_file import DTYPES
 
 SUPPORTED = "allowed: a text-to-video network of Wan2.1 (1.3B, 14B) or Wan2.2 (T2V-A14B)"
 _TAKE = "take one of these, for instance Wan-AI/Wan2.1-T2V-1.3B"
 _MERGE = "merge it into its base model and pass that (diffusers: load_lora_weights, fuse_lora, save_pretrained)"
+_FILES = "allowed: one file or shards with an index"
 _UNQUANTIZED = "take the same model's release in bf16, fp16 or fp32"
 _I2V = "an image-to-video network (I2V, FLF2V or InP)"
 _CONTROL, _CAMERA = "a network with control videos (Fun-Control)", "a network with camera control (Fun-Control-Camera)"
 _TI2V = "Wan2.2's TI2V-5B, whose latents are those of Wan2.2's VAE"
 TRANSFORMER = "WanTransformer3DModel"  # diffusers' class of the network
+PIPELINE = "model_index.json"  # of diffusers: the class of each of its folders
+EXPERTS = ("transformer", "transformer_2")  # folders of a pipeline's networks, high noise first
 CLASSES = ("WanModel", "CausalWanModel", TRANSFORMER)  # _class_name in config.json
 
 # Patterns of names that only such a tensor has, and what they show.
@@ -110,19 +114,48 @@ def refuse_other_config(path: Path, values: Mapping[str, Any]) -> None:
         _refuse_channels(path, taken, made, "describes")
 
 
-def refuse_other_folder(folder: Path) -> None:
-    """Raise FilmstillError for a folder of an adapter, or of a pipeline whose network is another."""
+def refuse_other_folder(folder: Path, without_weights: bool = False) -> None:
+    """Raise FilmstillError for a folder that holds something other than a network's weights in files of their own.
+
+    An adapter, and a pipeline of another network, by what the folder declares itself to be.
+    without_weights: no set of weights was found in it; then also checkpoints in forms that are not read.
+    """
     if (adapter := folder / "adapter_config.json").is_file():
-        raise _refused(folder, f"is a LoRA or another adapter, a {read_json(adapter).get('peft_type')} of peft", _MERGE)
-    index = folder / "model_index.json"
-    if not index.is_file():
+        kind = read_released_json(adapter).get("peft_type")
+        raise _refused(folder, f"is a LoRA or another adapter, a {kind} of peft", _MERGE)
+    if (index := folder / PIPELINE).is_file():
+        network = pipeline_networks(folder).get(EXPERTS[0], "no transformer")
+        if network not in (TRANSFORMER, ""):
+            what = f"{read_released_json(index).get('_class_name')}, whose network is {network}"
+            raise _refused(folder, f"is a pipeline of another model, {what}", _TAKE)
+    if not without_weights:
         return
-    values = read_json(index)
-    entry = values.get("transformer")
-    network = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    if network != TRANSFORMER and (network is not None or not (folder / "transformer").is_dir()):
-        kind, other = values.get("_class_name"), network or "no transformer"
-        raise _refused(folder, f"is a pipeline of another model, {kind}, whose network is {other}", _TAKE)
+    if shards := [*folder.glob("*.distcp"), *folder.glob("*/*.distcp")]:
+        kept = min((shard.parent for shard in shards), key=lambda path: ("optim" in path.name, path))
+        raise FilmstillError(f"{kept}: is a checkpoint of torch.distributed.checkpoint, {_FILES}; {one_file_of(kept)}")
+    if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("*zero_pp_rank_*")):
+        make = "make one file of it, `python zero_to_fp32.py . model.pt` in it, and pass that"
+        raise FilmstillError(f"{folder}: is a checkpoint of DeepSpeed's ZeRO, {_FILES}; {make}")
+    if found := next(iter(sorted(folder.glob("*.gguf"))), None):
+        fault = fault_of(found)
+        raise refusal(found, fault) if fault else FilmstillError(f"{found}: is not read; take a safetensors release")
+
+
+def pipeline_networks(folder: Path) -> dict[str, str]:
+    """Networks of a pipeline, EXPERTS that its model_index.json lists or that are there, with their classes.
+
+    A network that is there and not listed has the class "". Empty for a folder that is no pipeline.
+    """
+    if not (index := folder / PIPELINE).is_file():
+        return {}
+    values = read_released_json(index)
+    found = {}
+    for name in EXPERTS:
+        entry = values.get(name)
+        listed = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] else ""
+        if listed or (folder / name).is_dir():
+            found[name] = listed
+    return found
 
 
 def _refuse_names(

@@ -9,14 +9,14 @@ from pathlib import Path
 from filmstill.errors import FilmstillError
 from filmstill.formats.layouts import Network, read_network
 from filmstill.formats.release import Release, find_networks, identities
-from filmstill.formats.umt5 import import_umt5
-from filmstill.formats.wan_vae import import_vae
+from filmstill.formats.umt5 import check_umt5, import_umt5
+from filmstill.formats.wan_vae import check_vae, import_vae, read_taehv
 from filmstill.models.dit import DiTConfig
 from filmstill.models.weights import check_sizes, config_of, header_of
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.teacher import NOTHING, Teacher
-from filmstill.runtime.files import read_json, require_writable, write_json
+from filmstill.runtime.files import require_writable, write_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.tensor_stream import stream_tensors
 
@@ -29,9 +29,27 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
     """Write weights, real score, codec and text encoder to `out`, from the folders that `params` names.
 
     Returns the teacher's sizes. Raises FilmstillError for missing or damaged files and for networks whose sizes differ
-    from params.yaml's; sizes are checked before anything is written, and that `out` can be written before all.
+    from params.yaml's; headers are checked before any file is hashed, and that `out` can be written before all.
     """
     require_writable(out / "teacher.safetensors")
+    release, network, scores = check_release(params, sizes)
+    found = identities(release.folder, release.files())
+    import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
+    import_umt5(release.text_encoder, release.tokenizer, out / "text", sizes.text_len)
+    names = EXPERTS if len(scores) == 2 else SINGLE[: len(scores)]
+    for name, score in zip(names, scores, strict=True):
+        _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
+    write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
+    _write(out / "teacher.safetensors", network, {"shift": schedule.shift, "released": found})
+    return network.config
+
+
+def check_release(params: Teacher, sizes: Model) -> tuple[Release, Network, list[Network]]:
+    """(files, teacher, networks of the real score) of the releases that `params` names, for a student of `sizes`.
+
+    Raises FilmstillError for all that an import refuses except a file that is damaged inside. It reads headers, no
+    weights, so that `check` calls it, too.
+    """
     release = Release.find(Path(params.released))
     if len(release.networks) > 1:
         raise FilmstillError(
@@ -42,19 +60,15 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
     expected = config_of(sizes)
     check_sizes(release.folder, network.config, expected)
     scores = _real_scores(params, expected)
-    found = identities(release.folder, release.files())
-    import_vae(release.vae, out / "codec.safetensors", sizes.in_channels, release.fast)
-    import_umt5(release.text_encoder, release.tokenizer, out / "text", sizes.text_len)
-    if (dim := read_json(out / "text" / "encoder.json")["config"]["d_model"]) != sizes.text_dim:
+    check_vae(release.vae, sizes.in_channels)
+    if release.fast:
+        read_taehv(release.fast, sizes.in_channels)
+    _, _, encoder = check_umt5(release.text_encoder, release.tokenizer)
+    if (dim := encoder["d_model"]) != sizes.text_dim:
         raise FilmstillError(
             f"{release.text_encoder}: encodes to {dim} channels, the network takes model.text_dim {sizes.text_dim}"
         )
-    names = EXPERTS if len(scores) == 2 else SINGLE[: len(scores)]
-    for name, score in zip(names, scores, strict=True):
-        _write(out / "real_score" / name, score, {"released": identities(Path(params.real_score), score.files)})
-    write_json(out / "real_score" / "experts.json", {"files": list(names), "boundary": params.boundary})
-    _write(out / "teacher.safetensors", network, {"shift": schedule.shift, "released": found})
-    return network.config
+    return release, network, scores
 
 
 def _write(path: Path, network: Network, facts: dict[str, object]) -> None:

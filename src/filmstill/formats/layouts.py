@@ -24,17 +24,19 @@ from filmstill.formats.families import (
     CLASSES,
     TRANSFORMER,
     check_dtypes,
+    pipeline_networks,
     refuse_other_config,
     refuse_other_folder,
     refuse_other_tensors,
 )
+from filmstill.formats.released_files import read_released_json
 from filmstill.formats.tensor_names import WRAPPERS, is_transformer_name, leading_wrappers, to_wan
 from filmstill.formats.weight_files import SHOWN, Weights, check_names, open_weights
 from filmstill.models.dit import EPS, PATCH, DiTConfig, VideoDiT
-from filmstill.runtime.files import read_json
 from filmstill.runtime.safetensors_file import HEADER
 from filmstill.runtime.tensor_files import DIGEST, digest_of
 
+LARGEST_SIZE = 2**18  # of any size that config.json declares: that of the widest feed-forward network in params.yaml
 PARTS = ("generator_ema", "generator")  # networks in a .pt, in order of preference
 HEADS = {1536: 12, 5120: 40}  # attention heads of Wan2.1's two networks, by dim
 
@@ -102,6 +104,11 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
     Raises FilmstillError if the files are damaged, are not exactly one such network, or contradict their config.
     """
     refuse_other_folder(path)
+    if len(networks := pipeline_networks(path)) > 1:
+        raise FilmstillError(
+            f"{path}: is a pipeline of two experts, allowed: one network; pass one of its folders: "
+            f"{', '.join(networks)}"
+        )
     stored = open_weights(path / "transformer" if (path / "transformer").is_dir() else path)
     header = _header(stored)
     config_file = stored.files[0].parent / "config.json"
@@ -115,6 +122,7 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
     if "dim" not in inferred:
         listed = ", ".join(sorted(shapes)[:SHOWN]) or "none"
         raise FilmstillError(f"{path}: not a Wan transformer; it contains {len(shapes)} tensors: {listed}")
+    _check_blocks(path, shapes)
     if differing := [
         f"{size} {declared[size]} (tensors: {shown})"
         for size, shown in inferred.items()
@@ -123,7 +131,7 @@ def read_network(path: Path, part: str | None = None, heads: int | None = None) 
         source = path if header else config_file
         raise FilmstillError(f"{source}: contradicts the tensors of {path}: {', '.join(differing)}")
     # A size that no tensor shows keeps the template's value: `check_names` then reports the tensor that should show it.
-    config = DiTConfig(**{**asdict(_TEMPLATE), **declared, **inferred})
+    config = DiTConfig(**{**asdict(_TEMPLATE), **declared, "num_layers": 1, **inferred})
     expected = _tensor_shapes(config)
     check_names(path, shapes, expected)
     check_dtypes(path, {in_file: stored.dtypes[in_file] for in_file in names.values()})
@@ -161,7 +169,7 @@ def _declared_sizes(config: Path, required: bool) -> dict[str, int]:
     """
     if not config.is_file():
         return {}
-    values = read_json(config)
+    values = read_released_json(config)
     kind = values.get("_class_name")
     if kind not in CLASSES and not required:
         return {}
@@ -171,8 +179,8 @@ def _declared_sizes(config: Path, required: bool) -> dict[str, int]:
         raise FilmstillError(f"{config}: eps: is {values['eps']}, allowed: {EPS}")
     sizes = {size: values[key] for key, size in keys.items() if key in values}
     for size, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise FilmstillError(f"{config}: {size}: is {value!r}, allowed: a positive integer")
+        if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+            raise FilmstillError(f"{config}: {size}: is {value!r}, allowed: a positive integer, at most {LARGEST_SIZE}")
     head_dim = sizes.pop("head_dim", None)
     if head_dim and "num_heads" in sizes:
         sizes["dim"] = head_dim * sizes["num_heads"]
@@ -215,6 +223,21 @@ def _names_in_files(path: Path, found: Mapping[str, Tensor], prefix: str) -> dic
     return names
 
 
+def _check_blocks(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise FilmstillError unless the blocks are numbered 0, 1, … without a gap.
+
+    A network is built with as many blocks as the largest number shows: one wrong name would make millions of them.
+    """
+    numbers = {found[1] for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    expected = {str(number) for number in range(len(numbers))}
+    if numbers != expected:
+        wrong, absent = min(numbers - expected)[:20], min(map(int, expected - numbers))
+        raise FilmstillError(
+            f"{path}: has blocks.{wrong} and no blocks.{absent}, allowed: {len(numbers)} blocks, numbered from 0 "
+            "without a gap; download it again, or save all of its blocks"
+        )
+
+
 def _inferred_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Sizes that the tensors' shapes show, by DiTConfig's names; num_heads shows in none.
 
@@ -224,18 +247,18 @@ def _inferred_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     size_of[PATCH * PATCH * _TEMPLATE.in_channels] = ("in_channels", PATCH * PATCH)  # rows of the head
     template = _tensor_shapes(_TEMPLATE)
     votes: dict[str, Counter[int]] = defaultdict(Counter)
-    layers = 0
+    blocks: set[str] = set()
     for name, shape in shapes.items():
         template_shape = template.get(re.sub(r"^blocks\.\d+\.", "blocks.0.", name), ())
         if template_shape and (block := re.match(r"blocks\.(\d+)\.", name)):
-            layers = max(layers, int(block[1]) + 1)
+            blocks.add(block[1])
         if len(template_shape) == len(shape):
             for template_length, length in zip(template_shape, shape, strict=True):
                 if template_length in size_of:
                     size, multiple = size_of[template_length]
                     votes[size][length // multiple] += 1
     sizes = {size: count.most_common(1)[0][0] for size, count in votes.items()}
-    return {**sizes, "num_layers": layers} if layers else sizes
+    return {**sizes, "num_layers": len(blocks)} if blocks else sizes
 
 
 def _heads(path: Path, dim: int, declared: int | None, given: int | None) -> int:

@@ -10,23 +10,25 @@ from typing import Any
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.families import (
+    PIPELINE,
     check_dtypes,
+    pipeline_networks,
     refuse_other_config,
     refuse_other_folder,
     refuse_other_tensors,
     refuse_quantized,
 )
+from filmstill.formats.released_files import read_released_json
 from filmstill.formats.weights_folder import STEM, list_weights
 from filmstill.runtime.file_kind import (
     PICKLES,
     SAFETENSORS,
     first_bytes,
-    json_fault_of,
     kind_of,
     read_header,
     why_missing,
 )
-from filmstill.runtime.files import read_json, sha256_of
+from filmstill.runtime.files import sha256_of
 from filmstill.runtime.progress import progress
 
 HIGH, LOW = "high_noise_model", "low_noise_model"  # folders of Wan2.2's two experts
@@ -62,14 +64,18 @@ class Release:
         """
         networks = find_networks(folder)
         fast = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
-        if (folder / "model_index.json").is_file():
+        if (folder / PIPELINE).is_file():
             names = ("text_encoder", "tokenizer/tokenizer.json", "vae")
         else:
             text = next(iter(sorted(folder.glob("models_t5*.pth"))), folder / "models_t5_umt5-xxl-enc-bf16.pth")
             names = (text.name, "google/umt5-xxl/tokenizer.json", "Wan2.1_VAE.pth")
         text_encoder, tokenizer, vae = (_existing(folder, name) for name in names)
-        if fault := json_fault_of(tokenizer):
-            raise FilmstillError(f"{tokenizer}: {fault.what}, allowed: a fast tokenizer's JSON; {fault.remedy}")
+        read_released_json(tokenizer, "a fast tokenizer's JSON")
+        if vae.is_dir():
+            _existing(folder, f"{vae.name}/config.json")
+        for config in (part / "config.json" for part in (text_encoder, vae)):
+            if config.is_file():
+                read_released_json(config)
         for part in (text_encoder, vae, *([fast] if fast else [])):
             _, dtypes = _in_headers(part, _download(folder))
             refuse_quantized(part, dtypes)
@@ -92,27 +98,26 @@ def find_networks(folder: Path) -> list[Path]:
     refuse_other_folder(folder)
     networks = _network_folders(folder)
     for network in networks:
+        _existing(folder, (network / "config.json").relative_to(folder).as_posix())
         _check_network(network, _download(folder))
     return networks
 
 
 def _network_folders(folder: Path) -> list[Path]:
-    """The folder of each network, in which some weights and config.json exist."""
-    if (folder / "model_index.json").is_file():
-        second = folder / "transformer_2"
-        return [_existing(folder, "transformer"), *([second] if second.is_dir() else [])]
+    """The folder of each network, which exists."""
+    if (folder / PIPELINE).is_file():
+        return [_existing(folder, name) for name in pipeline_networks(folder)]
     if (folder / HIGH).is_dir() or (folder / LOW).is_dir():
         return [_existing(folder, HIGH), _existing(folder, LOW)]
     if not any(path.suffix in (".json", ".safetensors", *PICKLES) for path in folder.glob(f"{STEM}*")):
         _existing(folder, f"{STEM}.safetensors")
-    _existing(folder, "config.json")
     return [folder]
 
 
 def _check_network(folder: Path, download: str) -> None:
     """Raise FilmstillError if a network's files are missing, damaged or of another kind of network, without torch."""
-    if (config := folder / "config.json").is_file():
-        refuse_other_config(config, read_json(config))
+    config = folder / "config.json"
+    refuse_other_config(config, read_released_json(config))
     shapes, dtypes = _in_headers(folder, download)
     refuse_other_tensors(folder, shapes)
     check_dtypes(folder, dtypes)

@@ -11,10 +11,11 @@ from typing import Any
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.families import check_dtypes, refuse_quantized
+from filmstill.formats.released_files import read_released_json
 from filmstill.formats.weight_files import Weights, check_names, open_weights
+from filmstill.models.text import FACTS
 from filmstill.models.umt5_folder import (
     EMBEDDING,
-    FACTS,
     KIND,
     TIED,
     TOKENIZER,
@@ -23,7 +24,7 @@ from filmstill.models.umt5_folder import (
     empty_network,
     open_tokenizer,
 )
-from filmstill.runtime.files import read_json, write_json, write_text
+from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.tensor_stream import stream_tensors
 
 END = "</s>"
@@ -61,6 +62,18 @@ def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512
     Raises FilmstillError for anything that is not a UMT5 encoder and its tokenizer.
     """
     tokenizer = tokenizer / TOKENIZER if tokenizer.is_dir() else tokenizer
+    weights, names, config = check_umt5(source, tokenizer)
+    (folder / FACTS).unlink(missing_ok=True)  # until it is written again, the folder is not an encoder
+    stream_tensors(folder / WEIGHTS, {name: weights[stored] for name, stored in names.items()}, {}, lambda _bytes: None)
+    write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
+    write_json(folder / FACTS, {"kind": KIND, "config": config, "text_len": text_len, "sha256": digest_of(folder)})
+
+
+def check_umt5(source: Path, tokenizer: Path) -> tuple[Weights, dict[str, str], dict[str, Any]]:
+    """(weights, Hugging Face's name of every tensor to its name there, sizes) of a released encoder.
+
+    Raises FilmstillError for anything that `import_umt5` refuses. Headers are read, no weights.
+    """
     weights = open_weights(source)
     refuse_quantized(source, weights)
     names = _names_in(source, weights)
@@ -70,10 +83,7 @@ def import_umt5(source: Path, tokenizer: Path, folder: Path, text_len: int = 512
     check_names(source, {name: weights.shapes[name] for name in weights if name != TIED}, expected)
     check_dtypes(source, {stored: weights.dtypes[stored] for stored in names.values()})
     _check_tokenizer(tokenizer, config["vocab_size"])
-    (folder / FACTS).unlink(missing_ok=True)  # until it is written again, the folder is not an encoder
-    stream_tensors(folder / WEIGHTS, {name: weights[stored] for name, stored in names.items()}, {}, lambda _bytes: None)
-    write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
-    write_json(folder / FACTS, {"kind": KIND, "config": config, "text_len": text_len, "sha256": digest_of(folder)})
+    return weights, names, config
 
 
 def _names_in(source: Path, weights: Weights) -> dict[str, str]:
@@ -116,7 +126,7 @@ def _sizes(source: Path, weights: Weights, names: dict[str, str]) -> dict[str, A
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:
     """Raise FilmstillError if there is a config.json and it contradicts the tensors."""
-    declared = read_json(path) if path.is_file() else {}
+    declared = read_released_json(path) if path.is_file() else {}
     differing = [
         f"{key} {declared[key]} (needed: {needed})"
         for key, needed in config.items()

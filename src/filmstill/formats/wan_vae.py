@@ -17,10 +17,10 @@ from torch import Tensor
 
 from filmstill.errors import FilmstillError
 from filmstill.formats.families import check_dtypes, refuse_quantized
-from filmstill.formats.weight_files import check_names, open_weights
+from filmstill.formats.released_files import read_released_json
+from filmstill.formats.weight_files import Weights, check_names, open_weights
 from filmstill.models.taehv import empty_taehv
 from filmstill.models.wan_vae import CONFIG, KIND, SPACE_STRIDE, STATISTICS, TIME_STRIDE, empty_vae
-from filmstill.runtime.files import read_json
 from filmstill.runtime.tensor_files import save_tensors
 
 Z_DIM_2_2 = 48  # of Wan2.2's VAE, which only TI2V-5B uses; its A14B networks use Wan2.1's VAE
@@ -99,6 +99,19 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
 
     Raises FilmstillError, and writes nothing, for damaged files, other networks, and a VAE of another `z_dim`.
     """
+    vae, weights, names = check_vae(source, z_dim)
+    tensors = {f"vae.{name}": weights[names[name]] for name in names}
+    if fast is not None:
+        tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
+    config = {name: vae.config[name] for name in CONFIG}
+    save_tensors(target, tensors, {"kind": KIND, "config": json.dumps(config, sort_keys=True)})
+
+
+def check_vae(source: Path, z_dim: int) -> tuple[Any, Weights, dict[str, str]]:
+    """(network without weights, weights, diffusers' name of every tensor to its name there) of a released VAE.
+
+    Raises FilmstillError for anything that `import_vae` refuses. Headers are read, no weights.
+    """
     weights = open_weights(source)
     refuse_quantized(source, weights)
     shapes = weights.shapes
@@ -109,7 +122,7 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
             "encoder.conv_in, as diffusers' vae folder"
         )
     folder = source if source.is_dir() else source.parent
-    vae = _vae_of(source, sizes(shapes) if wan else _config(folder / "config.json"), z_dim)
+    vae = _vae_of(source, sizes(shapes) if wan else _config(folder / "config.json"), z_dim, len(shapes))
     names = {name: name for name in vae.state_dict()}  # diffusers' name to the file's
     if wan:
         table = modules(vae.config.num_res_blocks, len(vae.config.dim_mult))
@@ -117,27 +130,29 @@ def import_vae(source: Path, target: Path, z_dim: int, fast: Path | None = None)
         names = {name: rename(name, inverse) for name in names}
     check_names(source, shapes, {names[name]: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
     check_dtypes(source, {stored: weights.dtypes[stored] for stored in names.values()})
-    tensors = {f"vae.{name}": weights[names[name]] for name in names}
-    if fast is not None:
-        tensors |= {f"fast.{name}": tensor for name, tensor in read_taehv(fast, z_dim).items()}
-    config = {name: vae.config[name] for name in CONFIG}
-    save_tensors(target, tensors, {"kind": KIND, "config": json.dumps(config, sort_keys=True)})
+    return vae, weights, names
 
 
 def _config(path: Path) -> dict[str, Any]:
     """The keys `CONFIG` of diffusers' config.json. Raises FilmstillError if one is missing."""
-    found = read_json(path)
+    found = read_released_json(path)
     if absent := [name for name in CONFIG if name not in found]:
         raise FilmstillError(f"{path}: not the config of an AutoencoderKLWan: has no {', '.join(absent)}")
     return {name: found[name] for name in CONFIG}
 
 
-def _vae_of(source: Path, config: dict[str, Any], z_dim: int) -> Any:
-    """The network of a config, without weights. Raises FilmstillError unless it is like Wan2.1's, with this `z_dim`."""
+def _vae_of(source: Path, config: dict[str, Any], z_dim: int, tensors: int) -> Any:
+    """The network of a config, without weights. Raises FilmstillError unless it is like Wan2.1's, with this `z_dim`.
+
+    tensors: number of tensors that the files hold; a config of more blocks is not built, which could take hours.
+    """
     if config["z_dim"] != z_dim:
         found = f"z_dim {config['z_dim']}{' (Wan2.2, of TI2V-5B)' if config['z_dim'] == Z_DIM_2_2 else ''}"
         raise FilmstillError(f"{source}: a VAE of {found}; the transformer's latents have {z_dim} channels")
     try:
+        blocks = config["num_res_blocks"] * len(config["dim_mult"])
+        if blocks > tensors:
+            raise ValueError(f"{blocks} blocks for {tensors} tensors")
         vae = empty_vae(config)
         strides = 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
         statistics = [tuple(torch.tensor(vae.config[name]).shape) for name in STATISTICS]

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.file_kind import PICKLES, Fault, fault_of, one_file_of, why_missing
-from filmstill.runtime.files import read_json
+from filmstill.formats.families import refuse_other_folder
+from filmstill.formats.released_files import read_released_json, refusal
+from filmstill.runtime.file_kind import PICKLES, fault_of, why_missing
 
 STEM = "diffusion_pytorch_model"  # name of a network's or a VAE's weights in a folder, without suffix
 _STEMS = (STEM, "model", "pytorch_model")
-_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)(\.[^.]+)?$")  # in a name without suffix; the last group is an old variant's
 _INDEX = re.compile(r"(.+)\.(safetensors|bin|pt|pth)\.index(?:\.([^.]+))?\.json")
 
 
@@ -68,11 +69,6 @@ def list_weights(path: Path, download: str = "") -> WeightFiles:
     return found
 
 
-def refusal(path: Path, fault: Fault) -> FilmstillError:
-    """FilmstillError for a file that is not the weights that its name promises."""
-    return FilmstillError(f"{path}: {fault.what}, allowed: a whole .safetensors, .pt or .pth; {fault.remedy}")
-
-
 def _chosen(folder: Path) -> _Set:
     """The set of weights that a folder's names give, by the rules at the top."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() or not path.exists()]  # links may lead nowhere
@@ -90,11 +86,11 @@ def _chosen(folder: Path) -> _Set:
         left = [one for one in left if one.path not in listed]
     if len(left) == 1:
         return left[0]
-    _refuse_other_folder(folder)
+    refuse_other_folder(folder, without_weights=True)
     if found and not left:
-        shards = [one.path for one in found]
-        index = folder / f"{_SHARD.sub('', shards[0].stem)}{shards[0].suffix}.index.json"
-        raise FilmstillError(f"{index}: missing{why_missing(index)}; {len(shards)} shards are there, download it, too")
+        variant = f".{found[0].variant}" if found[0].variant else ""
+        index = folder / f"{found[0].stem}.{found[0].suffix}.index{variant}.json"
+        raise FilmstillError(f"{index}: missing{why_missing(index)}; {len(found)} shards are there, download it, too")
     names = ", ".join(one.path.name for one in left) or "none"
     below = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(map(_parsed, path.iterdir())))
     advice = f"; pass one of its folders: {', '.join(below)}" if below else ""
@@ -109,7 +105,7 @@ def _parsed(path: Path) -> _Set | None:
     if is_index:
         name, suffix, variant = is_index[1], is_index[2], is_index[3] or ""
     elif path.suffix in (".safetensors", *PICKLES):
-        name, suffix, variant = _SHARD.sub("", path.stem), path.suffix[1:], ""
+        name, suffix, variant = _SHARD.sub(r"\3", path.stem), path.suffix[1:], ""
     else:
         return None
     stem, _, in_stem = name.partition(".")
@@ -126,7 +122,7 @@ def _is_shard(path: Path) -> bool:
 
 def _weight_map(index: Path) -> dict[Path, set[str]]:
     """The tensors that an index puts into each file. Raises FilmstillError if a file is outside the index's folder."""
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_released_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FilmstillError(f"{index}: lists no shards: its weight_map is {str(weight_map)[:80]}")
     names: dict[Path, set[str]] = {}
@@ -144,21 +140,3 @@ def _indexed(index: Path, download: str) -> WeightFiles:
         listed = f"{index.name} lists {len(names)} shards"
         raise FilmstillError(f"{absent[0]}: missing{why_missing(absent[0])}; {download or listed}")
     return WeightFiles({path: frozenset(names[path]) for path in sorted(names)}, index)
-
-
-def _refuse_other_folder(folder: Path) -> None:
-    """Raise FilmstillError for a folder of checkpoints that are not one file of weights."""
-    if shards := [*folder.glob("*.distcp"), *folder.glob("*/*.distcp")]:
-        kept = min((shard.parent for shard in shards), key=lambda path: ("optim" in path.name, path))
-        raise FilmstillError(
-            f"{kept}: is a checkpoint of torch.distributed.checkpoint, allowed: one file or shards with an "
-            f"index; {one_file_of(kept)}"
-        )
-    if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("*zero_pp_rank_*")):
-        raise FilmstillError(
-            f"{folder}: is a checkpoint of DeepSpeed's ZeRO, allowed: one file or shards with an index; make one file "
-            "of it, `python zero_to_fp32.py . model.pt` in it, and pass that"
-        )
-    if found := next(iter(sorted(folder.glob("*.gguf"))), None):
-        fault = fault_of(found)
-        raise refusal(found, fault) if fault else FilmstillError(f"{found}: is not read; take a safetensors release")

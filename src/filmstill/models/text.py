@@ -14,6 +14,7 @@ from torch import Tensor
 
 from filmstill.runtime.randomness import generator
 
+FACTS = "encoder.json"  # an encoder's kind and sizes, in its folder
 HASHED_WORDS = "hashed_words"  # `kind` of the embedded encoder in encoder.json
 
 

@@ -21,14 +21,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, require
 from filmstill.models.prompt_cache import PromptCache
-from filmstill.models.umt5_folder import FACTS, KIND, TOKENIZER, WEIGHTS, digest_of, load_network, open_tokenizer
+from filmstill.models.text import FACTS
+from filmstill.models.umt5_folder import KIND, TOKENIZER, WEIGHTS, digest_of, load_network, open_tokenizer
 from filmstill.runtime import distributed
 from filmstill.runtime.distributed import ShardingConfig, is_rank0
 from filmstill.runtime.files import read_json
 from filmstill.runtime.progress import progress
 from filmstill.runtime.unescape import unescape_twice
+
+AGAIN = "import the encoder again"
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +70,16 @@ class Umt5:
         Raises FilmstillError if that file is missing or describes another kind of encoder.
         """
         facts = read_json(folder / FACTS)
-        if facts.get("kind") != KIND or not {"config", "text_len", "sha256"} <= facts.keys():
-            kind = facts.get("kind")
-            raise FilmstillError(
-                f"{folder / FACTS}: kind: is {kind!r}, allowed: {KIND!r} with config, text_len, sha256; import it again"
-            )
+        require(facts.get("kind") == KIND, f"{folder / FACTS}: kind", facts.get("kind"), f"{KIND!r}; {AGAIN}")
+        for key, kind, allowed in (
+            ("config", dict, "sizes"),
+            ("text_len", int, "a number"),
+            ("sha256", str, "a digest"),
+        ):
+            require(type(facts.get(key)) is kind, f"{folder / FACTS}: {key}", facts.get(key), f"{allowed}; {AGAIN}")
         config, text_len, digest = facts["config"], facts["text_len"], facts["sha256"]
+        width = config.get("d_model")
+        require(type(width) is int, f"{folder / FACTS}: config: d_model", width, f"a number; {AGAIN}")
         prompts = PromptCache(cache, f"{digest} {text_len} {dtype}")
         device = torch.device("cpu") if placement == "cpu" else device
         return cls(folder, config, text_len, digest, prompts, placement, device, dtype)

@@ -15,7 +15,7 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime.files import sha256_of
 from filmstill.runtime.safetensors_file import opened
 
-FACTS, WEIGHTS, TOKENIZER = "encoder.json", "encoder.safetensors", "tokenizer.json"
+WEIGHTS, TOKENIZER = "encoder.safetensors", "tokenizer.json"
 KIND = "umt5"
 EMBEDDING, TIED = "shared.weight", "encoder.embed_tokens.weight"  # two names in Hugging Face's network for one tensor
 

@@ -47,8 +47,15 @@ class WanVae:
         tensors, header = load_tensors(path)
         if header.get("kind") != KIND:
             raise FilmstillError(f"{path}: is not Wan's VAE (kind {header.get('kind')}, {KIND} is needed)")
-        vae = empty_vae(json.loads(header["config"]))
-        vae.load_state_dict({name: tensor.float() for name, tensor in _under("vae.", tensors).items()}, assign=True)
+        if "config" not in header:
+            raise FilmstillError(f"{path}: has no 'config' in its header; it was not written by a filmstill stage")
+        weights = {name: tensor.float() for name, tensor in _under("vae.", tensors).items()}
+        try:
+            vae = empty_vae(json.loads(header["config"]))
+            vae.load_state_dict(weights, assign=True)
+        except (ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise FilmstillError(f"{path}: does not hold the VAE of its header's config ({reason})") from None
         if not fast:
             return cls(vae)
         if not (small := _under("fast.", tensors)):

@@ -20,7 +20,13 @@ TO_ONE_FILE = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 _UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".partial")
 _START = 1024  # bytes read to recognise a file
 _LARGEST_HEADER = 100_000_000  # bytes: the safetensors library's limit; a pickle of tensors is far smaller
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before torch 1.6: the pickle of a magic number
+# torch.save before torch 1.6: the pickle of a magic number. From protocol 4 on a pickle begins with a frame's length.
+_MAGIC_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LEGACY = (
+    *(b"\x80" + protocol + _MAGIC_NUMBER for protocol in (b"\x02", b"\x03")),
+    *(b"\x80" + protocol + b"\x95\x0d" + bytes(7) + _MAGIC_NUMBER for protocol in (b"\x04", b"\x05")),
+)
+_NEWEST_PROTOCOL = 3  # of pickles that torch.load(weights_only=True) reads
 _LOSSY = "take the same model's release in bf16, fp16 or fp32"
 _UNPACK = "unpack it and pass the file inside"
 _MAGIC = {
@@ -67,7 +73,7 @@ def fault_of(path: Path) -> Fault | None:
     start = first_bytes(path)
     kind = kind_of(start)
     if kind is None:
-        return _with_neighbour(path, _foreign(start, size))
+        return _with_neighbour(path, foreign_fault(start, size))
     if fault := {SAFETENSORS: _safetensors_fault, ZIP: _zip_fault, PICKLE: _pickle_fault}[kind](path, size):
         return _with_neighbour(path, fault)
     if kind == SAFETENSORS and path.suffix in PICKLES:
@@ -77,12 +83,6 @@ def fault_of(path: Path) -> Fault | None:
     else:
         return None
     return Fault(f"{what} under the suffix {path.suffix}", f"rename it to {path.with_suffix(suffix).name}")
-
-
-def json_fault_of(path: Path) -> Fault | None:
-    """Why an existing file is not JSON of an object, by its first bytes."""
-    start = first_bytes(path)
-    return None if start.lstrip().startswith(b"{") else _foreign(start, path.stat().st_size)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -152,8 +152,8 @@ def _with_neighbour(path: Path, fault: Fault) -> Fault:
     return Fault(f"{fault.what}; {found.name} beside it is an unfinished download") if found else fault
 
 
-def _foreign(start: bytes, size: int) -> Fault:
-    """The fault of a file that holds no tensors in a form that is read here."""
+def foreign_fault(start: bytes, size: int) -> Fault:
+    """The fault of a file of `size` bytes that is neither tensors in a form that is read here nor a JSON object."""
     if not size:
         return Fault("is empty (0 bytes)")
     if start.startswith(b"version https://git-lfs"):
@@ -212,13 +212,23 @@ def _zip_fault(path: Path, size: int) -> Fault | None:
         return Fault(f"is a zip archive of {', '.join(names[:3]) or 'nothing'}", _UNPACK)
     if any(name.endswith("/constants.pkl") for name in names):
         return Fault("is a program of TorchScript", "save the state_dict of its module, and pass that")
-    return next((Fault(*fault) for module, fault in _MODULES.items() if module in data), None)
+    return next((Fault(*fault) for module, fault in _MODULES.items() if module in data), _protocol_fault(data))
 
 
 def _pickle_fault(path: Path, size: int) -> Fault | None:
     start = first_bytes(path)
-    if start.startswith(_LEGACY):
-        return None  # written before torch 1.6: only reading it shows whether it is whole
-    if _LEGACY.startswith(start):
+    if start.startswith(_LEGACY):  # only reading it shows whether it is whole
+        return _protocol_fault(start)
+    if any(whole.startswith(start) for whole in _LEGACY):
         return Fault(f"is truncated: the first {size} bytes of a file of torch.save")
     return Fault("is a pickle that torch.save did not write; it was not executed", "convert it where it was made")
+
+
+def _protocol_fault(pickled: bytes) -> Fault | None:
+    """The fault of a pickle in a newer protocol than torch reads without executing anything."""
+    if pickled[:1] != b"\x80" or pickled[1:2] <= bytes([_NEWEST_PROTOCOL]):
+        return None
+    return Fault(
+        f"is of torch.save with pickle_protocol {pickled[1]}, which can be read only by executing it",
+        f"save it where it was made, as safetensors or with pickle_protocol at most {_NEWEST_PROTOCOL}",
+    )

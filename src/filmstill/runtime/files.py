@@ -53,7 +53,14 @@ def require_writable(path: Path, folder: bool = False) -> None:
         if path.exists() and not (path.is_dir() if folder else path.is_file()):
             kind = other if path.is_dir() or path.is_file() else "a device"
             raise FilmstillError(f"{path}: is {kind}, allowed: the name of {made}; choose another name")
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        # A link that leads nowhere occupies its name, too: no folder can be made there.
+        parent = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        for needed in (parent, path) if folder else (parent,):
+            if needed.is_symlink() and not needed.exists():
+                raise FilmstillError(
+                    f"{path}: cannot be written: {needed} is a link to {needed.readlink()}, which does not exist; make "
+                    "that folder or choose another"
+                )
         if not parent.is_dir():
             raise FilmstillError(
                 f"{path}: cannot be written: {parent} is a file, allowed: a folder; choose another folder"
@@ -93,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FilmstillError(f"{path}: no such file") from None
     except (IsADirectoryError, NotADirectoryError) as error:
         raise FilmstillError(f"{path}: cannot be read as JSON ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FilmstillError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
         raise FilmstillError(f"{path}: a JSON {type(value).__name__}, an object is needed")

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from filmstill.errors import FilmstillError
-from filmstill.runtime.file_kind import AGAIN, SAFETENSORS, fault_of, first_bytes, kind_of
+from filmstill.runtime.file_kind import AGAIN, SAFETENSORS, fault_of, first_bytes, kind_of, why_missing
 
 HEADER = "filmstill"  # the only metadata key: safetensors writes several keys in random order
 DTYPES = ("F64", "F32", "BF16", "F16")  # of stored networks, in the order in which the library sorts them in a file
@@ -30,8 +30,12 @@ def opened(path: Path, framework: str) -> Iterator[Any]:
 
     Raises FilmstillError if the file is missing or not safetensors; a pickle is refused by name and never opened.
     """
+    if path.is_dir():
+        raise FilmstillError(f"{path}: is a folder, allowed: one .safetensors of filmstill; give the file in it")
     if not path.is_file():
-        raise FilmstillError(f"{path}: no such file; the stage that makes it has not run (dvc repro)")
+        raise FilmstillError(
+            f"{path}: no such file{why_missing(path)}; the stage that makes it has not run (dvc repro)"
+        )
     try:
         with safe_open(path, framework=framework) as file:
             yield file

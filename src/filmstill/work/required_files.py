@@ -36,6 +36,16 @@ def provided_prompts(prompts: Prompts) -> Prompts:
     return replace(prompts, raw=raw, extension=extension, unsafe_words=words)
 
 
+def check_releases(params: Params) -> None:
+    """Raise FilmstillError for releases that the teacher stage would refuse. It takes seconds: torch is imported."""
+    if params.world.name == OPEN:
+        from filmstill.formats.import_release import check_release
+
+        teacher = params.teacher
+        score = teacher.real_score if teacher.real_score == NOTHING else str(_found(teacher.real_score))
+        check_release(replace(teacher, released=str(_found(teacher.released)), real_score=score), params.model)
+
+
 def check_git() -> None:
     """Raise FilmstillError where the sources are in no git repository, as those of an archive, and DVC needs one."""
     root = Path.cwd()
