@@ -107,6 +107,14 @@ def test_unsafe_words_are_cleaned_as_prompts_are(tmp_path: Path) -> None:
         assert word_reasons(prompts, words) == [f"unsafe word '{word}'" for word in words]
 
 
+def test_unsafe_words_are_found_in_scripts_without_spaces(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("手枪\nปืน\ngun\n")
+    words = read_words(tmp_path / "words.txt")
+    prompts = ["他拿着手枪走路", "手里没有枪", "เขาถือปืนอยู่", "一把gun在桌上", "他 begun 走路"]
+    expected = ["unsafe word '手枪'", None, "unsafe word 'ปืน'", "unsafe word 'gun'", None]
+    assert word_reasons([clean(prompt) for prompt in prompts], words) == expected
+
+
 def test_exact_copies_and_used_ids_go_and_the_first_row_stays() -> None:
     prompts = ["A red cat", "a RED cat", "a blue cat", "a green cat", "a red cat"]
     ids = ["a", "b", "c", "c", "e"]

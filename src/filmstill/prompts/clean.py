@@ -9,6 +9,10 @@ import ftfy
 from filmstill.runtime.unescape import unescape_twice
 
 LONGEST = 32768  # characters; longer prompts are not cleaned, since the length step drops them
+WITHOUT_SPACES = (  # first words of Unicode names; in other scripts spaces separate words
+    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "YI"),
+    *("THAI", "LAO", "KHMER", "MYANMAR", "TAI", "NEW", "TIBETAN", "JAVANESE", "BALINESE"),  # NEW TAI LUE
+)
 
 _INLINE = re.compile(r"</?(?:a|b|em|font|i|span|strong|u)\b[^<>]*>", re.IGNORECASE)  # tags that may be inside a word
 _BREAK = re.compile(r"[\t-\r\x1c-\x1f]")  # white space that ftfy would remove between words

@@ -28,14 +28,10 @@ from functools import lru_cache
 from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]
 
 from filmstill.params.prompts import NearDuplicates
-from filmstill.prompts.clean import key, script_of
+from filmstill.prompts.clean import WITHOUT_SPACES, key, script_of
 
 RECALL = 0.98  # for pairs exactly at the threshold; a higher one needs more exact comparisons
 CROWD = 64  # candidates of a row that is kept out of the index: a table of one template would compare every pair
-WITHOUT_SPACES = (  # first words of Unicode names; a script that is not listed is compared by words
-    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "YI"),
-    *("THAI", "LAO", "KHMER", "MYANMAR", "TAI", "NEW", "TIBETAN", "JAVANESE", "BALINESE"),  # NEW TAI LUE
-)
 SENTENCE = 4  # characters; what is shorter and repeated is a word: 人 is a person, 人人 everyone
 RUN = "…"  # stands for a run of such characters among the words, where it cannot be one
 

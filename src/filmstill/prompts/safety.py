@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from filmstill.prompts.clean import clean, key
+from filmstill.prompts.clean import WITHOUT_SPACES, clean, key, script_of
 from filmstill.prompts.text_file import WORD_LIST, read_lines
 
 
@@ -31,8 +31,19 @@ def read_words(path: Path | str) -> list[str]:
 
 
 def word_reasons(prompts: Sequence[str], words: Sequence[str]) -> list[str | None]:
-    """A reason for every prompt that contains one of `words` (of `read_words`) as a whole word or phrase, else None."""
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
-    found = (pattern.search(key(prompt)) for prompt in prompts)
-    return [f"unsafe word '{match.group()}'" if match else None for match in found]
+    """A reason for every prompt that contains one of `words` (of `read_words`) as a whole word or phrase, else None.
+
+    In a script without spaces nothing tells where a word begins and ends: there it is found anywhere.
+    """
+    spread = {_spread(word): word for word in sorted(words, key=lambda word: (-len(word), word))}
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, spread))})(?!\w)")
+    found = (pattern.search(_spread(key(prompt))) for prompt in prompts)
+    return [f"unsafe word '{spread[match.group()]}'" if match else None for match in found]
+
+
+def _spread(text: str) -> str:
+    """The text with every character of a script without spaces between two spaces."""
+    if text.isascii():
+        return text
+    spaced = (f" {character} " if script_of(character) in WITHOUT_SPACES else character for character in text)
+    return " ".join("".join(spaced).split())
