@@ -121,6 +121,25 @@ def test_two_experts_share_the_noise(at, released: Path):
     assert_close(both(x[3:], t[3:], both.read_text(text[3:])), alone[1][1:], 1e-5)
 
 
+def test_experts_that_do_not_fit_each_other_or_their_boundary_are_refused(at):
+    folder = at("teacher.real_score=data/released/pair", "teacher.boundary=0.9", layout="diffusers")
+    pair = folder.parent / "pair"
+    networks = {"transformer": CONFIG, "transformer_2": replace(CONFIG, ffn_dim=2 * CONFIG.ffn_dim)}
+    for name, config in networks.items():
+        write_network(pair / name, "diffusers", 1, config)
+    listed = {name: ["diffusers", "WanTransformer3DModel"] for name in networks}
+    (pair / "model_index.json").write_text(json.dumps({**listed, "boundary_ratio": 0.875}))
+    assert refused(folder) == "teacher.real_score: data/released/pair holds two experts of different sizes"
+    shutil.rmtree(pair / "transformer_2")
+    shutil.copytree(pair / "transformer", pair / "transformer_2")
+    assert refused(folder) == (
+        "teacher.boundary: is 0.9, but data/released/pair says that its experts meet at 0.875; set teacher.boundary to "
+        "0.875"
+    )
+    at("teacher.real_score=data/released/pair", layout="diffusers")
+    check_releases(check())
+
+
 def test_a_larger_real_score_may_have_other_sizes_but_not_other_latents(at):
     at("teacher.real_score=data/released/large")
     large = DiTConfig(dim=64, ffn_dim=128, num_heads=4, num_layers=3, freq_dim=32, text_dim=32, in_channels=16)

@@ -158,6 +158,13 @@ def pipeline_networks(folder: Path) -> dict[str, str]:
     return found
 
 
+def experts_boundary(folder: Path) -> float | None:
+    """The sigma at which a pipeline's experts meet, `boundary_ratio` of its model_index.json; None: it names none."""
+    index = folder / PIPELINE
+    ratio = read_released_json(index).get("boundary_ratio") if index.is_file() else None
+    return float(ratio) if isinstance(ratio, int | float) else None
+
+
 def _refuse_names(
     source: Path, names: Collection[str], pattern: str, predicate: str, allowed: str, remedy: str
 ) -> None:

@@ -7,6 +7,7 @@ network, or Wan2.2's two experts.
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
+from filmstill.formats.families import experts_boundary
 from filmstill.formats.layouts import Network, read_network
 from filmstill.formats.release import Release, find_networks, identities
 from filmstill.formats.umt5 import check_umt5, import_umt5
@@ -90,4 +91,12 @@ def _real_scores(params: Teacher, expected: DiTConfig) -> list[Network]:
                 f"teacher.real_score: {params.real_score} takes {config.in_channels} latent channels and text of "
                 f"{config.text_dim}, the student {expected.in_channels} and {expected.text_dim}: they must be the same"
             )
+    if len({network.config for network in networks}) > 1:
+        raise FilmstillError(f"teacher.real_score: {params.real_score} holds two experts of different sizes")
+    boundary = experts_boundary(Path(params.real_score))
+    if len(networks) == 2 and boundary not in (None, params.boundary):
+        raise FilmstillError(
+            f"teacher.boundary: is {params.boundary}, but {params.real_score} says that its experts meet at {boundary}"
+            f"; set teacher.boundary to {boundary}"
+        )
     return networks
