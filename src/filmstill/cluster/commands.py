@@ -8,7 +8,7 @@ from filmstill.cluster import slurm
 from filmstill.cluster.config import STAGES, read_cluster
 from filmstill.cluster.follow import describe
 from filmstill.cluster.job import end_record
-from filmstill.cluster.scratch import share_work, use_work
+from filmstill.cluster.scratch import find_work, use_work
 from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest_folder, mark_cancelled, next_run, recorded
 from filmstill.cluster.submit_shards import job_logs, logs_by_job
 from filmstill.errors import FilmstillError
@@ -71,7 +71,7 @@ def cancel_jobs(stage: str | None) -> None:
     if stage is not None and stage not in STAGES:
         raise FilmstillError(f"cancel: stage: is {stage!r}, allowed: {', '.join(STAGES)} (the stages that run as jobs)")
     root = graph.repository()
-    share_work(root)
+    find_work(root)
     try:
         jobs = [job for job in slurm.live_jobs(root) if stage in (None, _stage_and_key(job)[0])]
         if jobs:
@@ -95,7 +95,7 @@ def live_keys() -> set[tuple[str, str]]:
 
     Raises FilmstillError where SLURM's controller does not answer.
     """
-    share_work(graph.repository())
+    find_work(graph.repository())
     if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
         return set()  # no job was ever submitted
     try:
