@@ -46,10 +46,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _check(_arguments: argparse.Namespace) -> None:
+    from filmstill.cluster.config import read_cluster
     from filmstill.params.profile import check
     from filmstill.work.required_files import check_git, check_required_files
 
     params = check()
+    read_cluster()
     check_git()
     check_required_files(params)
     from filmstill.prompts.filter import check_tables  # imports pandas, which a missing file does not need

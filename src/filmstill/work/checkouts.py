@@ -78,8 +78,13 @@ def share(folder: Path, root: Path) -> None:
     owner, here = owner_of(folder, root), root / folder
     if owner == root.resolve():
         return
+    there = (owner / folder).resolve()  # it may be a link to a folder that was removed
     try:
-        (owner / folder).resolve().mkdir(exist_ok=True)  # resolved: it may be a link to a folder that was removed
+        try:
+            there.mkdir()
+        except FileExistsError:
+            if there.is_file():  # any other is a folder, also where another process is just making it a link
+                raise
         make_link(here, owner / folder)
     except OSError as error:
         raise writing_failed(here, error) from error
