@@ -177,9 +177,10 @@ def test_what_queued_experiments_need_stays(ref: str):
     assert kept() == needed
 
 
+PROVIDED = {"cmd": "x", "params": ["student.raw"], "outs": ["data/provided.txt"]}  # a value, as DVC writes it
 STUDENT = {
     "cmd": "x",
-    "deps": ["student.py", "data/teacher.bin", "weights.bin"],
+    "deps": ["student.py", "data/provided.txt", "data/teacher.bin", "weights.bin"],
     "params": ["student"],
     "outs": ["data/student.bin"],
 }
@@ -190,8 +191,8 @@ def write_graph(teacher: int, student: int, gate: int) -> None:
     Path("student.py").write_text("")
     Path("weights.bin").write_text("weights")
     Path(".gitignore").write_text("weights.bin\n.work\n")
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"teacher": GRAPH["teacher"], "student": STUDENT}}))
-    values = {"teacher": {"steps": teacher}, "student": {"steps": student, "gate": gate}}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {**GRAPH, "student": STUDENT, "provided": PROVIDED}}))
+    values = {"teacher": {"steps": teacher}, "student": {"steps": student, "gate": gate, "raw": "prompts"}}
     Path("params.yaml").write_text(yaml.safe_dump(values))
 
 
@@ -201,7 +202,11 @@ def record_teacher(md5: str) -> None:
     deps = [{"path": path, "md5": md5} for path, md5 in made.deps.items()]
     outs = [{"path": "data/teacher.bin", "md5": md5}]
     entry = {"deps": deps, "params": {"params.yaml": made.params}, "outs": outs}
-    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"teacher": entry}}))
+    provided = {
+        "params": {"params.yaml": {"student.raw": "prompts"}},
+        "outs": [{"path": "data/provided.txt", "md5": "0"}],
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"provided": provided, "teacher": entry}}))
 
 
 def student_folder(changed: dict[str, str], params: dict[str, object] | None = None) -> Path:
@@ -228,11 +233,12 @@ def test_what_an_experiment_made_downstream_of_its_change_stays(ref: str):
     subprocess.run(["git", "checkout", "--quiet", "."], check=True)
     others = [
         student_folder({"data/teacher.bin": "after", "student.py": "edited"}),
-        student_folder({"data/teacher.bin": "after"}, {"steps": 2, "gate": 1}),
+        student_folder({"data/teacher.bin": "after"}, {"steps": 2, "gate": 1, "raw": "prompts"}),
+        student_folder({"data/teacher.bin": "after", "data/provided.txt": "1"}),
         student_folder({"data/teacher.bin": "after", "more.py": "0"}),
     ]
     prune(dry_run=False, live=set())
-    assert [folder.exists() for folder in (current, *kept, *others)] == [True] * 3 + [False] * 3
+    assert [folder.exists() for folder in (current, *kept, *others)] == [True] * 3 + [False] * 4
     subprocess.run(["git", "update-ref", "-d", ref], check=True)  # `dvc queue remove`
     prune(dry_run=False, live=set())
     assert [folder.exists() for folder in (current, *kept)] == [True, False, False]

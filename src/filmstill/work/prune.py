@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -146,9 +147,17 @@ class _Expected:
     def _inputs(self, stage: str) -> Inputs:
         if stage not in self.known:
             deps = {path: self._md5(path) for path in self.stages[stage].get("deps", [])}
-            params = {key: self.params[key] for key in self.stages[stage].get("params", [])}
+            params = {key: self._param(key) for key in self.stages[stage].get("params", [])}
             self.known[stage] = Inputs(deps, params)
         return self.known[stage]
+
+    def _param(self, key: str) -> Any:
+        """A section, or a value in one: teacher.released."""
+        section, *names = key.split(".")
+        value = self.params[section]
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def _md5(self, path: str) -> str:
         with suppress(FilmstillError):  # no such file, or the stage that makes it has no parameters
