@@ -46,11 +46,13 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _check(_arguments: argparse.Namespace) -> None:
+    from filmstill.cluster.config import read_cluster
     from filmstill.params.profile import check
     from filmstill.work.prompt_counts import check_prompt_counts
     from filmstill.work.required_files import check_git, check_releases, check_required_files, provided_prompts
 
     params = check()
+    read_cluster()
     check_git()
     check_required_files(params)
     check_releases(params)

@@ -147,7 +147,9 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser("results", help="print the table of the last evaluation and where its pictures are")
 
-    prune = commands.add_parser("prune", help="remove work folders that no branch's dvc.lock names, oldest first")
+    prune = commands.add_parser(
+        "prune", help="remove work folders that no branch, experiment or checkout needs, oldest first"
+    )
     prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     return top
 

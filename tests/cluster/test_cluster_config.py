@@ -78,13 +78,14 @@ def test_the_variable_names_another_file(folder: Path, experiment: Path, monkeyp
         assert read_cluster().executor == SLURM and cluster_name() == str(folder / "other.yaml")
 
 
-@pytest.mark.parametrize("value", ["missing.yaml", "/nowhere/cluster.yaml", ".", " ", "None"])
+@pytest.mark.parametrize("value", ["missing.yaml", "/nowhere/cluster.yaml", "~nosuchuser/x", ".", " ", "None"])
 def test_a_variable_that_names_no_file_is_refused(folder: Path, monkeypatch, value: str):
     (folder / CLUSTER).write_text("executor: slurm\n")
     monkeypatch.setenv(VARIABLE, value)
     allowed = "the path of a file that exists, or none to compute here"
     with pytest.raises(FilmstillError, match=rf"^FILMSTILL_CLUSTER: is '{value}', allowed: {allowed}$"):
         read_cluster()
+    assert cluster_name() == value  # for a message about something else
 
 
 def test_a_link_that_leads_nowhere_does_not_mean_to_compute_here(folder: Path):
@@ -161,6 +162,7 @@ KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Resources))})"
         ("executr: slurm", "executr: no such key (allowed keys: executor, scratch"),
         ("scratch: scratch/me", "scratch: is 'scratch/me', allowed: null or a folder's absolute path"),
         ("scratch: ${oc.env:NOT_SET_ANYWHERE}", "scratch: KeyError raised while resolving interpolation"),
+        ('scratch: "/a\\0b"', "scratch: is '/a\\x00b', allowed: null or a folder's absolute path"),
         ("max_requeues: -1", "max_requeues: is -1, allowed: an integer in [0, 1000000]"),
         ("max_requeues: many", "max_requeues: is 'many', allowed: an integer"),
         ("poll_seconds: 0", "poll_seconds: is 0.0, allowed: a number in (0, 86400]"),
@@ -197,6 +199,8 @@ def test_a_wrong_file_is_one_line(text: str, says: str):
         ("memory_gb: 1.5", "memory_gb: is 1.5, allowed: null or an integer"),
         ("partition: ''", "partition: is '', allowed: null or some text"),
         ("python: ' '", "python: is ' ', allowed: null or some text"),
+        ('partition: "a\\0b"', "partition: is 'a\\x00b', allowed: null or some text, on one line"),
+        ('account: "a\\nb"', "account: is 'a\\nb', allowed: null or some text, on one line"),
         ("time: 90", "time: is '90', allowed: [days-]hours:minutes:seconds, such as 1-00:00:00"),
         ("time: 1:30", "time: is '1:30', allowed: [days-]hours:minutes:seconds"),
         ("time: tomorrow", "time: is 'tomorrow', allowed: [days-]hours:minutes:seconds"),
@@ -209,6 +213,8 @@ def test_a_wrong_file_is_one_line(text: str, says: str):
         ("sbatch: {job-name: mine}", "sbatch: is 'job-name', allowed: flags of sbatch that no other key sets"),
         ("sbatch: {mem_per_cpu: 4G}", "sbatch: is 'mem_per_cpu', allowed: flags of sbatch"),
         ("sbatch: {exclusive: false}", "sbatch.exclusive: is False, allowed: text, a number, or true"),
+        ('sbatch: {nice: "1\\n2"}', "sbatch.nice: is '1\\n2', allowed: text, a number, or true for a flag without a v"),
+        ('setup: ["a\\0b"]', "setup: is 'a\\x00b', allowed: shell commands, without null characters"),
         ("sbatch: {nice: [1]}", "sbatch.nice: is [1], allowed: text, a number, or true"),
     ],
 )

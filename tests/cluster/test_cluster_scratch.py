@@ -3,13 +3,16 @@
 import os
 import socket
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from filmstill.cluster import scratch
 from filmstill.cluster.config import Cluster
-from filmstill.cluster.scratch import refuse_unshared, share_work, use_scratch, use_work
+from filmstill.cluster.scratch import find_work, refuse_unshared, use_work
 from filmstill.cluster.slurm import digest, tag
 from filmstill.errors import FilmstillError
 
@@ -88,17 +91,17 @@ def test_a_folder_that_this_machine_serves_to_the_others_is_taken(root, cluster,
 def test_a_scratch_that_cannot_be_written_is_refused(root, folder, why):
     with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
         refuse_unshared(Cluster(scratch=folder), root, HERE)
-    (root / ".work/distill").mkdir(parents=True)  # `use_scratch` must not advise to move it there
+    (root / ".work/distill").mkdir(parents=True)  # `use_work` must not advise to move it there
     with pytest.raises(FilmstillError, match=rf"cluster\.yaml: scratch: is '{folder}', allowed: .*\({why}"):
-        use_scratch(Cluster(scratch=folder), root)
+        use_work(Cluster(scratch=folder), root)
 
 
 def test_work_becomes_a_link_into_the_scratch_once(root, cluster):
     target = Path(cluster.scratch or "") / f"repository-{digest(root)[:4]}"
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     assert os.readlink(root / ".work") == str(target)
     (root / ".work/file").write_text("work")
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     assert (target / "file").read_text() == "work"
 
 
@@ -106,20 +109,20 @@ def test_two_clones_have_folders_of_their_own(tmp_path, cluster):
     clones = [tmp_path / name / "repository" for name in ("a", "b")]
     for clone in clones:
         clone.mkdir(parents=True)
-        use_scratch(cluster, clone)
+        use_work(cluster, clone)
     assert len(os.listdir(cluster.scratch or "")) == 2
 
 
 def test_an_empty_work_folder_becomes_the_link(root, cluster):
     (root / ".work").mkdir()
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     assert (root / ".work").is_symlink()
 
 
 def test_a_scratch_that_was_wiped_is_used_again(root, cluster):
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     (root / ".work").resolve().rmdir()
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     assert (root / ".work").is_dir()
 
 
@@ -127,10 +130,10 @@ def test_work_is_never_hidden_and_the_line_says_how_to_move_it(root, cluster):
     (root / ".work/distill").mkdir(parents=True)
     (root / ".work/distill/file").write_text("work")
     with pytest.raises(FilmstillError, match=r"\.work: contains work of this machine, .*; move it: (mv .*)") as refusal:
-        use_scratch(cluster, root)
+        use_work(cluster, root)
     command = str(refusal.value).partition("move it: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=root)
-    use_scratch(cluster, root)
+    use_work(cluster, root)
     assert (root / ".work").is_symlink() and (root / ".work/distill/file").read_text() == "work"
 
 
@@ -138,12 +141,12 @@ def test_a_link_that_leads_elsewhere_is_refused(root, cluster, tmp_path):
     (tmp_path / "other").mkdir()
     (root / ".work").symlink_to(tmp_path / "other")
     with pytest.raises(FilmstillError, match=r"\.work: is a link to \S+/other, but cluster\.yaml: scratch is"):
-        use_scratch(cluster, root)
+        use_work(cluster, root)
     assert os.readlink(root / ".work") == str(tmp_path / "other")
 
 
 def test_without_a_scratch_nothing_happens(root):
-    use_scratch(Cluster(), root)
+    use_work(Cluster(), root)
     assert os.listdir(root) == []
 
 
@@ -165,7 +168,37 @@ def test_an_experiment_works_where_its_repository_does_and_finds_its_jobs(root, 
 def test_a_checkout_with_work_of_its_own_has_its_own_jobs_and_scratch(root, cluster):
     experiment = root / ".dvc/tmp/exps/tmp1"
     (experiment / ".work/distill").mkdir(parents=True)
-    share_work(experiment)
+    find_work(experiment)
     assert tag(experiment) != tag(root)
     with pytest.raises(FilmstillError, match=r"\.work: contains work of this machine"):
         use_work(cluster, experiment)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_experiments_that_start_together_all_work_on_the_scratch(tmp_path, cluster, monkeypatch, is_made):
+    """None of them sees the work of another as work of this machine. is_made: `.work` is an empty folder before."""
+    count, interval = 6, sys.getswitchinterval()
+    start = Barrier(count)
+
+    def use(experiment: Path) -> None:
+        start.wait()
+        if experiment.name == "tmp0":  # as `filmstill cancel` would, at the same time
+            find_work(experiment)
+        else:
+            use_work(cluster, experiment)
+            (experiment / ".work" / experiment.name).touch()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(count) as threads:
+            for number in range(40):
+                main = tmp_path / f"main{number}"
+                experiments = [main / f".dvc/tmp/exps/tmp{each}" for each in range(count)]
+                for experiment in experiments:
+                    experiment.mkdir(parents=True)
+                if is_made:
+                    (main / ".work").mkdir()
+                list(threads.map(use, experiments))
+                assert len(os.listdir((main / ".work").readlink())) == count - 1
+    finally:
+        sys.setswitchinterval(interval)

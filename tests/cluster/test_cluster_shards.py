@@ -1,8 +1,11 @@
 """Jobs of shards, without a cluster: final states are remembered, no shard is made twice, flags are passed on."""
 
+import re
 import shlex
 import shutil
+import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +15,10 @@ from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from filmstill.cluster import shards, slurm, submit_shards
 from filmstill.cluster.config import Cluster, Resources
+from filmstill.cluster.follow import follow
+from filmstill.cluster.submit import Submission
 from filmstill.cluster.submit_shards import job_logs, latest_jobs
-from filmstill.errors import FilmstillError
+from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
 
 JOB = slurm.QueuedJob("7", "ode_pairs-0-abcd_1", "RUNNING", "None", None, 0, "node1", "/repository")
@@ -138,3 +143,85 @@ def test_jobs_whose_checkout_was_removed_are_cancelled(tmp_path: Path, monkeypat
             (tmp_path / submit_shards.CHECKOUT).write_text(str(checkout))
         shards._cancel_without_checkout("ode_pairs-0-abcd", tmp_path)
         assert cancelled == (["7"] if checkout == removed else [])
+
+
+CANCELLED = "cancelled, because DVC removes the experiment's folder; what is saved is kept, and an experiment with"
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch) -> Path:
+    """A work folder of the main checkout, seen from an experiment's folder, in which the test runs."""
+    experiment = tmp_path / ".dvc/tmp/exps/tmp1"
+    experiment.mkdir(parents=True)
+    (tmp_path / ".work/ode_pairs/0123").mkdir(parents=True)
+    (experiment / ".work").symlink_to(tmp_path / ".work")
+    monkeypatch.chdir(experiment)
+    return Path(".work/ode_pairs/0123")
+
+
+def stop(*_: object) -> None:
+    raise Interrupted("stopped", signal.SIGTERM)
+
+
+@pytest.fixture
+def stopped(monkeypatch) -> Callable[[Callable[[], object]], str]:
+    """A function that makes a stage wait for its jobs and stops it; returns the line that it prints."""
+    monkeypatch.setattr(shards, "_wait_for_jobs", stop)
+    monkeypatch.setattr("filmstill.cluster.follow._wait_until_over", stop)
+
+    def line(wait: Callable[[], object]) -> str:
+        with pytest.raises(Interrupted) as error:
+            wait()
+        return str(error.value)
+
+    return line
+
+
+@pytest.mark.parametrize(
+    ("checkout", "fails", "ids", "then"),
+    [
+        ("here", None, ["7"], f"its jobs are {CANCELLED}"),
+        ("here", slurm.Unreachable("timed out"), [], "its jobs are perhaps not cancelled (timed out), and cannot go"),
+        ("another", None, [], "its jobs go on, `dvc repro` waits for them again"),
+        ("", None, [], "its jobs go on"),
+        (None, None, [], "its jobs go on"),
+    ],
+)
+def test_the_shards_of_a_killed_experiment_are_cancelled_or_the_line_says_why_not(
+    work: Path, monkeypatch, stopped, checkout: str | None, fails: Exception | None, ids: list[str], then: str
+):
+    """The working directory of a shard's job is its work folder, which other checkouts share."""
+    name = f"{shards._job_name_prefix('ode_pairs', work)}_1"
+    job = replace(JOB, name=name, folder=str(work.resolve()))
+    knows(monkeypatch, job, replace(job, id="8", state="COMPLETED"), replace(job, id="9", name="distill-0123-abcd_1"))
+    if checkout is not None:
+        text = {"here": str(Path.cwd()), "another": str(Path.cwd().parents[3])}.get(checkout, checkout)
+        (work / submit_shards.CHECKOUT).write_text(text)
+    cancelled: list[str] = []
+
+    def cancel(*jobs: str) -> None:
+        if fails:
+            raise fails
+        cancelled.extend(jobs)
+
+    monkeypatch.setattr(slurm, "cancel", cancel)
+    line = stopped(lambda: shards.make_as_jobs("ode_pairs", work, ["pairs-0000"], 1, "pair", Cluster()))
+    assert line.startswith(f"ode_pairs: stopped; {then}") and cancelled == ids
+    if fails:
+        assert line.endswith("; run `python -m filmstill cancel ode_pairs`")
+
+
+@pytest.mark.parametrize(
+    ("folder", "ids", "then"),
+    [(".", ["7"], f"is {CANCELLED}"), ("../../../..", [], "goes on without this process; `dvc repro` attaches to it")],
+)
+def test_the_job_of_a_killed_experiment_is_cancelled_unless_another_checkout_submitted_it(
+    work: Path, monkeypatch, stopped, folder: str, ids: list[str], then: str
+):
+    job = replace(JOB, name="distill-0123.abcd", folder=str(Path(folder).resolve()))
+    monkeypatch.setattr(slurm, "queued", lambda _name: [job])
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", cancelled.append)
+    submission = Submission(job.name, job.id, str(work / "jobs/0001"))
+    assert re.match(f"distill: job 7 {re.escape(then)}", stopped(lambda: follow("distill", submission, 1.0)))
+    assert cancelled == ids

@@ -24,7 +24,7 @@ from filmstill.params.load import read_plain
 from filmstill.runtime.files import write_json
 from filmstill.runtime.progress import progress
 from filmstill.cluster.config import read_cluster
-from filmstill.cluster.scratch import use_scratch
+from filmstill.cluster.scratch import use_work
 from filmstill.work.stage import run
 
 
@@ -55,7 +55,7 @@ def main(stage):
 
 
 if __name__ == "__main__":
-    run("distill", dispatched(main), lambda root: use_scratch(read_cluster(), root))
+    run("distill", dispatched(main), lambda root: use_work(read_cluster(), root))
 """
 GRAPH = {
     "distill": {

@@ -137,3 +137,13 @@ def test_weights_are_linked_not_copied(main: Path):
         assert provide(weights.parent, folder)
     assert (folder / weights).read_text() == "weights" and (folder / weights.parent).is_symlink()
     assert provide(weights.parent, main) and not (main / weights.parent).is_symlink()
+
+
+def test_a_path_that_leads_out_of_the_repository_is_not_linked_beside_another_checkout(main: Path, tmp_path: Path):
+    folder, outside = experiment(main), Path("data/../../prompts.txt")
+    (tmp_path / "prompts.txt").write_text("prompts")
+    (main / "data").mkdir()
+    assert provide(outside, main)
+    assert not provide(outside, folder) and not provide(Path("../prompts.txt"), folder)
+    assert sorted(os.listdir(folder.parent)) == [folder.name]
+    assert provide(tmp_path / "prompts.txt", folder)

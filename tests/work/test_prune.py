@@ -1,4 +1,4 @@
-"""`prune` removes what no branch's dvc.lock names, oldest first, and keeps what is in use."""
+"""`prune` removes what no branch, experiment or checkout needs, oldest first, and keeps what is in use."""
 
 import contextlib
 import os
@@ -175,3 +175,95 @@ def test_what_queued_experiments_need_stays(ref: str):
     work_folder("aaa", age=2)
     prune(dry_run=False, live=set())
     assert kept() == needed
+
+
+PROVIDED = {"cmd": "x", "params": ["student.raw"], "outs": ["data/provided.txt"]}  # a value, as DVC writes it
+STUDENT = {
+    "cmd": "x",
+    "deps": ["student.py", "data/provided.txt", "data/teacher.bin", "weights.bin"],
+    "params": ["student"],
+    "outs": ["data/student.bin"],
+}
+
+
+def write_graph(teacher: int, student: int, gate: int) -> None:
+    """Two stages, their sources and parameters; git ignores the weights."""
+    Path("student.py").write_text("")
+    Path("weights.bin").write_text("weights")
+    Path(".gitignore").write_text("weights.bin\n.work\n")
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {**GRAPH, "student": STUDENT, "provided": PROVIDED}}))
+    values = {"teacher": {"steps": teacher}, "student": {"steps": student, "gate": gate, "raw": "prompts"}}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+def record_teacher(md5: str) -> None:
+    """Write the dvc.lock in which the current teacher has made a file with this hash."""
+    made = inputs("teacher", Values.read())
+    deps = [{"path": path, "md5": md5} for path, md5 in made.deps.items()]
+    outs = [{"path": "data/teacher.bin", "md5": md5}]
+    entry = {"deps": deps, "params": {"params.yaml": made.params}, "outs": outs}
+    provided = {
+        "params": {"params.yaml": {"student.raw": "prompts"}},
+        "outs": [{"path": "data/provided.txt", "md5": "0"}],
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"provided": provided, "teacher": entry}}))
+
+
+def student_folder(changed: dict[str, str], params: dict[str, object] | None = None) -> Path:
+    """A work folder of the student as the stage makes it with these hashes changed."""
+    found = inputs("student", Values.read())
+    found = Inputs(found.deps | changed, found.params if params is None else {"student": params})
+    folder = WORK / "student" / found.key
+    folder.mkdir(parents=True)
+    found.write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("ref", QUEUED)
+def test_what_an_experiment_made_downstream_of_its_change_stays(ref: str):
+    """The queued commit's dvc.lock has the hash of what the teacher made before the change."""
+    write_graph(teacher=1, student=1, gate=1)
+    record_teacher("before")
+    commit(Path.cwd(), "start")
+    current = student_folder({})
+    write_graph(teacher=3, student=1, gate=9)  # what `dvc exp run --queue` commits
+    made = subprocess.run(["git", "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(["git", "update-ref", "--create-reflog", "-m", "queued", ref, made], check=True)
+    kept = [student_folder({"data/teacher.bin": "after"}), work_folder(inputs("teacher", Values.read()).key, age=1)]
+    subprocess.run(["git", "checkout", "--quiet", "."], check=True)
+    others = [
+        student_folder({"data/teacher.bin": "after", "student.py": "edited"}),
+        student_folder({"data/teacher.bin": "after"}, {"steps": 2, "gate": 1, "raw": "prompts"}),
+        student_folder({"data/teacher.bin": "after", "data/provided.txt": "1"}),
+        student_folder({"data/teacher.bin": "after", "more.py": "0"}),
+    ]
+    prune(dry_run=False, live=set())
+    assert [folder.exists() for folder in (current, *kept, *others)] == [True] * 3 + [False] * 4
+    subprocess.run(["git", "update-ref", "-d", ref], check=True)  # `dvc queue remove`
+    prune(dry_run=False, live=set())
+    assert [folder.exists() for folder in (current, *kept)] == [True, False, False]
+
+
+def test_what_a_checkout_made_before_it_changed_an_upstream_parameter_stays_until_it_has_run():
+    write_graph(teacher=1, student=1, gate=1)
+    record_teacher("one")
+    folders = [student_folder({"data/teacher.bin": md5}) for md5 in ("one", "two")]
+    write_graph(teacher=2, student=1, gate=1)  # perhaps this teacher made "two" before
+    prune(dry_run=False, live=set())
+    assert all(folder.exists() for folder in folders)
+    record_teacher("two")
+    prune(dry_run=False, live=set())
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+def test_a_queued_experiment_keeps_its_work_where_its_commit_lacks_the_weights():
+    write_graph(teacher=1, student=1, gate=1)
+    record_teacher("one")
+    commit(Path.cwd(), "start")
+    write_graph(teacher=1, student=2, gate=1)
+    made = subprocess.run(["git", "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(["git", "update-ref", "--create-reflog", "-m", "queued", QUEUED[0], made], check=True)
+    folder, other = student_folder({}), student_folder({"data/teacher.bin": "two"})
+    subprocess.run(["git", "checkout", "--quiet", "."], check=True)
+    prune(dry_run=False, live=set())
+    assert folder.exists() and not other.exists()

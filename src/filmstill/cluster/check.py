@@ -68,7 +68,7 @@ def cluster_check(pending_minutes: float) -> None:
             shutil.rmtree(results.folder)
         to_fix += lines
     _stop_if_any(to_fix)
-    print("all well: with this cluster.yaml `dvc repro` submits its jobs to SLURM")
+    print(f"all well: with this {cluster_name()} `dvc repro` submits its jobs to SLURM")
 
 
 def _stop_if_any(to_fix: list[str]) -> None:

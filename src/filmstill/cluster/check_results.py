@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from filmstill.cluster.check_node import NUMBERS, RankReport, Software
-from filmstill.cluster.config import Resources
+from filmstill.cluster.config import Resources, cluster_name
 from filmstill.runtime.text_table import TextTable
 
 MAX_SKEW = 2.0  # s between clocks: file times and munge's credentials are compared across hosts
@@ -92,7 +92,7 @@ def problems(results: CheckResults, resources: Resources, expected: Software | N
             error = results.errors.get(rank, "it printed no error")
             lines.append(
                 f"{shell.node}: python does not run there: {error} (full output: {results.folder}/{rank}.err); put the "
-                "repository and its .venv where the nodes see them, or set setup and python in cluster.yaml"
+                f"repository and its .venv where the nodes see them, or set setup and python in {cluster_name()}"
             )
     return list(dict.fromkeys(lines))  # ranks of one node report the same problems
 

@@ -1,19 +1,17 @@
 """`python -m filmstill jobs` and `cancel`: this repository's jobs, in SLURM's queue and on record."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import STAGES, read_cluster
+from filmstill.cluster.config import STAGES, cluster_name, read_cluster
 from filmstill.cluster.follow import describe
 from filmstill.cluster.job import end_record
-from filmstill.cluster.scratch import share_work, use_work
+from filmstill.cluster.records import read_progress
+from filmstill.cluster.scratch import find_work, use_work
 from filmstill.cluster.submit import CANCELLED, RECORD, Submission, latest_folder, mark_cancelled, next_run, recorded
 from filmstill.cluster.submit_shards import job_logs, logs_by_job
 from filmstill.errors import FilmstillError
-from filmstill.runtime.files import read_json
-from filmstill.runtime.job_folder import REPORT
 from filmstill.work import graph
 from filmstill.work.folder import WORK
 
@@ -53,7 +51,7 @@ def show_jobs() -> None:
     if note:
         print(note)
     if not rows:
-        print("no job of this repository; `dvc repro` submits jobs where cluster.yaml has executor: slurm")
+        print(f"no job of this repository; `dvc repro` submits jobs where {cluster_name()} has executor: slurm")
         return
     table = TextTable("", ["stage", "job", "state", "requeued", "progress"], left=("job", "state", "progress"))
     for row in rows:
@@ -71,7 +69,7 @@ def cancel_jobs(stage: str | None) -> None:
     if stage is not None and stage not in STAGES:
         raise FilmstillError(f"cancel: stage: is {stage!r}, allowed: {', '.join(STAGES)} (the stages that run as jobs)")
     root = graph.repository()
-    share_work(root)
+    find_work(root)
     try:
         jobs = [job for job in slurm.live_jobs(root) if stage in (None, _stage_and_key(job)[0])]
         if jobs:
@@ -95,7 +93,7 @@ def live_keys() -> set[tuple[str, str]]:
 
     Raises FilmstillError where SLURM's controller does not answer.
     """
-    share_work(graph.repository())
+    find_work(graph.repository())
     if not (any(WORK.glob("*/*/jobs")) or any(WORK.glob("*/*/logs/slurm"))) or not slurm.available():
         return set()  # no job was ever submitted
     try:
@@ -153,9 +151,5 @@ def _ended(submission: Submission) -> Row:
 
 def _progress(folder: Path | None) -> str:
     """Progress that a submission's job has reported, such as `12/30 step`; empty where it has not."""
-    if folder is None or not (folder / REPORT).exists():
-        return ""
-    with suppress(OSError, FilmstillError, KeyError, ValueError):  # damaged, or being written
-        report = read_json(folder / REPORT)
-        return f"{report['n']:g}/{report['total']:g} {report['unit']}"
-    return ""
+    report = read_progress(folder) if folder else None
+    return f"{report.n:g}/{report.total:g} {report.unit}" if report else ""

@@ -7,13 +7,14 @@ a stage's parameters or key.
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from filmstill.errors import require
+from filmstill.errors import FilmstillError, require
 from filmstill.params.keys import check_intervals, key
 from filmstill.params.load import checked, read_plain
 from filmstill.work import checkouts
@@ -75,7 +76,8 @@ class Resources:
         )
         for name in ("partition", "account", "qos", "constraint", "python"):
             value = getattr(self, name)
-            require(value is None or bool(value.strip()), name, value, "null or some text")
+            is_text = value is None or (bool(value.strip()) and value.isprintable())
+            require(is_text, name, value, "null or some text, on one line")
         for name, value in self.sbatch.items():
             own = name.replace("-", "_") in OWN_FLAGS
             require(
@@ -85,7 +87,12 @@ class Resources:
                 "flags of sbatch that no other key sets and that do not control how a job ends or resumes",
             )
             known = value is True or (isinstance(value, str | int | float) and value is not False)
-            require(known, f"sbatch.{name}", value, "text, a number, or true for a flag without a value")
+            allowed = "text, a number, or true for a flag without a value"
+            require(known, f"sbatch.{name}", value, allowed)
+            is_line = f"{name}{value}".isprintable()  # sbatch reads each line of the script as another flag
+            require(is_line, f"sbatch.{name}", value, f"{allowed}, on one line")
+        for line in self.setup:
+            require("\0" not in line, "setup", line, "shell commands, without null characters")
         allowed = f"more than signal_seconds ({self.signal_seconds} s), the time a job has to save its work"
         require(self.seconds > self.signal_seconds, "time", self.time, allowed)
         require(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {', '.join(SHARDINGS)}")
@@ -123,8 +130,8 @@ class Cluster:
     def __post_init__(self) -> None:
         require(self.executor in EXECUTORS, "executor", self.executor, f"one of {', '.join(EXECUTORS)}")
         check_intervals(self)
-        absolute = self.scratch is None or Path(self.scratch).is_absolute()
-        require(absolute, "scratch", self.scratch, "null or a folder's absolute path, such as /scratch/me")
+        is_path = self.scratch is None or (Path(self.scratch).is_absolute() and self.scratch.isprintable())
+        require(is_path, "scratch", self.scratch, "null or a folder's absolute path, such as /scratch/me")
         for name in self.stages:
             require(name in STAGES, "stages", name, f"{', '.join(STAGES)}: the stages that SLURM can run")
 
@@ -156,7 +163,7 @@ def cluster_file() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named is not None and named in NOWHERE:
         return None
-    found = checkouts.find(Path(named or CLUSTER).expanduser(), Path.cwd())
+    found = checkouts.find(Path(os.path.expanduser(named or CLUSTER)), Path.cwd())
     exists = found is not None and found.is_file()
     require(named is None or exists, VARIABLE, named, "the path of a file that exists, or none to compute here")
     leads_nowhere = found is None and CLUSTER.is_symlink()  # computing here instead would be a surprise
@@ -166,7 +173,9 @@ def cluster_file() -> Path | None:
 
 def cluster_name() -> str:
     """The file that the user edits, for messages."""
-    return str(cluster_file() or CLUSTER)
+    with suppress(FilmstillError):  # a message about something else must not be lost
+        return str(cluster_file() or CLUSTER)
+    return os.environ.get(VARIABLE) or str(CLUSTER)
 
 
 def read_cluster() -> Cluster:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import LOCAL, Cluster, read_cluster
+from filmstill.cluster.config import LOCAL, Cluster, cluster_name, read_cluster
 from filmstill.cluster.follow import follow
 from filmstill.cluster.job import (
     CRASHED,
@@ -50,12 +50,17 @@ def dispatched(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
         cluster, root = read_cluster(), Path.cwd()
         if cluster.executor == LOCAL:
             _refuse_beside_job(stage, root)
-            stage.empty_out()
-            main(stage)
+            make_here(main, stage)
         else:
             _make_by_job(stage, cluster, root)
 
     return make
+
+
+def make_here(main: Callable[[Stage], None], stage: Stage) -> None:
+    """Make the stage's `out` in this process."""
+    stage.empty_out()
+    main(stage)
 
 
 def _refuse_beside_job(stage: Stage, root: Path) -> None:
@@ -74,7 +79,7 @@ def _refuse_beside_job(stage: Stage, root: Path) -> None:
     if submission is not None:
         raise FilmstillError(
             f"{stage.name}: job {submission.id} is at work in {stage.work}; `python -m filmstill cancel {stage.name}` "
-            "ends it, or executor: slurm in cluster.yaml attaches to it"
+            f"ends it, or executor: slurm in {cluster_name()} attaches to it"
         )
 
 
@@ -160,14 +165,14 @@ def count_losses(stage: str, submission: Submission, job: slurm.QueuedJob | None
     if state == "TIMEOUT" and not exited_cleanly(folder, max(job.restarts if job else 0, latest_start(folder))):
         raise FilmstillError(
             f"{stage}: job {submission.id} reached its time limit before it could save: a step and a checkpoint take "
-            f"longer than signal_seconds ({cluster.resources(stage).signal_seconds}); set more in cluster.yaml "
-            f"(log: {path})"
+            f"longer than signal_seconds ({cluster.resources(stage).signal_seconds}); set more in "
+            f"{cluster_name()} (log: {path})"
         )
     if state == "OUT_OF_MEMORY":
         requested = cluster.resources(stage).memory_gb
         raise FilmstillError(
             f"{stage}: job {submission.id} used more memory than it requested; memory_gb: is {requested}, set more in "
-            f"cluster.yaml; its log: {path}"
+            f"{cluster_name()}; its log: {path}"
         )
     if job and state == "FAILED" and not has_started(folder) and not clean_exits(folder):
         reason = last_error(path) or f"no log; SLURM's reason: {job.reason}"

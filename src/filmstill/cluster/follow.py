@@ -4,7 +4,6 @@ The job's files are read every second; SLURM is queried every `poll_seconds`. A 
 waited for. A wait that is stopped leaves the job running.
 """
 
-import json
 import logging
 import signal
 import sys
@@ -18,21 +17,16 @@ from tqdm import tqdm
 
 from filmstill.cluster import slurm
 from filmstill.cluster.job import end_record, has_started
+from filmstill.cluster.job_checkout import cancel_with_experiment
+from filmstill.cluster.records import Progress, read_progress
 from filmstill.cluster.submit import Submission
 from filmstill.errors import FilmstillError, Interrupted
-from filmstill.runtime.job_folder import REPORT
 from filmstill.runtime.progress import progress
-from filmstill.work.checkouts import experiment_of
 from filmstill.work.stage import dvc_parent, has_exited
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
-# DVC removes the folder of an experiment, and with it the sources of its jobs, as soon as the stage has ended.
-RESUMED = (
-    "because DVC removes the experiment's folder; what is saved is kept, and an experiment with the same parameters "
-    "resumes it"
-)
 EXIT_SECONDS = 60.0  # for a job to exit after it has recorded its end; then it is cancelled
 
 
@@ -46,23 +40,13 @@ def follow(stage: str, submission: Submission, poll_seconds: float) -> slurm.Que
         with JobDisplay(stage, submission) as display:
             return _wait_until_over(submission, poll_seconds, display, dvc_parent())
     except (Interrupted, KeyboardInterrupt) as error:
-        then = (
-            f"goes on without this process; `dvc repro` attaches to it, `python -m filmstill cancel {stage}` cancels it"
+        subject, work = f"job {submission.id}", Path(submission.folder).parents[1]
+        what = cancel_with_experiment(stage, work, f"{subject} is", lambda: slurm.queued(submission.name)) or (
+            f"{subject} goes on without this process; `dvc repro` attaches to it, `python -m filmstill cancel {stage}` "
+            "cancels it"
         )
-        if experiment_of(Path.cwd()) and _works_here(submission):
-            with suppress(FilmstillError, slurm.Unreachable):  # else the next run cancels the job without a folder
-                slurm.cancel(submission.id)
-            then = f"is cancelled, {RESUMED}"
         number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
-        raise Interrupted(f"{stage}: job {submission.id} {then}", number) from None
-
-
-def _works_here(submission: Submission) -> bool:
-    """Whether a live job was submitted from this folder: it may be another checkout's, which this one attached to."""
-    with suppress(FilmstillError, slurm.Unreachable):
-        jobs = [job for job in slurm.queued(submission.name) if job.id == submission.id]
-        return any(Path(job.folder).resolve() == Path.cwd().resolve() for job in jobs)
-    return False
+        raise Interrupted(f"{stage}: {what}", number) from None
 
 
 def _wait_until_over(
@@ -142,7 +126,7 @@ class JobDisplay:
     """What a wait shows on stderr: the state of the job, the lines of its log, its progress bar."""
 
     def __init__(self, stage: str, submission: Submission) -> None:
-        self.label, self.report = f"{stage}: job {submission.id}", Path(submission.folder) / REPORT
+        self.label, self.folder = f"{stage}: job {submission.id}", Path(submission.folder)
         # Bytes read of each log. What was in it before is not shown: this process may attach to a job that runs.
         self.read = {path: path.stat().st_size if path.exists() else 0 for path in map(submission.log, ("out", "err"))}
         self.line = tqdm(bar_format="{desc}", leave=False, disable=not sys.stderr.isatty())
@@ -178,8 +162,8 @@ class JobDisplay:
                     shown = line.rstrip(b"\r").rpartition(b"\r")[2]  # the last state of a bar that was redrawn
                     if not shown.startswith(b"submitit "):  # submitit's own messages
                         self._print(shown.decode(errors="replace") + "\n")
-        with suppress(OSError, ValueError):  # the job is just replacing the file
-            self._draw(**json.loads(self.report.read_text()))
+        if (report := read_progress(self.folder)) is not None:
+            self._draw(report)
 
     def _print(self, line: str) -> None:
         if self.line.disable:  # tqdm.write would redraw the bar for every line
@@ -187,11 +171,11 @@ class JobDisplay:
         else:
             tqdm.write(line, file=sys.stderr, end="")
 
-    def _draw(self, label: str, total: int, n: float, unit: str, unit_scale: bool, postfix: dict[str, str]) -> None:
-        if self.drawn != (label, total):
+    def _draw(self, report: Progress) -> None:
+        if self.drawn != (report.label, report.total):
             if self.bar is not None:
                 self.bar.close()
-            self.bar, self.drawn = progress(label, total, n, unit), (label, total)
-            self.bar.unit_scale = unit_scale
-        self.bar.set_postfix(postfix, refresh=False)
-        self.bar.update(n - self.bar.n)
+            self.bar = progress(report.label, report.total, report.n, report.unit)
+            self.bar.unit_scale, self.drawn = report.unit_scale, (report.label, report.total)
+        self.bar.set_postfix(report.postfix, refresh=False)
+        self.bar.update(report.n - self.bar.n)

@@ -5,7 +5,6 @@ record, so the root cause is distinguishable from lost-peer errors. When SLURM s
 preemption is near, the job checkpoints and requeues.
 """
 
-import json
 import logging
 import os
 import re
@@ -22,12 +21,14 @@ from typing import Any, NoReturn
 
 import filmstill
 from filmstill.cluster import slurm
+from filmstill.cluster.config import cluster_name
+from filmstill.cluster.records import read_record
 from filmstill.cluster.rendezvous import rendezvous
 from filmstill.errors import FULL, FilmstillError, GateError, Interrupted, writing_failed
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
 from filmstill.runtime.caches import use_writable_caches
-from filmstill.runtime.files import read_json, write_json, write_text
+from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.job_folder import CLEAN_EXIT, JOB, START, is_superseded, record_clean_exit, restart_count
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.runtime.streams import set_up_streams
@@ -179,10 +180,10 @@ class Job:
 
     def _inputs_on_record(self) -> dict[str, Any]:
         """{"inputs": digest at the start of this job}: the gates may have been changed since. {} without a record."""
-        try:
-            return {"inputs": json.loads(self._record(0).read_text())["inputs"]}
-        except (OSError, ValueError, KeyError):  # the job failed before it wrote one
-            return {}
+        match read_record(self._record(0)):
+            case {"inputs": str(digest)}:
+                return {"inputs": digest}
+        return {}  # the job failed before it wrote one
 
     def _record(self, rank: int) -> Path:
         return self.folder / ("result.json" if rank == 0 else f"crash-{rank}.json")
@@ -196,11 +197,17 @@ def end_record(folder: Path) -> dict[str, Any] | None:
     """
     records = []
     for path in (*folder.glob("result.json"), *folder.glob("crash-*.json")):
-        with suppress(OSError, FilmstillError):  # damaged, or the job is just being restarted on another machine
-            records.append((path.stat().st_mtime, read_json(path)))
+        with suppress(OSError):  # the job is just being restarted on another machine
+            records.append((path.stat().st_mtime, read_record(path)))
     in_order = [record for _, record in sorted(records, key=lambda each: each[0])]
-    ends = (DONE, GATE, REFUSED, CRASHED)
-    return next((record for record in in_order if record.get("outcome") in ends and "message" in record), None)
+    return next(filter(_is_end, in_order), None)
+
+
+def _is_end(record: Any) -> bool:
+    match record:
+        case {"outcome": str(outcome), "message": str()}:
+            return outcome in (DONE, GATE, REFUSED, CRASHED) and type(record.get("rank", 0)) is int
+    return False
 
 
 def has_started(folder: Path) -> bool:
@@ -229,8 +236,8 @@ def too_many_losses(stage: str, folder: Path) -> str:
     """The error message for a job that was lost more than max_requeues times."""
     return (
         f"{stage}: its job lost a node or a process, or was stopped before it had saved anything, more often than "
-        f"max_requeues of cluster.yaml allows; look at the logs in {folder} (if they end before the first checkpoint, "
-        "raise time: in cluster.yaml), then run `dvc repro`, which resumes from what is saved"
+        f"max_requeues of {cluster_name()} allows; look at the logs in {folder} (if they end before the first "
+        f"checkpoint, raise time: in {cluster_name()}), then run `dvc repro`, which resumes from what is saved"
     )
 
 

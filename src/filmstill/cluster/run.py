@@ -1,10 +1,11 @@
 """Run a stage and its shards where cluster.yaml sets: on this machine or as SLURM jobs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from filmstill.cluster.config import LOCAL, SLURM, read_cluster
-from filmstill.cluster.dispatch import dispatched
+from filmstill.cluster.dispatch import dispatched, make_here
 from filmstill.cluster.scratch import use_work
 from filmstill.cluster.submit_shards import job_logs
 from filmstill.params.profile import check
@@ -35,15 +36,7 @@ def run_stage(
         check_prompt_counts(params)
         use_work(read_cluster(), root)
 
-    run(name, dispatched(main) if as_job else _made_here(main), before)
-
-
-def _made_here(main: Callable[[Stage], None]) -> Callable[[Stage], None]:
-    def make(stage: Stage) -> None:
-        stage.empty_out()
-        main(stage)
-
-    return make
+    run(name, dispatched(main) if as_job else partial(make_here, main), before)
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:

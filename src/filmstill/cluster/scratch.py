@@ -17,7 +17,7 @@ from filmstill.artifacts import PROMPT_CACHE
 from filmstill.cluster.config import Cluster, cluster_name
 from filmstill.cluster.slurm import digest
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.work.checkouts import checkouts, make_link, share
+from filmstill.work.checkouts import make_link, owner_of, share
 from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
@@ -48,38 +48,37 @@ def use_work(cluster: Cluster, root: Path) -> None:
     """Let every checkout of the repository use the main checkout's `.work`, which may be on the scratch.
 
     A key names the same work wherever it is made: an experiment resumes and reuses what another checkout has begun. A
-    checkout that already has work of its own keeps it apart. The cache of encoded prompts is shared too.
+    checkout that already has work of its own keeps it apart. The cache of encoded prompts is shared too. Experiments
+    may start together: the main checkout's `.work` is on the scratch before anything links to it.
+
+    Raises FilmstillError, with what to do, for a scratch that is missing or not writable, and where `.work` is a folder
+    with work in it or a link to another folder.
     """
-    share_work(root)
-    main = checkouts(root)[-1]
-    use_scratch(cluster, main if (root / WORK).resolve() == (main / WORK).resolve() else root)
-
-
-def share_work(root: Path) -> None:
-    """Link `.work` and the cache of encoded prompts to the main checkout's, in any other checkout."""
+    if cluster.scratch is not None:
+        _put_on_scratch(Path(cluster.scratch), owner_of(WORK, root))
     share(WORK, root)
     with suppress(FilmstillError):  # without it, prompts are encoded again
         share(PROMPT_CACHE.parent, root)
 
 
-def use_scratch(cluster: Cluster, root: Path) -> None:
-    """Make the repository's `.work` a link into the scratch of cluster.yaml; does nothing where scratch is null.
+def find_work(root: Path) -> None:
+    """`use_work` for a command that only reads `.work`: it works whatever cluster.yaml reads."""
+    use_work(Cluster(), root)
 
-    Raises FilmstillError, with what to do, for a scratch that is missing or not writable, and where `.work` is a folder
-    with work in it or a link to another folder.
-    """
-    if cluster.scratch is None:
-        return
-    _refuse_unwritable(Path(cluster.scratch))
-    work, target = root / WORK, Path(cluster.scratch) / f"{root.resolve().name}-{digest(root)[:4]}"
+
+def _put_on_scratch(scratch: Path, root: Path) -> None:
+    """Make the `.work` of a checkout a link into the scratch."""
+    _refuse_unwritable(scratch)
+    work, target = root / WORK, scratch / f"{root.resolve().name}-{digest(root)[:4]}"
     if work.is_symlink() and work.resolve() != target.resolve():
         raise FilmstillError(
-            f"{WORK}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{cluster.scratch}'; "
+            f"{WORK}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{scratch}'; "
             f"move the work there and link it, or start without it: rm {WORK}"
         )
-    if not work.is_symlink() and work.is_dir() and any(work.iterdir()):
+    contains_work = not work.is_symlink() and work.is_dir() and any(work.iterdir())
+    if contains_work and not work.is_symlink():  # else another process has just made the link
         raise FilmstillError(
-            f"{WORK}: contains work of this machine, but {cluster_name()}: scratch is '{cluster.scratch}'; "
+            f"{WORK}: contains work of this machine, but {cluster_name()}: scratch is '{scratch}'; "
             f"move it: mv -T {WORK} {target} && ln -s {target} {WORK}"
         )
     try:

@@ -18,13 +18,12 @@ from typing import Any
 import psutil
 
 from filmstill.cluster import slurm
-from filmstill.cluster.config import Cluster
-from filmstill.cluster.follow import RESUMED
+from filmstill.cluster.config import Cluster, cluster_name
+from filmstill.cluster.job_checkout import cancel_with_experiment, has_lost_experiment
 from filmstill.cluster.preflight import preflight
-from filmstill.cluster.submit_shards import CHECKOUT, job_log, job_logs, latest_jobs, submit_shards
+from filmstill.cluster.submit_shards import job_log, job_logs, latest_jobs, submit_shards
 from filmstill.errors import FilmstillError, Interrupted
 from filmstill.runtime.progress import progress
-from filmstill.work.checkouts import EXPERIMENTS, experiment_of
 from filmstill.work.fanout import paths_of, prepare, reported_items
 from filmstill.work.shard import last_line, shard_log
 from filmstill.work.stage import dvc_parent, has_exited
@@ -37,8 +36,8 @@ LOST_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")  # final states after whic
 FAILED_STATES = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY")
 STEP_ERROR = re.compile(r"^\w+: error: (.+)", re.M)  # in the log that SLURM writes of a job
 ADVICE = {
-    "TIMEOUT": "; raise stages.{}.time in cluster.yaml",
-    "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in cluster.yaml",
+    "TIMEOUT": "; raise stages.{}.time in {}",
+    "OUT_OF_MEMORY": "; raise stages.{}.memory_gb in {}",
 }
 
 SeenJobs = dict[str, slurm.QueuedJob | None]  # jobs by id as SLURM last listed them; None: submitted, not listed yet
@@ -83,26 +82,18 @@ def make_as_jobs(stage: str, work: Path, shards: list[str], items: int, unit: st
                 jobs |= submitted
                 seen |= dict.fromkeys(submitted.values())
     except (Interrupted, KeyboardInterrupt) as error:
-        then = f"its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` cancels them"
-        if experiment_of(root):
-            with suppress(FilmstillError, slurm.Unreachable):  # else they fail without the folder
-                slurm.cancel(*(job.id for job in _live_jobs(name, {}) if Path(job.folder).resolve() == root.resolve()))
-            then = f"its jobs are cancelled, {RESUMED}"
+        then = cancel_with_experiment(stage, work, "its jobs are", lambda: _live_jobs(name, {})) or (
+            f"its jobs go on, `dvc repro` waits for them again, `python -m filmstill cancel {stage}` cancels them"
+        )
         number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(f"{stage}: stopped; {then}", number) from None
 
 
 def _cancel_without_checkout(name: str, work: Path) -> None:
     """Cancel jobs whose checkout was removed, as that of an experiment is: their sources are gone."""
-    try:
-        checkout = (work / CHECKOUT).read_text()
-    except (OSError, ValueError):  # no jobs yet, or a damaged file
-        return
-    if str(EXPERIMENTS) not in checkout or Path(checkout).is_dir():
-        return
     with suppress(slurm.Unreachable):
-        if live := _live_jobs(name, {}):
-            slurm.cancel(*(job.id for job in live))
+        if lost := [job.id for job in _live_jobs(name, {}) if has_lost_experiment(job, work)]:
+            slurm.cancel(*lost)
 
 
 def refuse_beside_jobs(stage: str, work: Path) -> None:
@@ -119,7 +110,7 @@ def refuse_beside_jobs(stage: str, work: Path) -> None:
     if live:
         raise FilmstillError(
             f"{stage}: {len(live)} jobs are at work in {work}; `python -m filmstill cancel {stage}` ends them, or "
-            "executor: slurm in cluster.yaml waits for them"
+            f"executor: slurm in {cluster_name()} waits for them"
         )
 
 
@@ -148,8 +139,8 @@ def _wait_for_jobs(
             if job.restarts > cluster.max_requeues:  # the job itself may be what makes its nodes fail
                 slurm.cancel(job.id)
                 raise FilmstillError(
-                    f"{stage}: job {job.id} lost its node more often than max_requeues of cluster.yaml allows, and is "
-                    f"cancelled; the others go on; its log: {job_log(work.resolve(), job.id)}"
+                    f"{stage}: job {job.id} lost its node more often than max_requeues of {cluster_name()} allows, "
+                    f"and is cancelled; the others go on; its log: {job_log(work.resolve(), job.id)}"
                 )
         bar.set_postfix(refresh=False, jobs=_states(live))
         bar.update(reported_items(work) - bar.n)
@@ -235,7 +226,8 @@ def _failure_reason(stage: str, work: Path, shard: str, job: str, end: slurm.Que
     if end is not None and end.state == "COMPLETED":
         return f"job {job} completed, but its shard is not visible here; check that the nodes see this folder"
     if end is not None and end.state != "FAILED":
-        return f"SLURM ended job {job}: {end.state}{ADVICE.get(end.state, '').format(stage)} (log: {path})"
+        advice = ADVICE.get(end.state, "").format(stage, cluster_name())
+        return f"SLURM ended job {job}: {end.state}{advice} (log: {path})"
     if not path.is_file() or not path.stat().st_size:  # the job failed before the shard's process started
         path = job_log(work.resolve(), job)
         errors = STEP_ERROR.findall(path.read_text(errors="replace")) if path.is_file() else []

@@ -75,6 +75,11 @@ class QueuedJob:
         return self.state in ALIVE
 
     @property
+    def is_shard(self) -> bool:
+        """Whether the job makes a shard: its name contains no dot, because Snakemake does not allow one."""
+        return "." not in self.name
+
+    @property
     def waits_for(self) -> str:
         """SLURM's reason why the job is pending; `new` where the scheduler has not considered it yet."""
         return "new" if self.reason == "None" else self.reason

@@ -5,7 +5,6 @@ name in the queue, never by an id on record, so it is found even if the process 
 wrote the record.
 """
 
-import json
 import logging
 import os
 import shlex
@@ -16,14 +15,16 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Cluster, Resources
 from filmstill.cluster.job import Job
+from filmstill.cluster.job_checkout import has_lost_experiment
 from filmstill.cluster.preflight import sbatch_flags
+from filmstill.cluster.records import read_record
 from filmstill.errors import FilmstillError, Interrupted, writing_failed
 from filmstill.runtime.files import write_json
-from filmstill.work.checkouts import EXPERIMENTS
 from filmstill.work.stage import Stage, dvc_parent, has_exited
 
 log = logging.getLogger(__name__)
@@ -59,9 +60,17 @@ def latest_folder(work: Path) -> Path | None:
 
 def recorded(work: Path) -> list[Submission]:
     """Every recorded submission from a work folder, the latest last; [] without a readable record."""
-    with suppress(OSError, ValueError, TypeError):  # lost or damaged: live jobs are found by name
-        return [Submission(**facts) for facts in json.loads((work / RECORD).read_text())]
-    return []
+    records = read_record(work / RECORD)  # lost or damaged: live jobs are found by name
+    return [found for record in records if (found := _submission(record, work))] if isinstance(records, list) else []
+
+
+def _submission(record: Any, work: Path) -> Submission | None:
+    """A submission on record; None where the record is not one of this work folder."""
+    match record:
+        case {"name": str(name), "id": str(number), "folder": str(folder)}:
+            if number.isdecimal() and Path(folder).parent == work / JOBS and Path(folder).name.isdecimal():
+                return Submission(name, number, folder)
+    return None
 
 
 def mark_cancelled(folder: Path) -> None:
@@ -92,7 +101,7 @@ def live_job(stage: Stage, root: Path) -> Submission | None:
         if job is None:
             return None
         if job.state != "COMPLETING":
-            if Path(job.folder).is_dir() or str(EXPERIMENTS) not in job.folder:
+            if not has_lost_experiment(job, stage.work):
                 return _adopt(stage, job)
             log.warning("%s: job %s is cancelled: DVC has removed its experiment, %s", stage.name, job.id, job.folder)
             slurm.cancel(job.id)
@@ -171,5 +180,8 @@ def _new_folder(work: Path) -> Path:
 
 def _record(work: Path, submission: Submission) -> Submission:
     others = [other for other in recorded(work) if other.folder != submission.folder]
-    write_json(work / RECORD, [asdict(each) for each in (*others, submission)])
+    try:
+        write_json(work / RECORD, [asdict(each) for each in (*others, submission)])
+    except FilmstillError as error:  # the job is submitted, and is found by its name
+        log.warning("%s; job %s goes on, but `filmstill jobs` will not list it once it has ended", error, submission.id)
     return submission

@@ -18,11 +18,11 @@ import psutil
 
 from filmstill.cluster import slurm
 from filmstill.cluster.config import Resources
+from filmstill.cluster.job_checkout import CHECKOUT
 from filmstill.runtime.files import write_text
 from filmstill.work.fanout import private_cache, snakemake
 from filmstill.work.shard import shard_log
 
-CHECKOUT = "checkout"  # file in a work folder: the checkout whose sources the latest jobs of its shards run
 SBATCH_SECONDS = 60.0  # for one sbatch to end
 SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: (.+)\)")  # in Snakemake's output
 REFUSED = re.compile(r"error message was '(?:sbatch: )?(?:error: )?([^'\n]+)|failed with exception: ([^.\n]+)")

@@ -59,19 +59,41 @@ def find(path: Path, root: Path) -> Path | None:
     return next((each / path for each in checkouts(root)[1:] if (each / path).exists()), None)
 
 
+def owner_of(folder: Path, root: Path) -> Path:
+    """The checkout whose `folder` is used in `root`: the main checkout, or `root` where that has content of its own.
+
+    A link to the main checkout's folder is compared by name: other processes may just be making that folder.
+    """
+    main, here = checkouts(root)[-1], root / folder
+    is_free = not here.exists() or _is_empty(here)
+    is_linked = here.is_symlink() and here.readlink() == main / folder
+    return main if is_free or is_linked or here.resolve() == (main / folder).resolve() else root.resolve()
+
+
 def share(folder: Path, root: Path) -> None:
     """Make `folder` in `root` a link to the main checkout's, which is made if it is missing.
 
     A folder that contains something stays what it is. Raises FilmstillError where the link cannot be made.
     """
-    main, here = checkouts(root)[-1], root / folder
-    if main == root.resolve() or (here.exists() and not _is_empty(here)):
+    owner, here = owner_of(folder, root), root / folder
+    if owner == root.resolve():
         return
+    there = (owner / folder).resolve()  # it may be a link to a folder that was removed
     try:
-        (main / folder).resolve().mkdir(exist_ok=True)  # resolved: it may be a link to a folder that was removed
-        make_link(here, main / folder)
+        try:
+            there.mkdir()
+        except FileExistsError:
+            if there.is_file():  # any other is a folder, also where another process is just making it a link
+                raise
+        make_link(here, owner / folder)
     except OSError as error:
         raise writing_failed(here, error) from error
+
+
+def find_provided(path: Path, root: Path) -> Path | None:
+    """`find` for a file that `provide` may link: one outside of the repository is not linked into another folder."""
+    leads_out = not path.is_absolute() and os.path.normpath(path).split(os.sep)[0] == os.pardir
+    return find(path, root) if not leads_out or (root / path).exists() else None
 
 
 def provide(path: Path, root: Path) -> bool:
@@ -79,7 +101,7 @@ def provide(path: Path, root: Path) -> bool:
 
     Returns whether `root` has it now. Raises FilmstillError where the link cannot be made.
     """
-    if (found := find(path, root)) is None:
+    if (found := find_provided(path, root)) is None:
         return False
     if found != path:
         try:
@@ -100,10 +122,13 @@ def make_link(here: Path, there: Path) -> None:
     temporary = here.with_name(f".{os.urandom(8).hex()}.tmp")
     temporary.symlink_to(there)
     try:
-        if here.is_dir() and not here.is_symlink():
-            with suppress(FileNotFoundError, NotADirectoryError):  # another process has replaced it
-                here.rmdir()
-        temporary.replace(here)
+        while True:
+            if here.is_dir() and not here.is_symlink():
+                with suppress(FileNotFoundError, NotADirectoryError):  # another process has replaced it
+                    here.rmdir()
+            with suppress(IsADirectoryError):  # another process has made the empty folder again
+                temporary.replace(here)
+                return
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,11 +17,14 @@ from yaml import YAMLError
 
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values, to_plain
+from filmstill.work import graph
 from filmstill.work.checkouts import EXPERIMENTS, checkouts
 from filmstill.work.folder import WORK
-from filmstill.work.graph import Inputs, inputs, stages
+from filmstill.work.graph import Inputs, outputs, stages
 
 Keys = set[tuple[str, str]]  # (stage, key)
+Lock = dict[str, tuple[Inputs, dict[str, str]]]  # a dvc.lock: by stage, its inputs, and MD5 by output
+UNKNOWN = ""  # hash of a dependency that is not there
 QUEUED = ("refs/exps/celery/stash", "refs/exps/celery/failed")  # DVC keeps queued and failed experiments in reflogs
 
 
@@ -54,7 +58,7 @@ def needed_keys() -> Keys:
     """The keys that the dvc.lock of a branch or an experiment names, and those of checkouts and queued experiments."""
     needed: Keys = set()
     for branch in _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split():
-        needed |= _keys_of(branch, _git("show", f"{branch}:dvc.lock"))
+        needed |= _keys_of(_read_lock(branch, _git("show", f"{branch}:dvc.lock")))
     for folder in _all_checkouts():
         where = "the working tree" if folder == Path.cwd().resolve() else str(folder)
         needed |= _keys_in(folder, where)
@@ -71,7 +75,7 @@ def _all_checkouts() -> list[Path]:
     worktrees = {Path(line.partition(" ")[2]) for line in lines if line.startswith("worktree ")}
     found = {main, Path.cwd().resolve(), *worktrees}
     for depth in ("*", "*/*"):  # of the queue; of `dvc exp run --temp`
-        found |= {graph.parent for each in tuple(found) for graph in (each / EXPERIMENTS).glob(f"{depth}/dvc.yaml")}
+        found |= {file.parent for each in tuple(found) for file in (each / EXPERIMENTS).glob(f"{depth}/dvc.yaml")}
     return sorted(folder for folder in found if (folder / "dvc.yaml").is_file())
 
 
@@ -88,27 +92,90 @@ def _keys_of_commit(commit: str) -> Keys:
 
 def _keys_in(folder: Path, where: str) -> Keys:
     """The keys that the files in a folder give, and those that its dvc.lock names."""
-    lock = folder / "dvc.lock"
-    needed = _keys_of(where, lock.read_text(encoding="utf-8") if lock.is_file() else "")
+    text, work = folder / "dvc.lock", WORK.resolve()
+    lock = _read_lock(where, text.read_text(encoding="utf-8") if text.is_file() else "")
+    needed = _keys_of(lock)
     with suppress(FileNotFoundError, FilmstillError), contextlib.chdir(folder):  # not there: the experiment has ended
-        params = Values.read()
-        for stage in stages(params):
-            with suppress(FilmstillError):  # a stage whose inputs are not made yet has no folder
-                needed.add((stage, inputs(stage, params).key))
+        needed |= _Expected(Values.read(), lock).keys(work)
     return needed
 
 
-def _keys_of(where: str, lock: str) -> Keys:
-    """The key of every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
-    if not lock.strip():
-        return set()
+def _keys_of(lock: Lock) -> Keys:
+    return {(stage, inputs.key) for stage, (inputs, _outs) in lock.items()}
+
+
+def _read_lock(where: str, text: str) -> Lock:
+    """Every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
+    if not text.strip():
+        return {}
     try:
-        entries = to_plain(OmegaConf.create(lock), f"dvc.lock of {where}")["stages"]
-        return {(stage, Inputs.of_lock(entry).key) for stage, entry in entries.items()}
+        entries = to_plain(OmegaConf.create(text), f"dvc.lock of {where}")["stages"]
+        return {
+            stage: (Inputs.of_lock(entry), {out["path"]: out["md5"] for out in entry.get("outs", [])})
+            for stage, entry in entries.items()
+        }
     except (OmegaConfBaseException, YAMLError, KeyError, TypeError, AttributeError) as error:
         raise FilmstillError(
             f"dvc.lock of {where}: cannot be read ({type(error).__name__}); nothing is pruned"
         ) from None
+
+
+class _Expected:
+    """The inputs with which the stages of the current folder will run.
+
+    A dependency's hash is unknown where the stage that makes it must run first, as after a change of its parameters:
+    dvc.lock has the hash of what it made before. It is also unknown where a file is missing, as released weights are in
+    the commit of an experiment.
+    """
+
+    def __init__(self, params: Values, lock: Lock) -> None:
+        self.params, self.lock, self.stages = params, lock, stages(params)
+        self.makers = {str(path): name for name, stage in self.stages.items() for path in outputs(stage)}
+        self.known: dict[str, Inputs] = {}
+
+    def keys(self, work: Path) -> Keys:
+        """The stages' keys; for a stage with unknown hashes, those of all folders in `work` that agree in the rest."""
+        found: Keys = set()
+        for stage in self.stages:
+            with suppress(FilmstillError):  # a stage whose parameters are missing has no folder
+                inputs = self._inputs(stage)
+                found.add((stage, inputs.key))
+                if UNKNOWN in inputs.deps.values():
+                    found |= {(stage, folder.name) for folder in (work / stage).glob("*") if _agrees(inputs, folder)}
+        return found
+
+    def _inputs(self, stage: str) -> Inputs:
+        if stage not in self.known:
+            deps = {path: self._md5(path) for path in self.stages[stage].get("deps", [])}
+            params = {key: self._param(key) for key in self.stages[stage].get("params", [])}
+            self.known[stage] = Inputs(deps, params)
+        return self.known[stage]
+
+    def _param(self, key: str) -> Any:
+        """A section, or a value in one: teacher.released."""
+        section, *names = key.split(".")
+        value = self.params[section]
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def _md5(self, path: str) -> str:
+        with suppress(FilmstillError):  # no such file, or the stage that makes it has no parameters
+            if path not in self.makers:
+                return graph._md5(Path(path))
+            recorded, outs = self.lock.get(self.makers[path], (None, {}))
+            if recorded is not None and recorded.key == self._inputs(self.makers[path]).key:
+                return outs.get(path, UNKNOWN)
+        return UNKNOWN
+
+
+def _agrees(inputs: Inputs, folder: Path) -> bool:
+    """Whether a work folder was made with these inputs, whatever it had where their hashes are unknown."""
+    with suppress(FilmstillError, OSError):  # no inputs.json, or a damaged one
+        found = Inputs.read(folder).deps
+        deps = {path: found.get(path, UNKNOWN) if md5 == UNKNOWN else md5 for path, md5 in inputs.deps.items()}
+        return Inputs(deps, inputs.params).key == folder.name
+    return False
 
 
 def _in_use(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from filmstill.params.schema import Params
 from filmstill.params.teacher import NOTHING
 from filmstill.params.world import OPEN
 from filmstill.prompts.text_file import TABLE, check_file
-from filmstill.work.checkouts import find
+from filmstill.work.checkouts import find_provided
 
 RELEASED_PROMPTS = "vidprom_filtered_extended.txt"
 
@@ -62,4 +62,4 @@ def check_git() -> None:
 
 def _found(path: str) -> Path:
     """The path, or that in the checkout from which the stage `provided` will link it."""
-    return find(Path(path), Path.cwd()) or Path(path)
+    return find_provided(Path(path), Path.cwd()) or Path(path)
