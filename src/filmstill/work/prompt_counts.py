@@ -16,12 +16,12 @@ COUNTS = Path("data/prompts/counts.json")
 def check_prompt_counts(params: Params) -> None:
     """Raise FilmstillError for the first parameter that asks for more prompts than there are.
 
-    It is found here before a stage spends hours. Nothing is checked while the tables are still to be made, or are
-    damaged, which DVC notices.
+    It is found here before a stage spends hours. Nothing is checked while the tables are still to be made, or what they
+    are made of is not there yet.
     """
     held: dict[str, int] = {}
-    if graph.is_recorded("prompts", Values.read()):
-        with suppress(FilmstillError):
+    with suppress(FilmstillError):
+        if graph.is_recorded("prompts", Values.read()):
             held = read_json(COUNTS)
     for key, count, table in (
         ("ode_pairs.prompts", params.ode_pairs.prompts, TRAIN_PROMPTS),
