@@ -208,7 +208,7 @@ def test_a_wrong_file_is_one_line(text: str, says: str):
         ("signal_seconds: 0", "signal_seconds: is 0, allowed: an integer in [1, 1000000]"),
         ("sharding: half", "sharding: is 'half', allowed: one of none, hybrid, full"),
         ("offload: maybe", "offload: is 'maybe', allowed: true or false"),
-        ("setup: module load cuda", "setup: is 'module load cuda', allowed: a list"),
+        ("setup: module load cuda", "setup: is 'module load cuda', allowed: a list of text"),
         ("sbatch: [exclusive]", "sbatch: is ['exclusive'], allowed: a mapping"),
         ("sbatch: {job-name: mine}", "sbatch: is 'job-name', allowed: flags of sbatch that no other key sets"),
         ("sbatch: {mem_per_cpu: 4G}", "sbatch: is 'mem_per_cpu', allowed: flags of sbatch"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repository import dvc
-from stage_runs import hold, let_go, only_line, set_parameter, stage, start, wait_for, wait_until_held
+from stage_runs import hold, let_go, only_line, refusal, set_parameter, stage, start, wait_for, wait_until_held
 
 STEP = 5  # of the teacher's 12, after which it is held
 TEACHER = "data/teacher/teacher.safetensors"
@@ -71,24 +71,28 @@ def test_parameters_edited_and_put_back_while_a_stage_imports_change_nothing(cop
 
 
 def test_an_input_edited_and_put_back_while_a_stage_runs_is_not_published(copied: Path):
-    """Its hash is the same again, which dvc.lock would record, but the stage may have read other bytes."""
-    made, pairs = copied / "data/ode_init/init.safetensors", copied / "data/ode_pairs/manifest.parquet"
-    before = made.read_bytes()
-    shutil.rmtree(copied / ".work/ode_init")
-    hold(copied, STEP)
-    running = start(copied, "stages/ode_init.py")
-    wait_until_held(copied)
-    pairs.write_bytes(pairs.read_bytes())
-    let_go(copied)
-    output = running.communicate()[0]
-    assert running.returncode == 2, output
-    (work,) = copied.glob(".work/ode_init/*")
-    assert only_line(output) == (
-        "data/ode_pairs: was written while the stage ran; not published. Run `dvc repro` again, and first remove "
+    """Its hash is the same again, which dvc.lock would record, but the stage has read other bytes."""
+    before, script = (copied / "data/prompts/train.parquet").read_bytes(), copied / "stages/prompts.py"
+    edit = """
+def filter_prompts(*given, own=filter_prompts):
+    from pathlib import Path
+    raw = Path("data/prompts/raw.csv")
+    whole = raw.read_bytes()
+    raw.write_bytes(b"".join(whole.splitlines(keepends=True)[:1500]))
+    counts = own(*given)
+    raw.write_bytes(whole)
+    return counts
+
+
+def main("""
+    script.write_text(script.read_text().replace("\ndef main(", edit, 1))
+    line = refusal(stage(copied, "prompts"))
+    (work,) = (path.parent for path in copied.glob(".work/prompts/*/out") if not (path.parent / "done.json").exists())
+    assert line == (
+        "data/prompts/raw.csv: was written while the stage ran; not published. Run `dvc repro` again, and first remove "
         f"{work.relative_to(copied)} if the file was another in between"
     )
-    assert stage(copied, "ode_init").returncode == 0
-    assert made.read_bytes() == before
+    assert (copied / "data/prompts/train.parquet").read_bytes() == before
 
 
 def test_parameters_edited_while_a_stage_runs_are_not_published(copied: Path):

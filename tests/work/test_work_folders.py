@@ -170,6 +170,7 @@ def test_a_dependency_written_in_between_is_refused(tmp_path: Path):
     os.utime("teacher.py", (1, 1))
     now = inputs("teacher", Values.read())
     assert now == before  # by its hash
+    assert list(inputs("distill", Values.read()).written) == ["distill.py"]  # not what teacher makes
     with pytest.raises(FilmstillError, match=r"teacher\.py: was written while the stage ran"):
         graph.refuse_rewritten(before, now, tmp_path)
 

@@ -92,7 +92,8 @@ class Resources:
             is_line = f"{name}{value}".isprintable()  # sbatch reads each line of the script as another flag
             require(is_line, f"sbatch.{name}", value, f"{allowed}, on one line")
         for line in self.setup:
-            require("\0" not in line, "setup", line, "shell commands, without null characters")
+            is_command = isinstance(line, str) and "\0" not in line
+            require(is_command, "setup", line, "shell commands, without null characters")
         allowed = f"more than signal_seconds ({self.signal_seconds} s), the time a job has to save its work"
         require(self.seconds > self.signal_seconds, "time", self.time, allowed)
         require(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {', '.join(SHARDINGS)}")

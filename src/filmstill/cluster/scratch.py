@@ -72,14 +72,14 @@ def _put_on_scratch(scratch: Path, root: Path) -> None:
     work, target = root / WORK, scratch / f"{root.resolve().name}-{digest(root)[:4]}"
     if work.is_symlink() and work.resolve() != target.resolve():
         raise FilmstillError(
-            f"{WORK}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{scratch}'; "
-            f"move the work there and link it, or start without it: rm {WORK}"
+            f"{work}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{scratch}'; "
+            f"move the work there and link it, or start without it: rm {work}"
         )
     contains_work = not work.is_symlink() and work.is_dir() and any(work.iterdir())
     if contains_work and not work.is_symlink():  # else another process has just made the link
         raise FilmstillError(
-            f"{WORK}: contains work of this machine, but {cluster_name()}: scratch is '{scratch}'; "
-            f"move it: mv -T {WORK} {target} && ln -s {target} {WORK}"
+            f"{work}: contains work of this machine, but {cluster_name()}: scratch is '{scratch}'; "
+            f"move it: mv -T {work} {target} && ln -s {target} {work}"
         )
     try:
         target.mkdir(exist_ok=True)

@@ -48,8 +48,8 @@ def import_release(params: Teacher, sizes: Model, schedule: Schedule, out: Path)
 def check_release(params: Teacher, sizes: Model) -> tuple[Release, Network, list[Network]]:
     """(files, teacher, networks of the real score) of the releases that `params` names, for a student of `sizes`.
 
-    Raises FilmstillError for all that an import refuses except a file that is damaged inside. It reads headers, no
-    weights, so that `check` calls it, too.
+    Raises FilmstillError for all that an import refuses except a file that is damaged inside. It reads
+    headers and the small decoder, no other weights, so that `check` calls it, too.
     """
     release = Release.find(Path(params.released))
     if len(release.networks) > 1:

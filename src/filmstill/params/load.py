@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
@@ -19,7 +19,14 @@ Section = TypeVar("Section")
 
 SEEDS = 2**63  # as many as fit in 64 bits with their sign, so that every table and library can hold one
 
-KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list", NoneType: "null"}
+KINDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[str]: "a list of text",
+    NoneType: "null",
+}
 
 
 def read_plain(path: Path | str) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def _alike(value: Any, written: Any) -> bool:
     """Whether a value that is no list or mapping kept the written one's type; an integer may stand for a number."""
     if not isinstance(written, str | bool | int | float):
         return True
-    return type(value) is type(written) or {type(value), type(written)} == {int, float}
+    return type(value) is type(written) or (type(value), type(written)) == (float, int)
 
 
 def _kind(schema: type, key: str) -> str:
@@ -122,8 +129,7 @@ def _kind(schema: type, key: str) -> str:
     (annotation,) = (field.type for field in fields(schema) if field.name == key)
     options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     return " or ".join(
-        KINDS.get(get_origin(option) or option, "a mapping")
-        for option in sorted(options, key=lambda option: option is not NoneType)
+        KINDS.get(option, "a mapping") for option in sorted(options, key=lambda option: option is not NoneType)
     )
 
 

@@ -95,8 +95,11 @@ def _check_kind(path: Path, allowed: str, encoding: str, offset: int) -> None:
     start = first_bytes(path)
     if kind := kind_of(start):
         raise FilmstillError(f"{path}: {BINARY[kind]}, allowed: {allowed}")
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(start[offset:]).lstrip()  # drops a cut character
-    if "\ufffd" not in text and "\0" not in text and not NO_LIST.match(text) and not _is_object(text):
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(start[offset:]).lstrip()  # drops a cut character
+    except UnicodeDecodeError:
+        text = "\0"  # no text
+    if "\0" not in text and not NO_LIST.match(text) and not _is_object(text):
         return
     fault = fault_of(path)
     if fault and not fault.what.startswith(("is neither", "is empty")):

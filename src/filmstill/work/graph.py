@@ -31,7 +31,7 @@ IGNORED = ".cache"  # also in .dvcignore: metadata that `hf download` writes abo
 class Inputs:
     """The inputs of a stage as dvc.lock records them: MD5 by dependency, value by parameter name.
 
-    written: size and time of the last write of every file, by dependency; {} of inputs that were read from a record.
+    written: size and time of the last write of every file, by dependency that no stage makes; {} of recorded inputs.
     """
 
     deps: dict[str, str]
@@ -105,9 +105,9 @@ def inputs(name: str, params: Values) -> Inputs:
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
     deps, written = {}, {}
     for path in every[name].get("deps", []):
-        written[path] = _written(Path(path))
         if path not in made_by_stages:
-            deps[path] = _md5(Path(path))
+            written[path] = _written(Path(path))
+            deps[path] = md5_of(Path(path))
         elif path in recorded:
             deps[path] = recorded[path]
         else:
@@ -115,10 +115,10 @@ def inputs(name: str, params: Values) -> Inputs:
     return Inputs(deps, {key: params[key] for key in every[name].get("params", [])}, written)
 
 
-def is_recorded(name: str, params: Values) -> bool:
-    """Whether dvc.lock records a run of the stage with its current inputs."""
-    recorded = _recorded()
-    return name in recorded and recorded[name][0] == inputs(name, params)
+def is_current(name: str, output: Path, params: Values) -> bool:
+    """Whether an output of the stage is the one that dvc.lock records, of a run with the current inputs."""
+    made_from, outs = _recorded().get(name, (None, {}))
+    return made_from == inputs(name, params) and outs.get(str(output)) == md5_of(output)
 
 
 def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
@@ -133,9 +133,10 @@ def refuse_edited_sources(inputs: Inputs, import_time: float) -> None:
 
 
 def refuse_rewritten(before: Inputs, now: Inputs, work: Path) -> None:
-    """Raise FilmstillError where a dependency was written between both, although its hash is the same now.
+    """Raise FilmstillError where a file of the user's was written between both, although its hash is the same now.
 
-    It may have been edited and put back, and read in between: the hash that dvc.lock records would be another's.
+    It may have been edited and put back, and read in between: the hash that dvc.lock records would be another's. What
+    stages make is left to DVC, which locks it, and to the stages, which write the same bytes again.
     """
     for dep, written in before.written.items():
         if now.written[dep] != written:
@@ -184,23 +185,36 @@ def _without_gate(value: Any) -> Any:
 
 
 def _written(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and modification time of a file, or of every file in a folder; [] where it does not exist."""
-    files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
-    return [(str(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
+    """Name, size and modification time of a file, or of every file in a folder."""
+    try:
+        statuses = ((name, file.stat()) for name, file in _files(path))
+        return [(name, status.st_size, status.st_mtime_ns) for name, status in statuses]
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
     """MD5 of a file or folder as DVC computes it; for a folder, the MD5 of its file list."""
     try:
         if not path.is_dir():
             status = path.stat()
             return _md5_of_file(path.absolute(), status.st_size, status.st_mtime_ns)
-        files = {found.relative_to(path): found for found in path.rglob("*") if found.is_file()}
-        named = sorted((name.as_posix(), file) for name, file in files.items() if IGNORED not in name.parts)
-        listed = [{"md5": _md5(file), "relpath": name} for name, file in named]
+        listed = [{"md5": md5_of(file), "relpath": name} for name, file in _files(path)]
         return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
     except OSError as error:
-        raise FilmstillError(f"{path}: dvc.yaml depends on it, but it cannot be read ({error.strerror})") from None
+        raise _unreadable(path, error) from None
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """The file itself, or every file of a folder but those that DVC ignores, by its relative name."""
+    if not path.is_dir():
+        return [(path.name, path)]
+    files = {found.relative_to(path): found for found in path.rglob("*") if found.is_file()}
+    return sorted((name.as_posix(), file) for name, file in files.items() if IGNORED not in name.parts)
+
+
+def _unreadable(path: Path, error: OSError) -> FilmstillError:
+    return FilmstillError(f"{path}: dvc.yaml depends on it, but it cannot be read ({error.strerror})")
 
 
 @lru_cache(maxsize=4096)

@@ -16,12 +16,11 @@ COUNTS = Path("data/prompts/counts.json")
 def check_prompt_counts(params: Params) -> None:
     """Raise FilmstillError for the first parameter that asks for more prompts than there are.
 
-    It is found here before a stage spends hours. Nothing is checked while the tables are still to be made, or what they
-    are made of is not there yet.
+    It is found here before a stage spends hours. Nothing is checked while the tables are still to be made.
     """
     held: dict[str, int] = {}
     with suppress(FilmstillError):
-        if graph.is_recorded("prompts", Values.read()):
+        if graph.is_current("prompts", COUNTS, Values.read()):
             held = read_json(COUNTS)
     for key, count, table in (
         ("ode_pairs.prompts", params.ode_pairs.prompts, TRAIN_PROMPTS),

@@ -95,8 +95,11 @@ def _keys_in(folder: Path, where: str) -> Keys:
     text, work = folder / "dvc.lock", WORK.resolve()
     lock = _read_lock(where, text.read_text(encoding="utf-8") if text.is_file() else "")
     needed = _keys_of(lock)
-    with suppress(FileNotFoundError, FilmstillError), contextlib.chdir(folder):  # not there: the experiment has ended
-        needed |= _Expected(Values.read(), lock).keys(work)
+    with suppress(FileNotFoundError), contextlib.chdir(folder):  # not there: the experiment has ended
+        try:
+            needed |= _Expected(Values.read(), lock).keys(work)
+        except FilmstillError as error:
+            raise FilmstillError(f"{where}: {error}; nothing is pruned") from None
     return needed
 
 
@@ -162,7 +165,7 @@ class _Expected:
     def _md5(self, path: str) -> str:
         with suppress(FilmstillError):  # no such file, or the stage that makes it has no parameters
             if path not in self.makers:
-                return graph._md5(Path(path))
+                return graph.md5_of(Path(path))
             recorded, outs = self.lock.get(self.makers[path], (None, {}))
             if recorded is not None and recorded.key == self._inputs(self.makers[path]).key:
                 return outs.get(path, UNKNOWN)
