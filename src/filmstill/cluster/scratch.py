@@ -75,8 +75,7 @@ def _put_on_scratch(scratch: Path, root: Path) -> None:
             f"{work}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{scratch}'; "
             f"move the work there and link it, or start without it: rm {work}"
         )
-    contains_work = not work.is_symlink() and work.is_dir() and any(work.iterdir())
-    if contains_work and not work.is_symlink():  # else another process has just made the link
+    if _contains_files(work) and not work.is_symlink():  # else another process has just made the link
         raise FilmstillError(
             f"{work}: contains work of this machine, but {cluster_name()}: scratch is '{scratch}'; "
             f"move it: mv -T {work} {target} && ln -s {target} {work}"
@@ -86,6 +85,12 @@ def _put_on_scratch(scratch: Path, root: Path) -> None:
         make_link(work, target)
     except OSError as error:
         raise writing_failed(error.filename or target, error) from error
+
+
+def _contains_files(folder: Path) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):  # another process is putting a link in its place
+        return any(folder.iterdir())
+    return False
 
 
 def _refuse_unwritable(scratch: Path) -> None:

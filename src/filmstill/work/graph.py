@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values, to_plain
-from filmstill.runtime.files import read_json, write_json
+from filmstill.runtime.files import read_json, remove, write_json
 
 INPUTS = "inputs.json"  # of a work folder
 GATE = "gate"
@@ -56,6 +56,8 @@ class Inputs:
 
     def write(self, work: Path) -> None:
         """Write them into their work folder, for the processes of its shards."""
+        if (work / INPUTS).is_dir():
+            remove(work / INPUTS)
         write_json(work / INPUTS, {"deps": self.deps, "params": self.params})
 
     @classmethod
