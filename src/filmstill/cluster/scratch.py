@@ -17,7 +17,7 @@ from filmstill.artifacts import PROMPT_CACHE
 from filmstill.cluster.config import Cluster, cluster_name
 from filmstill.cluster.slurm import digest
 from filmstill.errors import FilmstillError, writing_failed
-from filmstill.work.checkouts import make_link, owner_of, share
+from filmstill.work.checkouts import contains_files, make_link, owner_of, share
 from filmstill.work.folder import WORK
 
 MOUNTS, EXPORTS = Path("/proc/mounts"), Path("/etc/exports")
@@ -75,7 +75,7 @@ def _put_on_scratch(scratch: Path, root: Path) -> None:
             f"{work}: is a link to {os.readlink(work)}, but {cluster_name()}: scratch is '{scratch}'; "
             f"move the work there and link it, or start without it: rm {work}"
         )
-    if _contains_files(work) and not work.is_symlink():  # else another process has just made the link
+    if contains_files(work) and not work.is_symlink():  # else another process has just made the link
         raise FilmstillError(
             f"{work}: contains work of this machine, but {cluster_name()}: scratch is '{scratch}'; "
             f"move it: mv -T {work} {target} && ln -s {target} {work}"
@@ -85,12 +85,6 @@ def _put_on_scratch(scratch: Path, root: Path) -> None:
         make_link(work, target)
     except OSError as error:
         raise writing_failed(error.filename or target, error) from error
-
-
-def _contains_files(folder: Path) -> bool:
-    with suppress(FileNotFoundError, NotADirectoryError):  # another process is putting a link in its place
-        return any(folder.iterdir())
-    return False
 
 
 def _refuse_unwritable(scratch: Path) -> None:

@@ -65,7 +65,7 @@ def owner_of(folder: Path, root: Path) -> Path:
     A link to the main checkout's folder is compared by name: other processes may just be making that folder.
     """
     main, here = checkouts(root)[-1], root / folder
-    is_free = not here.exists() or _is_empty(here)
+    is_free = not here.exists() or (here.is_dir() and not here.is_symlink() and not contains_files(here))
     is_linked = here.is_symlink() and here.readlink() == main / folder
     return main if is_free or is_linked or here.resolve() == (main / folder).resolve() else root.resolve()
 
@@ -134,5 +134,8 @@ def make_link(here: Path, there: Path) -> None:
         raise
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+def contains_files(folder: Path) -> bool:
+    """Whether a folder contains anything. Another process may just be putting a link in its place."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return any(folder.iterdir())
+    return False
