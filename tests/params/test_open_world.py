@@ -13,9 +13,9 @@ from repository import ROOT
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ("base: b\n", "params/b.yaml: base 'a': its own base"),
+        ("base: b\n", "params/b.yaml: base: is 'a', its own base, allowed: "),
         ("base: ${x}\n", "params/a.yaml: base: Interpolation key 'x' not found"),
-        ("base: nobody\n", "params/a.yaml: base 'nobody': unknown, there are: embedded, b"),
+        ("base: nobody\n", "params/a.yaml: base: is 'nobody', allowed: embedded, b"),
     ],
 )
 def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, message: str):

@@ -44,8 +44,8 @@ def cancel_with_experiment(
 ) -> str | None:
     """Cancel the live jobs that run from the experiment's folder in which this process runs.
 
-    jobs: lists the stage's jobs. subject: names them, with a verb. Returns what happened to them, in words; None: they
-    go on, because DVC runs no experiment here or because another checkout has submitted them.
+    jobs: lists the stage's jobs. subject: the jobs and a verb, such as "job 41 is". Returns what happened to them, in
+    words; None: they go on, because DVC runs no experiment here or because another checkout has submitted them.
     """
     if not experiment_of(Path.cwd()):
         return None

@@ -75,7 +75,7 @@ def _overlay(name: str, key: str, over: tuple[str, ...]) -> DictConfig:
     """
     if name not in names() or name in over:
         allowed = ", ".join(known for known in names() if known not in over)
-        raise FilmstillError(f"{key} '{name}': {'its own base' if name in over else 'unknown'}, there are: {allowed}")
+        raise FilmstillError(f"{key}: is '{name}'{', its own base' if name in over else ''}, allowed: {allowed}")
     if name == EMBEDDED:
         return DictConfig({})
     path = FOLDER / f"{name}.yaml"
