@@ -26,7 +26,7 @@ from filmstill.models.weights import config_of
 from filmstill.params.compute import Compute
 from filmstill.params.model import Model
 from filmstill.params.samples import Samples
-from filmstill.params.world import DIGITS, FPS, World
+from filmstill.params.world import EMBEDDED, FPS, World
 from filmstill.runtime.compute import prepare
 from filmstill.runtime.video import save_video
 from filmstill.training.teacher import new_model
@@ -71,8 +71,8 @@ def mp4() -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         ours, plugin = Path(folder) / "a.mp4", Path(folder) / "b.mp4"
         return seconds(
-            lambda: iio.imwrite(plugin, frames, plugin="pyav", codec="libx264", fps=FPS[DIGITS]),
-            lambda: save_video(video, ours, FPS[DIGITS]),
+            lambda: iio.imwrite(plugin, frames, plugin="pyav", codec="libx264", fps=FPS[EMBEDDED]),
+            lambda: save_video(video, ours, FPS[EMBEDDED]),
         )
 
 

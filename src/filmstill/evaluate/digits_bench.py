@@ -11,7 +11,7 @@ from filmstill.evaluate.digits_scores import AGGREGATES, RIGHT, measure
 from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC
 from filmstill.evaluate.metrics import TITLES, Metrics, arm_of, interval_of, number, score_of
 from filmstill.evaluate.results_table import ATTRIBUTES, DIGITS_TABLE
-from filmstill.params.world import DIGITS
+from filmstill.params.world import EMBEDDED
 
 SUMMARY = ("all_attributes", "total")
 GROUPS = {"Summary": SUMMARY, "Semantic": SEMANTIC, "Quality": tuple(QUALITY)}
@@ -88,7 +88,7 @@ def bound_rows(metrics: Metrics) -> list[list[str]]:
 
 
 DIGITS_BENCH = Bench(
-    name=DIGITS,
+    name=EMBEDDED,
     table=DIGITS_TABLE,
     measure=measure,
     scores=("all_attributes", *RIGHT, *AGGREGATES),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.params.samples import Samples
-from filmstill.params.world import DIGITS
+from filmstill.params.world import EMBEDDED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ TIMED_AS = {"undistilled": "student", "init": "student"}  # the same network wit
 
 def short_arms(world: str) -> tuple[str, ...]:
     """Arms whose clips are compared in the world of this name: only digits can be drawn for real."""
-    return ARMS if world == DIGITS else ARMS[1:]
+    return ARMS if world == EMBEDDED else ARMS[1:]
 
 
 def every_arm(world: str) -> tuple[str, ...]:

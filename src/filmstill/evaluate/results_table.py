@@ -12,7 +12,7 @@ from rich.console import Console
 from filmstill.artifacts import RESULTS
 from filmstill.evaluate.metrics import LONG_TITLES, MISSING, Metrics, finite, number, read_metrics
 from filmstill.evaluate.requests import TIMED_AS, short_arms
-from filmstill.params.world import DIGITS, OPEN
+from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.text_table import TextTable
 
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
@@ -61,7 +61,7 @@ class ResultsTable:
 
 def table_of(metrics: Metrics) -> ResultsTable:
     """The table of the bench that made `metrics`."""
-    return TABLES.get(metrics.get("bench", DIGITS), DIGITS_TABLE)
+    return TABLES.get(metrics.get("bench", EMBEDDED), DIGITS_TABLE)
 
 
 def show_results(folder: Path = RESULTS) -> None:
@@ -127,7 +127,7 @@ def _first_block(metrics: Metrics) -> str:
 
 DIGITS_TABLE = ResultsTable(
     title="digits-bench",
-    arms=short_arms(DIGITS),
+    arms=short_arms(EMBEDDED),
     columns={
         "all right": ("all_attributes", 3),
         "digit": ("object", 3),
@@ -157,4 +157,4 @@ PIXEL_TABLE = ResultsTable(
     headline=_pixel_headline,
     drift_line=_pixel_drift_line,
 )
-TABLES = {DIGITS: DIGITS_TABLE, OPEN: PIXEL_TABLE}  # by `bench` in metrics.json
+TABLES = {EMBEDDED: DIGITS_TABLE, OPEN: PIXEL_TABLE}  # by `bench` in metrics.json

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from filmstill.artifacts import CODEC
 from filmstill.errors import FilmstillError
-from filmstill.params.world import DIGITS
+from filmstill.params.world import EMBEDDED
 from filmstill.params.world import STRIDE as STRIDES
 from filmstill.runtime.tensor_files import load_tensors, save_tensors
 
-STRIDE = STRIDES[DIGITS]  # pixels per latent in height and width
+STRIDE = STRIDES[EMBEDDED]  # pixels per latent in height and width
 CHANNELS = 16
 DCT = "dct"  # `kind` of the embedded codec in a file's header
 _LUMA, _CHROMA = 10, 3  # number of lowest frequencies kept

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from filmstill.errors import require
 from filmstill.params.keys import check_intervals, key
-from filmstill.params.world import DIGITS
+from filmstill.params.world import EMBEDDED
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Prompts:
     max_scores: MaxScores = field(default_factory=MaxScores)
     unsafe_words: str = key("data/prompts/unsafe_words.txt", "one word or phrase per line; # starts a comment")
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
-    world: str | None = key(DIGITS, "keep the prompts that this world can show; null: keep all")
+    world: str | None = key(EMBEDDED, "keep the prompts that this world can show; null: keep all")
     extension: str = key("data/prompts/extension.csv", "columns prompt and text: longer texts, looked up by prompt")
     eval_share: float = key(0.15, "share of the prompts kept for evaluation, by hash", "(0, 1)")
 
@@ -56,4 +56,4 @@ class Prompts:
             require(bool(path.strip()), name, path, "the path of a file, relative to the repository")
         allowed = f"at least min_characters ({self.min_characters})"
         require(self.min_characters <= self.max_characters, "max_characters", self.max_characters, allowed)
-        require(self.world in (DIGITS, None), "world", self.world, f"{DIGITS} or null")
+        require(self.world in (EMBEDDED, None), "world", self.world, f"{EMBEDDED} or null")

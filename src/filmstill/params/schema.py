@@ -17,7 +17,7 @@ from filmstill.params.schedule import Schedule
 from filmstill.params.student import Student
 from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.params.text import Text
-from filmstill.params.world import DIGITS, MAX_WORDS, OPEN, World
+from filmstill.params.world import EMBEDDED, MAX_WORDS, OPEN, World
 
 
 @dataclass
@@ -59,16 +59,16 @@ class Params:
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""
         name, released = self.world.name, self.teacher.released
-        if name == DIGITS:
+        if name == EMBEDDED:
             allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
             require(self.model.text_len >= MAX_WORDS, "model.text_len", self.model.text_len, allowed)
             require(self.model.in_channels == 16, "model.in_channels", self.model.in_channels, "16, the codec's")
             device = self.compute.device
-            require(device == "cpu", "compute.device", device, f"cpu where world.name is {DIGITS}")
+            require(device == "cpu", "compute.device", device, f"cpu where world.name is {EMBEDDED}")
             require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
             fast = self.samples.fast_decoder
             require(
-                not fast, "samples.fast_decoder", fast, f"false where world.name is {DIGITS}: its codec has one decoder"
+                not fast, "samples.fast_decoder", fast, f"false where world.name is {EMBEDDED}: its codec has one decoder"
             )
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")

@@ -6,37 +6,41 @@ from filmstill.errors import require
 from filmstill.params.keys import check_intervals, key
 from filmstill.params.model import PATCH
 
-DIGITS, OPEN = "digits", "open"
-STRIDE = {DIGITS: 4, OPEN: 8}  # pixels per latent, each way
-FPS = {DIGITS: 8, OPEN: 16}  # pixel frames per second
-MAX_WORDS = 16  # of a prompt of the digits world: the embedded text encoder drops what comes after
+EMBEDDED, OPEN = "symbols", "open"
+STRIDE = {EMBEDDED: 4, OPEN: 8}  # pixels per latent, each way
+FPS = {EMBEDDED: 8, OPEN: 16}  # pixel frames per second
+MAX_WORDS = 16  # of a prompt of the symbols world: the embedded text encoder drops what comes after
 
 
 @dataclass
 class World:
-    """What clips show. digits: the embedded world, which draws and judges clips and trains its own teacher.
+    """What clips show. symbols: the embedded world, which draws and judges clips and trains its own teacher.
     open: anything that a prompt describes; its models come from a release (teacher.released)."""
 
-    name: str = key(DIGITS, "which world: digits or open")
+    name: str = key(EMBEDDED, "which world: symbols or open")
     frames: int = key(
-        12, "latent frames per clip: as many pixel frames (digits), or 1 + 4 * (frames - 1) (open)", "[3, 100000]"
+        12, "latent frames per clip: as many pixel frames (symbols), or 1 + 4 * (frames - 1) (open)", "[3, 100000]"
     )
     height: int = key(32, "height of a frame in pixels", "[1, 16384]")
     width: int = key(32, "width of a frame in pixels", "[1, 16384]")
-    amplitude: float = key(
-        6.0, "pixels that a digit moves each way (digits world only, as the next two keys)", "(0, 8]"
+    amplitude: float = key(8.0, "pixels that a symbol moves each way (symbols world only, as the next key)", "[2, 8]")
+    period: int = key(
+        12, "frames per full swing or turn; a clip of a whole number of periods loops, see ode_init.clips", "[4, 1000000]"
     )
-    period: int = key(24, "frames per full swing or turn", "[4, 1000000]")
-    random_phase: bool = key(False, "true: clips start anywhere in the period, which is 2-3 times harder to learn")
 
     def __post_init__(self) -> None:
         check_intervals(self)
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")
         for name in ("height", "width"):
             size, multiple = getattr(self, name), STRIDE[self.name] * PATCH
-            allowed = "32: digits are drawn so" if self.name == DIGITS else f"a positive multiple of {multiple} pixels"
-            fits = size == 32 if self.name == DIGITS else size % multiple == 0
+            allowed = "32: symbols are drawn so" if self.name == EMBEDDED else f"a positive multiple of {multiple} pixels"
+            fits = size == 32 if self.name == EMBEDDED else size % multiple == 0
             require(fits, name, size, allowed)
+
+    @property
+    def loops(self) -> bool:
+        """Whether a clip, repeated, is a longer clip of the same world."""
+        return self.name == EMBEDDED and self.frames % self.period == 0
 
     @property
     def fps(self) -> int:

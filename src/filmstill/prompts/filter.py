@@ -16,7 +16,7 @@ from rich.console import Console
 
 from filmstill.errors import FilmstillError
 from filmstill.params.prompts import Prompts
-from filmstill.params.world import DIGITS
+from filmstill.params.world import EMBEDDED
 from filmstill.prompts.clean import clean, key, script_of
 from filmstill.prompts.duplicates import exact_reasons, near_reasons
 from filmstill.prompts.safety import read_words, score_reasons, word_reasons
@@ -108,7 +108,7 @@ def _steps(params: Prompts, scores: dict[str, float]) -> dict[str, Callable[[pd.
         "script": each(lambda prompt: not_latin(prompt, params.min_latin_share)),
         "safety": unsafe,
         "duplicates": lambda table: exact_reasons(table["prompt"].tolist(), table["id"].tolist()),
-        "world": each(_unshowable if params.world == DIGITS else lambda _: None),
+        "world": each(_unshowable if params.world == EMBEDDED else lambda _: None),
         "near_duplicates": lambda table: near_reasons(
             table["prompt"].tolist(), table["id"].tolist(), params.near_duplicates
         ),

@@ -14,7 +14,7 @@ from filmstill.diffusion.rollout import RolloutConfig, rollout
 from filmstill.models.codec import Codec
 from filmstill.models.dit import VideoDiT
 from filmstill.params.gates import Gate
-from filmstill.params.world import DIGITS, World
+from filmstill.params.world import EMBEDDED, World
 from filmstill.prompts.store import load_prompts
 from filmstill.runtime import randomness
 from filmstill.runtime.distributed import broadcast, is_rank0
@@ -45,7 +45,7 @@ class Preview:
     def of(cls, setup: Setup, gate: Gate, stage: str) -> "Preview":
         """Samples of the first `gate.prompts` train prompts."""
         prompts = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
-        attributes = parse_all(prompts["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == DIGITS else None
+        attributes = parse_all(prompts["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == EMBEDDED else None
         texts = setup.encoded(prompts["text"].tolist())
         return cls(attributes, texts, setup.codec(), setup.world, setup.rollout_config, setup.latent_shape, setup.seed)
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise
 from filmstill.models.codec import DctCodec
@@ -18,7 +19,7 @@ from filmstill.training.ema import Ema
 from filmstill.training.loop import Intervals, TrainState, train
 from filmstill.training.optimizers import clip_gradients, muon_and_adamw, set_learning_rate, warmup_then_decay
 from filmstill.training.telemetry import StepCost
-from filmstill.worlds import digits
+from filmstill.worlds import symbols
 
 MAX_GRAD_NORM = 1.0
 FIT_CLIPS = 256  # clips that the codec's normalisation is measured on
@@ -26,7 +27,7 @@ FIT_CLIPS = 256  # clips that the codec's normalisation is measured on
 
 def fit_codec(world: World, seed: int) -> DctCodec:
     """A codec normalised to the world's clips."""
-    return DctCodec.fit(digits.draw(world, seed, "codec", 0, range(FIT_CLIPS)).video)
+    return DctCodec.fit(symbols.draw(world, seed, "codec", 0, range(FIT_CLIPS)).video)
 
 
 def new_model(config: DiTConfig, seed: int) -> VideoDiT:
@@ -47,6 +48,12 @@ def new_model(config: DiTConfig, seed: int) -> VideoDiT:
     return model
 
 
+def stratified(u: Tensor, seed: int, step: int) -> Tensor:
+    """Times u [B] in [0, 1) moved so that each of B equal parts of the interval has one: evens out a batch's noise."""
+    order = torch.randperm(len(u), generator=randomness.generator(seed, "teacher/strata", step))
+    return (u + order) / len(u)
+
+
 def train_teacher(
     folder: Path,
     params: Teacher,
@@ -60,7 +67,8 @@ def train_teacher(
 ) -> Ema:
     """Train `model` in `folder`, resuming from a checkpoint there; return the average of its weights, the teacher.
 
-    A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance.
+    A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance; a share `open_prompts` gets one
+    that leaves an attribute open.
     """
     ema = Ema(model, params.ema)
     optimizers = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
@@ -71,12 +79,12 @@ def train_teacher(
         factor = warmup_then_decay(index, params.steps, params.warmup, params.lr_decay_fraction)
         set_learning_rate(optimizers.values(), factor)
         with part("data"):
-            clips = digits.draw(world, seed, "teacher/clips", index, samples)
+            clips = symbols.draw(world, seed, "teacher/clips", index, samples, params.open_prompts)
             dropped = randomness.uniform(seed, "teacher/drop", index, samples) < params.drop_prompt
             text = encoder.encode(["" if drop else p for p, drop in zip(clips.prompts, dropped, strict=True)])
             x0 = codec.encode(clips.video)
             noise = randomness.normal(tuple(x0.shape[1:]), seed, "teacher/noise", index, samples)
-            sigma = schedule.warp(randomness.uniform(seed, "teacher/time", index, samples))
+            sigma = schedule.warp(stratified(randomness.uniform(seed, "teacher/time", index, samples), seed, index))
         with part("forward"):
             velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
             loss = flow_loss(x0, noise, velocity)

@@ -1,8 +1,10 @@
-"""The digits world's small English: vocabulary and parser (worlds/sentences.py generates its sentences).
+"""The symbols world's small English: vocabulary and parser (worlds/sentences.py generates its sentences).
 
 The text encoder is a bag of hashed words, so the set of words decides what a prompt shows, never their order.
-Therefore no word is shared by two digits or two colours, and every motion is named by words that no other motion uses
+Therefore no word is shared by two symbols or two colours, and every motion is named by words that no other motion uses
 ("left" and "right", "up" and "down", "clockwise").
+
+A prompt may leave one attribute open ("a star circles clockwise", "a red shape bobs up and down", "a red star moves").
 """
 
 import re
@@ -12,10 +14,24 @@ from pathlib import Path
 from filmstill.errors import FilmstillError
 from filmstill.params.world import MAX_WORDS
 
-DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SYMBOLS = ("star", "heart", "club", "sun", "umbrella", "plane", "phone", "anchor", "knight", "note", "flag", "smiley")
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
 MOTIONS = ("sways", "bobs", "clockwise", "anticlockwise")
 
+SYMBOL_WORDS = {
+    "star": ("star",),
+    "heart": ("heart",),
+    "club": ("club", "clover"),
+    "sun": ("sun",),
+    "umbrella": ("umbrella", "parasol"),
+    "plane": ("plane", "airplane"),
+    "phone": ("phone", "telephone"),
+    "anchor": ("anchor",),
+    "knight": ("knight", "horse"),
+    "note": ("note", "melody"),
+    "flag": ("flag", "banner"),
+    "smiley": ("smiley", "face"),
+}
 COLOUR_WORDS = {
     "red": ("red", "scarlet", "crimson"),
     "green": ("green", "emerald"),
@@ -24,6 +40,7 @@ COLOUR_WORDS = {
     "magenta": ("magenta", "fuchsia"),
     "cyan": ("cyan", "aqua"),
 }
+ANY_SYMBOL = ("symbol", "shape")  # instead of a symbol's name, where a prompt leaves it open
 VERBS = {
     "sways": ("sways", "swings", "moves"),
     "bobs": ("bobs", "bounces", "moves"),
@@ -37,19 +54,26 @@ MANNERS = {
     "anticlockwise": ("anticlockwise", "counterclockwise", "anticlockwise round the middle"),
 }
 SUBJECTS = (
-    "a {colour} {digit}",
-    "a {digit} in {colour}",
-    "a handwritten {colour} {digit}",
-    "the {colour} digit {digit}",
-    "the digit {digit} in {colour}",
-    "the {colour} number {digit}",
+    "a {colour} {symbol}",
+    "a {symbol} in {colour}",
+    "a small {colour} {symbol}",
+    "the {colour} {symbol}",
+    "the {symbol} in {colour}",
+    "one {colour} {symbol}",
 )
+SUBJECTS_OF_ANY_COLOUR = ("a {symbol}", "a small {symbol}", "the {symbol}", "one {symbol}")
 SENTENCES = (
     "{subject} {verb} {manner}",
     "{subject} {verb} gently {manner}",
     "{manner} {verb} {subject}",
     "watch {subject}: it {verb} {manner}",
     "here {verb} {subject}, {manner}",
+)
+SENTENCES_OF_ANY_MOTION = (
+    "{subject} moves",
+    "{subject} moves gently",
+    "watch {subject}: it moves",
+    "here moves {subject}",
 )
 
 # Sets of words that name a motion; every word in them is evidence for this motion and no other.
@@ -63,11 +87,31 @@ CUES = {
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a clip of this world shows: a digit 0-9, one of COLOURS, one of MOTIONS."""
+    """What a clip shows, or what a prompt names: one of SYMBOLS, COLOURS, MOTIONS; None: left open by the prompt."""
 
-    digit: int
-    colour: str
-    motion: str
+    symbol: str | None
+    colour: str | None
+    motion: str | None
+
+    @property
+    def open(self) -> str | None:
+        """Name of the attribute that is left open, None if all three are named."""
+        return next((name for name in ATTRIBUTES if getattr(self, name) is None), None)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this is one of the 24 combinations that no model trains on.
+
+        Every pair of a symbol and a colour, a symbol and a motion, a colour and a motion is in other combinations.
+        """
+        if self.symbol is None or self.colour is None or self.motion is None:
+            return False
+        symbol, colour, motion = SYMBOLS.index(self.symbol), COLOURS.index(self.colour), MOTIONS.index(self.motion)
+        return (symbol + 2 * colour + 3 * motion) % len(SYMBOLS) == 0
+
+
+ATTRIBUTES = {"symbol": SYMBOLS, "colour": COLOURS, "motion": MOTIONS}  # name -> values
+COMBINATIONS = tuple(Attributes(s, c, m) for s in SYMBOLS for c in COLOURS for m in MOTIONS)
 
 
 class NotShowable(FilmstillError):
@@ -77,22 +121,35 @@ class NotShowable(FilmstillError):
 def parse(prompt: str) -> Attributes:
     """The attributes that a prompt names; case, punctuation and white space do not matter.
 
-    Raises NotShowable unless it names exactly one digit, one colour and one motion, every other word is in the
-    grammar, and it has at most MAX_WORDS words.
+    Raises NotShowable unless it names at most one symbol, one colour and one motion, leaves at most one of them open,
+    every other word is in the grammar, and it has at most MAX_WORDS words.
     """
     words = words_of(prompt)
-    digits = [_DIGIT_OF[word] for word in words if word in _DIGIT_OF]  # "a three and a three" is two digits
-    colours = {_COLOUR_OF[word] for word in words if word in _COLOUR_OF}
-    motions = _motions(set(words))
-    for what, found in (("digit", len(digits)), ("colour", len(colours)), ("motion", len(motions))):
-        if found != 1:
-            raise NotShowable(f"no {what}" if found == 0 else f"{'two' if found == 2 else 'several'} {what}s")
+    symbols = [_SYMBOL_OF[word] for word in words if word in _SYMBOL_OF]  # "a star and a star" is two symbols
+    colours = sorted({_COLOUR_OF[word] for word in words if word in _COLOUR_OF})
+    motions = sorted(_motions(set(words)))
+    named = {"symbol": symbols, "colour": colours, "motion": motions}
+    for what, found in named.items():
+        if len(found) > 1:
+            raise NotShowable(f"{'two' if len(found) == 2 else 'several'} {what}s")
     for word in words:
         if word not in _VOCABULARY:
             raise NotShowable(f"unknown word '{word}'")
+    _check_open(words, [what for what, found in named.items() if not found])
     if len(words) > MAX_WORDS:
         raise NotShowable(f"more than {MAX_WORDS} words")
-    return Attributes(digits[0], colours.pop(), motions.pop())
+    return Attributes(*(found[0] if found else None for found in named.values()))
+
+
+def _check_open(words: list[str], unnamed: list[str]) -> None:
+    """Raise NotShowable if more than one attribute is open, or one is open where the sentence needs a word for it."""
+    any_symbols = sum(word in ANY_SYMBOL for word in words)
+    if len(unnamed) > 1:
+        raise NotShowable(f"no {unnamed[0]}")
+    if any_symbols != (unnamed == ["symbol"]):
+        raise NotShowable("two symbols" if any_symbols else "no symbol")
+    if unnamed == ["motion"] and ("moves" not in words or any(word in _HINTS for word in words)):
+        raise NotShowable("no motion")
 
 
 def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
@@ -103,7 +160,7 @@ def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
             attributes.append(parse(prompt))
         except NotShowable as reason:
             raise FilmstillError(
-                f"{where}: {reason} in '{prompt[:80]}'; set prompts.world: digits, which keeps what can be judged"
+                f"{where}: {reason} in '{prompt[:80]}'; set prompts.world: symbols, which keeps what can be judged"
             ) from None
     return attributes
 
@@ -120,9 +177,10 @@ def _motions(words: set[str]) -> set[str]:
     return hinted if len(hinted) > 1 else complete
 
 
-_DIGIT_OF = {word: digit for digit, name in enumerate(DIGIT_WORDS) for word in (name, str(digit))}
+_SYMBOL_OF = {word: symbol for symbol, words in SYMBOL_WORDS.items() for word in words}
 _COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
-_VOCABULARY = {"an", *_DIGIT_OF, *_COLOUR_OF} | {
+_HINTS = {word for cues in CUES.values() for cue in cues for word in cue}
+_VOCABULARY = {"an", *_SYMBOL_OF, *_COLOUR_OF, *ANY_SYMBOL} | {
     word
     for phrases in (SUBJECTS, SENTENCES, *VERBS.values(), *MANNERS.values())
     for phrase in phrases

@@ -1,219 +1,217 @@
-"""The judge of the digits world's clips: digit, colour and motion of a clip, each with a confidence.
+"""The judge of the symbols world's clips, as strict as the eye.
 
-The judge learns the fifth of the handwriting that no model trains on, rendered like clips, blurred by the codec and
-elastically deformed; a support vector machine classifies it by the directions of its strokes. Every answer may be None:
-an empty, noisy or frozen clip satisfies no prompt. Confidences are continuous, one per candidate, and averaged over
-frames, so a clip that changes half-way gets half the confidence.
+Every frame is compared with every symbol at every whole-pixel place, all seen through the codec. A clip shows a symbol
+if that symbol wins in every frame at correlations that a 3x3 blur fails, a colour if it is the nearest in every frame
+and as bright as it should be, and a motion if every frame is in place at one phase for the whole clip. An empty or
+noisy clip shows nothing, a frozen one no motion. Fidelity, the PSNR against the ideal clip at its best phase, does not
+saturate.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from itertools import product
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from filmstill.models.codec import DctCodec
 from filmstill.params.world import World
-from filmstill.runtime import randomness
-from filmstill.worlds.digits import DIGIT_SIZE, RGB, SIZE, handwriting, path, render
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.grammar import ATTRIBUTES, COLOURS, MOTIONS, SYMBOLS, Attributes
+from filmstill.worlds.symbols import REACH, RGB, glyph, path, placed, render
 
-MIN_CONFIDENCE = (0.3, 0.5, 0.5)  # in digit, colour and motion; below it the answer is None
-MAX_OFFSET = 3.0  # pixels that a whole track may be displaced by
-MIN_INK = 2.0  # summed luma below which a frame is empty; the thinnest handwriting has over 15
-SHARPNESS = 3.0  # factor before the softmax over votes: over 0.9 for a clear digit, 0.5 for a tie of two
-POSITIONS = 2  # positions between pixels at which the judge learns each of its samples
-VARIANTS = 8  # elastic deformations of each of them that it learns, too
-CHUNK = 256  # crops whose strokes fit into a core's cache
+MIN_CORRELATION = 0.93  # of a frame's luma with its symbol's; decoded real frames have at least 0.98
+# Of the luma less its 3x3 mean: decoded real frames have at least 0.91, a 3x3 blur of them at most 0.72. The luma alone
+# cannot tell: a blurred heart has 0.99, a sharp note 0.98.
+MIN_DETAIL_CORRELATION = 0.75
+MAX_COLOUR_DISTANCE = 0.25  # between unit RGB vectors: half of what parts the two nearest; the codec moves one by 0.2
+MAX_BRIGHTNESS_ERROR = 0.3  # of a frame's brightness, relative to the colour's
+MAX_DISTANCE = 1.5  # pixels between a symbol and its place on the motion's path
+NOISE_FLOOR = 1e-6  # mean squared error of a perfect clip: fidelity is at most 60 dB
+FRAMES_AT_ONCE = 512  # whose correlations, 14 kB per frame, are in memory together
+
+ROW = range(-REACH, REACH + 1)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The judge's answer for one clip; None for an attribute that it does not recognise."""
+class Frames:
+    """What each frame of B clips looks like.
 
-    digit: int | None
-    colour: str | None
-    motion: str | None
+    video: [B, F, 3, 32, 32] in [0, 1]. correlations: [B, F, 12] with each symbol at its best place, details: that of
+    their details there, places: its (x, y) in pixels from the picture's centre, int [B, F, 12, 2]. rgb: colour of the
+    best symbol, by least squares, [B, F, 3].
+    """
+
+    video: Tensor
+    correlations: Tensor
+    details: Tensor
+    places: Tensor
+    rgb: Tensor
+
+    def window(self, start: int, end: int) -> "Frames":
+        """Frames [start, end) of every clip."""
+        return Frames(*(getattr(self, field.name)[:, start:end] for field in fields(self)))
+
+    def track(self) -> Tensor:
+        """Place (x, y) of each frame's best symbol, in pixels from the picture's centre: [B, F, 2]."""
+        best = self.correlations.argmax(dim=2)[..., None, None].expand(-1, -1, 1, 2)
+        return self.places.gather(2, best)[:, :, 0].double()
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Confidences in [0, 1], in the grammar's order: `digits` [B, 10], `colours` [B, 6], `motions` [B, 4]."""
+    """What B clips show.
 
-    digits: Tensor
-    colours: Tensor
-    motions: Tensor
+    shown: indices into SYMBOLS, COLOURS and MOTIONS, int [B, 3]; -1: none in every frame. phase: frame of the motion at
+    the clip's frame 0, int [B]; right: whether each attribute is what was asked, or is shown at all where the prompt
+    leaves it open, bool [B, 3]. fidelity: PSNR in dB against the ideal clip at its best phase, [B].
+    """
 
-    def answers(self) -> list[Answer]:
-        """The most confident answer for each clip, None where that confidence is below MIN_CONFIDENCE."""
-        best = [table.max(dim=1) for table in (self.digits, self.colours, self.motions)]
-        named = [torch.where(b.values >= least, b.indices, -1) for b, least in zip(best, MIN_CONFIDENCE, strict=True)]
-        return [
-            Answer(d if d >= 0 else None, COLOURS[c] if c >= 0 else None, MOTIONS[m] if m >= 0 else None)
-            for d, c, m in torch.stack(named, dim=1).tolist()
-        ]
+    shown: Tensor
+    phase: Tensor
+    right: Tensor
+    fidelity: Tensor
 
-    def confidence(self, attributes: list[Attributes]) -> Tensor:
-        """Confidence in [0, 1] that each clip shows its attributes: [B, 3] (digit, colour, motion)."""
-        index = torch.tensor([[a.digit, COLOURS.index(a.colour), MOTIONS.index(a.motion)] for a in attributes])
-        tables = (self.digits, self.colours, self.motions)
-        return torch.stack([t.gather(1, i[:, None])[:, 0] for t, i in zip(tables, index.T, strict=True)], dim=1)
+    @property
+    def all_right(self) -> Tensor:
+        """Whether all three attributes are right, bool [B]."""
+        return self.right.all(dim=1)
+
+
+def judge(video: Tensor, asked: list[Attributes], world: World) -> Judgement:
+    """Judge clips [B, F, 3, 32, 32] in [0, 1]. A pixel that is not a number counts as black."""
+    return judge_frames(look_at(video), asked, world)
+
+
+@torch.no_grad()
+def look_at(video: Tensor) -> Frames:
+    """Compare every frame of clips [B, F, 3, 32, 32] with all symbols at all places."""
+    video = video.nan_to_num(0, 0, 0).clamp(0, 1)
+    compared = [_compare(chunk) for chunk in video.flatten(0, 1).split(FRAMES_AT_ONCE)]
+    parts = (torch.cat(part).unflatten(0, video.shape[:2]) for part in zip(*compared, strict=True))
+    return Frames(video, *parts)
+
+
+def _compare(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(correlations [N, 12], those of details [N, 12], places [N, 12, 2], rgb [N, 3]) of pictures [N, 3, 32, 32]."""
+    templates = _templates()
+    luma = pictures.sum(dim=1)  # the background is black, so that any haze lowers the correlation
+    flat = F.normalize(luma.flatten(1), dim=1, eps=1e-6)
+    scores = (flat @ templates.luma.flatten(0, 1).T).unflatten(1, (-1, len(_places())))
+    best, where = scores.max(dim=2)
+    details = torch.einsum("nd,nsd->ns", _details(luma), templates.details[torch.arange(len(SYMBOLS)), where])
+    winner, rows = best.argmax(dim=1), torch.arange(len(pictures))
+    found = winner, where[rows, winner]
+    rgb = torch.einsum("ncd,nd->nc", pictures.flatten(2), templates.luma[found]) / templates.size[found][:, None]
+    return best, details, _places()[where], rgb
+
+
+def judge_frames(frames: Frames, asked: list[Attributes], world: World) -> Judgement:
+    """`judge` for clips that `look_at` has compared."""
+    symbol, colour = _shown_symbol(frames), _shown_colour(frames)
+    motion, phase = _shown_motion(frames.track(), asked, world)
+    shown = torch.stack([symbol, colour, motion], dim=1)
+    named = torch.tensor([indices_of(a) for a in asked])
+    right = (shown >= 0) & ((named < 0) | (named == shown))
+    return Judgement(shown, phase, right, _fidelity(frames, asked, world))
+
+
+def indices_of(asked: Attributes) -> list[int]:
+    """Indices into SYMBOLS, COLOURS and MOTIONS; -1 where the prompt leaves an attribute open."""
+    values = {name: getattr(asked, name) for name in ATTRIBUTES}
+    return [ATTRIBUTES[name].index(value) if value else -1 for name, value in values.items()]
+
+
+def _shown_symbol(frames: Frames) -> Tensor:
+    """The symbol that wins in every frame of each clip sharp and clear, or -1: [B]."""
+    correlation, winner = frames.correlations.max(dim=2)
+    detail = frames.details.gather(2, winner[..., None])[..., 0]
+    clear = (winner == winner[:, :1]) & (correlation >= MIN_CORRELATION) & (detail >= MIN_DETAIL_CORRELATION)
+    return torch.where(clear.all(dim=1), winner[:, 0], -1)
+
+
+def _shown_colour(frames: Frames) -> Tensor:
+    """The colour that is the nearest in every frame of each clip, near enough and as bright as it is, or -1: [B]."""
+    rgb = torch.tensor([RGB[name] for name in COLOURS])
+    known = F.normalize(rgb, dim=1)
+    distance, nearest = (F.normalize(frames.rgb, dim=2, eps=1e-6)[:, :, None] - known).norm(dim=-1).min(dim=2)
+    dark = (frames.rgb.mean(dim=2) / rgb.mean(dim=1)[nearest] - 1).abs() > MAX_BRIGHTNESS_ERROR
+    clear = (nearest == nearest[:, :1]) & (distance <= MAX_COLOUR_DISTANCE) & ~dark
+    return torch.where(clear.all(dim=1), nearest[:, 0], -1)
+
+
+def _shown_motion(track: Tensor, asked: list[Attributes], world: World) -> tuple[Tensor, Tensor]:
+    """(motion, phase) of tracks [B, F, 2], both [B]: the nearest path, -1 if a frame is off it by MAX_DISTANCE.
+
+    The phase of a clip that shows no motion is that of the nearest path among those asked for.
+    """
+    off = (track[:, None, None] - _paths(track.shape[1], world)).norm(dim=-1).amax(dim=-1)  # [B, 4, period]
+    distance, phases = off.min(dim=2)
+    nearest = distance.argmin(dim=1)
+    motion = torch.where(distance.amin(dim=1) <= MAX_DISTANCE, nearest, -1)
+    followed = torch.tensor([MOTIONS.index(a.motion) if a.motion else -1 for a in asked])
+    of = torch.where((motion < 0) & (followed >= 0), followed, nearest)
+    return motion, phases.gather(1, of[:, None])[:, 0]
+
+
+def _fidelity(frames: Frames, asked: list[Attributes], world: World) -> Tensor:
+    """PSNR in dB of each clip against the nearest ideal clip that its prompt allows, at its best phase: [B]."""
+    phases = torch.arange(world.period)[:, None] + torch.arange(frames.video.shape[1])  # [period, F]
+    errors = []
+    for video, wanted in zip(frames.video.flatten(2), asked, strict=True):
+        values = ([named] if (named := getattr(wanted, name)) else ATTRIBUTES[name] for name in ATTRIBUTES)
+        ideals = torch.stack([_one_period(Attributes(*each), world) for each in product(*values)])  # [N, period, D]
+        apart = ideals.square().sum(dim=2)[..., None] - 2 * ideals @ video.T  # [N, period, F], plus each frame's square
+        of_phase = apart.transpose(1, 2)[:, torch.arange(len(video)), phases % world.period].sum(dim=2)
+        errors.append((of_phase.min() + video.square().sum()) / video.numel())
+    return -10 * torch.stack(errors).clamp(min=NOISE_FLOOR).log10()
+
+
+def _one_period(shown: Attributes, world: World) -> Tensor:
+    """The ideal frames of one period, [period, 3 * 32 * 32]."""
+    return _rendered(shown, world.amplitude, world.period)
+
+
+@cache
+def _rendered(shown: Attributes, amplitude: float, period: int) -> Tensor:
+    return render([shown], period, World(amplitude=amplitude, period=period))[0].flatten(1)
+
+
+def _paths(frames: int, world: World) -> Tensor:
+    """Places of every motion at every phase, in pixels: [4, period, frames, 2]."""
+    at = torch.arange(world.period)[:, None] + torch.arange(frames)
+    one_period = torch.stack([path(motion, torch.arange(world.period), world) for motion in MOTIONS])
+    return one_period[:, at % world.period].double()
+
+
+@cache
+def _places() -> Tensor:
+    """The whole-pixel places of a template, (x, y) from the picture's centre: int [289, 2]."""
+    return torch.tensor(list(product(ROW, ROW)))
 
 
 @dataclass(frozen=True)
-class Track:
-    """The digit of B clips in every frame.
+class Templates:
+    """White symbols at every place, seen through the codec: luma and details as unit vectors, and the size of the luma.
 
-    centres: [B, F, 2] its centroid (x, y) in pixels from the picture's centre. crops: [B, F, 16, 16] luma around the
-    centroid, of unit norm. colours: [B, F, 3] its mean RGB above the background. ink: [B, F] its summed luma.
+    luma, details: [12, 289, 1024]; size: [12, 289].
     """
 
-    centres: Tensor
-    crops: Tensor
-    colours: Tensor
-    ink: Tensor
-
-
-def judge(video: Tensor, world: World, first_frame: int = 0) -> list[Answer]:
-    """Answers for clips [B, F, 3, 32, 32] in [0, 1] whose frame 0 is frame `first_frame` of their motion."""
-    return measure(video, world, first_frame).answers()
-
-
-def all_right(video: Tensor, attributes: list[Attributes], world: World, first_frame: int = 0) -> Tensor:
-    """Whether each clip shows its attributes: bools [B, 3] (digit, colour, motion)."""
-    pairs = zip(judge(video, world, first_frame), attributes, strict=True)
-    return torch.tensor([[s.digit == a.digit, s.colour == a.colour, s.motion == a.motion] for s, a in pairs])
-
-
-def measure(video: Tensor, world: World, first_frame: int = 0) -> Judgement:
-    """The confidences behind the answers of `judge`. A pixel that is not a number counts as black."""
-    return assess(follow(video), world, first_frame)
-
-
-def assess(track: Track, world: World, first_frame: int = 0) -> Judgement:
-    """`measure` for clips that `follow` has tracked."""
-    shown = track.ink >= MIN_INK  # [B, F]
-    digits = (_digit_confidence(track.crops) * shown[..., None]).mean(dim=1)
-    colours = (_colour_confidence(track.colours) * shown[..., None]).mean(dim=1)
-    motions = _motion_confidence(track.centres, world, first_frame) * shown.float().mean(dim=1, keepdim=True)
-    return Judgement(digits, colours, motions)
-
-
-def follow(video: Tensor) -> Track:
-    """Track the digit through clips [B, F, 3, 32, 32]: all that is brighter than the median of its frame."""
-    pixels = video.nan_to_num(0, 0, 0).clamp(0, 1)
-    background = pixels.flatten(-2).median(dim=-1).values  # [B, F, 3]
-    above = pixels - background[..., None, None]
-    luma = above.sum(dim=2)  # the sum of the channels is what the codec preserves best
-    strongest = luma.flatten(-2).max(dim=-1).values[..., None, None]
-    ink = (luma - 0.2 * strongest).clamp(min=0)  # the codec rings by up to a fifth around an edge
-    total = ink.sum(dim=(-2, -1))
-    share = ink / total.clamp(min=1e-6)[..., None, None]
-    axis = torch.arange(SIZE) - (SIZE - 1) / 2
-    centres = torch.stack([(share.sum(dim=-2) * axis).sum(-1), (share.sum(dim=-1) * axis).sum(-1)], dim=-1)
-    colours = torch.einsum("bfchw,bfhw->bfc", above, share)
-    crops = crop(ink[:, :, None], centres)[:, :, 0]
-    return Track(centres, _unit(crops.flatten(0, 1)).view(crops.shape), colours, total)
-
-
-def crop(video: Tensor, centres: Tensor) -> Tensor:
-    """Cut the 16x16 pixels around `centres` [B, F, 2] out of [B, F, C, 32, 32]: [B, F, C, 16, 16]."""
-    batch, frames, channels = video.shape[:3]
-    where = torch.zeros(batch * frames, 2, 3)
-    where[:, 0, 0] = where[:, 1, 1] = DIGIT_SIZE / SIZE
-    where[:, :, 2] = centres.flatten(0, 1) * (2 / SIZE)
-    grid = F.affine_grid(where, [batch * frames, 1, DIGIT_SIZE, DIGIT_SIZE], align_corners=False)
-    cut = F.grid_sample(video.flatten(0, 1), grid, mode="bilinear", align_corners=False)
-    return cut.view(batch, frames, channels, DIGIT_SIZE, DIGIT_SIZE)
-
-
-def _unit(pictures: Tensor) -> Tensor:
-    """Scale each of the pictures [N, ...] to unit norm; an empty one stays empty."""
-    return F.normalize(pictures.flatten(1), dim=1, eps=1e-6).view(pictures.shape)
-
-
-def _colour_confidence(colours: Tensor) -> Tensor:
-    """Confidence in each colour for mean RGB [..., 3]: [..., 6]; the remainder to 1 is the confidence in none."""
-    known = F.normalize(torch.tensor([RGB[name] for name in COLOURS]), dim=1)
-    distance = (F.normalize(colours, dim=-1, eps=1e-6)[..., None, :] - known).norm(dim=-1)
-    likely = torch.exp(-0.5 * (distance / 0.1) ** 2)  # the codec moves colours by 0.1; two are 0.5 apart
-    return likely / (likely.sum(dim=-1, keepdim=True) + torch.exp(torch.tensor(-0.5 * (0.3 / 0.1) ** 2)))
-
-
-def _motion_confidence(centres: Tensor, world: World, first_frame: int) -> Tensor:
-    """Share of the variance of tracks [B, F, 2] that each motion explains, 0 for a track that does not move: [B, 4].
-
-    A track may be displaced by MAX_OFFSET pixels. If the world's phase is random, the best fitting phase counts.
-    """
-    frames = torch.arange(centres.shape[1])
-    firsts = range(world.period) if world.random_phase else [first_frame]
-    paths = torch.stack([torch.stack([path(m, first + frames, world) for m in MOTIONS]) for first in firsts]).float()
-    apart = centres[:, None, None] - paths  # [B, phases, 4, F, 2]
-    apart = apart - apart.mean(dim=-2, keepdim=True).clamp(-MAX_OFFSET, MAX_OFFSET)
-    swing = (paths - paths.mean(dim=-2, keepdim=True)).square().sum(dim=(-2, -1))
-    explained = 1 - apart.square().sum(dim=(-2, -1)) / swing.clamp(min=1e-6)
-    return explained.clamp(min=0).amax(dim=1)
-
-
-def _digit_confidence(crops: Tensor) -> Tensor:
-    """Confidence in each digit for crops [B, F, 16, 16]: [B, F, 10]; lower for crops unlike any handwriting."""
-    flat = crops.flatten(0, 1)
-    votes = torch.from_numpy(_digit_classifier()(_strokes(flat).numpy())).float()
-    alike = (flat.flatten(1) @ samples().flatten(1).T).amax(dim=1, keepdim=True)
-    handwritten = ((alike - 0.75) / 0.1).clamp(0, 1)  # cosine to the nearest: decoded digits above 0.9, noise up to 0.8
-    return ((SHARPNESS * votes).softmax(dim=1) * handwritten).view(*crops.shape[:2], 10)
+    luma: Tensor
+    details: Tensor
+    size: Tensor
 
 
 @cache
-def samples() -> Tensor:
-    """The judge's handwriting as crops of decoded clips, at POSITIONS positions between pixels: [N, 16, 16]."""
-    images, _ = handwriting(for_judge=True)
-    shown = [Attributes(0, COLOURS[i % len(COLOURS)], "clockwise") for i in range(len(images))]
-    video = render(images, shown, torch.zeros(len(images), dtype=torch.long), POSITIONS, World(period=4, amplitude=2.3))
+def _templates() -> Templates:
     codec = DctCodec(torch.zeros(16), torch.ones(()))  # the codec's blur does not depend on its normalisation
-    return follow(codec.decode(codec.encode(video))).crops.flatten(0, 1)
+    inks = torch.stack([placed(glyph(symbol), x, y) for symbol in SYMBOLS for x, y in _places().tolist()])
+    white = codec.decode(codec.encode(inks[:, None, None].expand(-1, 1, 3, -1, -1)))[:, 0].mean(dim=1)  # [N, 32, 32]
+    flat = white.flatten(1)
+    parts = (F.normalize(flat, dim=1), _details(white), flat.norm(dim=1))
+    return Templates(*(part.unflatten(0, (len(SYMBOLS), -1)) for part in parts))
 
 
-@cache
-def _digit_classifier() -> Callable[[np.ndarray], np.ndarray]:
-    """Function from strokes [N, 432] to votes [N, 10] for each digit, fitted to `samples` and their variants."""
-    from sklearn.svm import SVC  # here: takes a second to import
-
-    dice = randomness.generator(0, "judge")
-    learned = torch.cat([samples(), *(_deformed(samples(), dice) for _ in range(VARIANTS))])
-    digits = handwriting(for_judge=True)[1].repeat_interleave(POSITIONS).repeat(1 + VARIANTS)
-    return SVC(C=10.0, gamma=4.0).fit(_strokes(learned).numpy(), digits.numpy()).decision_function
-
-
-def _deformed(crops: Tensor, dice: torch.Generator) -> Tensor:
-    """Slightly rotate, shear, scale and elastically deform crops [N, 16, 16]: 359 samples do not cover handwriting."""
-    count = len(crops)
-    amounts = torch.rand(4, count, generator=dice) * 2 - 1
-    turn, shear, wide, high = amounts * torch.tensor([0.15, 0.1, 0.1, 0.1])[:, None]
-    affine = torch.zeros(count, 2, 3)
-    affine[:, 0, 0], affine[:, 0, 1] = (1 + wide) * turn.cos(), shear - turn.sin()
-    affine[:, 1, 0], affine[:, 1, 1] = turn.sin(), (1 + high) * turn.cos()
-    grid = F.affine_grid(affine, [count, 1, DIGIT_SIZE, DIGIT_SIZE], align_corners=False)
-    shifts = 0.1 * torch.randn(count, 2, 3, 3, generator=dice)  # of nine control points, in half widths
-    shifts = shifts - shifts.mean(dim=(2, 3), keepdim=True)  # keeps crops centred
-    field = F.interpolate(shifts, size=(DIGIT_SIZE, DIGIT_SIZE), mode="bicubic", align_corners=True)
-    return _unit(F.grid_sample(crops[:, None], grid + field.permute(0, 2, 3, 1), align_corners=False)[:, 0])
-
-
-def _strokes(crops: Tensor) -> Tensor:
-    """Positive gradients of crops [N, 16, 16] in twelve directions, averaged on a 6x6 grid: [N, 432], unit norm."""
-    return torch.cat([_strokes_of_chunk(chunk) for chunk in crops.split(CHUNK)])
-
-
-def _strokes_of_chunk(crops: Tensor) -> Tensor:
-    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
-    smooth = F.conv2d(F.pad(crops[:, None], (2,) * 4), torch.outer(binomial, binomial)[None, None])  # [N, 1, 18, 18]
-    right = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
-    down = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
-    angle = (torch.arange(12) * (math.pi / 6))[:, None, None]
-    rises = (right * angle.cos() + down * angle.sin()).clamp(min=0)  # [N, 12, 16, 16]
-    return F.normalize(F.adaptive_avg_pool2d(rises, 6).flatten(1), dim=1, eps=1e-6)
+def _details(luma: Tensor) -> Tensor:
+    """Frames [N, 32, 32] less the mean of each pixel's 3x3 neighbours, as unit vectors [N, 1024]."""
+    return F.normalize((luma - F.avg_pool2d(luma, 3, stride=1, padding=1)).flatten(1), dim=1, eps=1e-6)

@@ -1,22 +1,32 @@
-"""Random sentences of the digits world's English (worlds/grammar.py)."""
+"""Random sentences of the symbols world's English (worlds/grammar.py)."""
 
 import re
 from collections.abc import Sequence
 
 import torch
 
-from filmstill.worlds.grammar import COLOUR_WORDS, DIGIT_WORDS, MANNERS, SENTENCES, SUBJECTS, VERBS, Attributes
+from filmstill.worlds import grammar
+from filmstill.worlds.grammar import Attributes
 
 
 def sentence(attributes: Attributes, dice: torch.Generator) -> str:
-    """A random English sentence that names these attributes and nothing else, in at most MAX_WORDS words."""
+    """A random English sentence that names these attributes and nothing else, in at most MAX_WORDS words.
+
+    An attribute that is None is left open.
+    """
 
     def pick(choices: Sequence[str]) -> str:
         return choices[int(torch.randint(len(choices), (), generator=dice))]
 
-    digit = pick((DIGIT_WORDS[attributes.digit], str(attributes.digit)))
-    subject = pick(SUBJECTS).format(colour=pick(COLOUR_WORDS[attributes.colour]), digit=digit)
-    verb, manner = pick(VERBS[attributes.motion]), pick(MANNERS[attributes.motion])
-    text = pick(SENTENCES).format(subject=subject, verb=verb, manner=manner)
-    text = re.sub(r"\ba (?=[ae]|8)", "an ", text)  # an emerald three, an aqua one, an eight, an 8
+    symbol = pick(grammar.SYMBOL_WORDS[attributes.symbol] if attributes.symbol else grammar.ANY_SYMBOL)
+    if attributes.colour:
+        subject = pick(grammar.SUBJECTS).format(colour=pick(grammar.COLOUR_WORDS[attributes.colour]), symbol=symbol)
+    else:
+        subject = pick(grammar.SUBJECTS_OF_ANY_COLOUR).format(symbol=symbol)
+    if attributes.motion:
+        verb, manner = pick(grammar.VERBS[attributes.motion]), pick(grammar.MANNERS[attributes.motion])
+        text = pick(grammar.SENTENCES).format(subject=subject, verb=verb, manner=manner)
+    else:
+        text = pick(grammar.SENTENCES_OF_ANY_MOTION).format(subject=subject)
+    text = re.sub(r"\ba (?=[aeu])", "an ", text)  # an emerald star, an aqua note, an umbrella
     return text[0].upper() + text[1:] + "."
