@@ -25,7 +25,7 @@ def flicker(video: Tensor) -> Tensor:
 
 
 def drift(video: Tensor) -> Tensor:
-    """The digit dissolves into the next clip's digit over time."""
+    """The symbol dissolves into the next clip's symbol over time."""
     share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
     return (1 - share) * video + share * video.roll(1, dims=0)
 
@@ -36,7 +36,7 @@ def wrong_colour(video: Tensor) -> Tensor:
 
 
 def discolour(video: Tensor) -> Tensor:
-    """The digit changes to the wrong colour over time."""
+    """The symbol changes to the wrong colour over time."""
     share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
     return (1 - share) * video + share * wrong_colour(video)
 

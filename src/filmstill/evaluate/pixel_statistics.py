@@ -41,13 +41,14 @@ def measure(samples: SampledClips, world: World, params: Evaluate, _seed: int) -
     """Statistics of every clip and of every window of the long streams."""
     rows = []
     with progress("evaluate", len(samples.manifest), unit="clip") as bar:
-        for clip in samples.manifest[["arm", "prompt_id", "prompt", "seed", "video"]].to_dict("records"):
+        for clip in samples.manifest[["arm", "group", "prompt_id", "prompt", "seed", "video"]].to_dict("records"):
             pieces = windows(read_video(samples.folder / clip.pop("video")), clip["arm"], params)
             rows += [{**clip, "window": window, **statistics(piece)} for window, piece in enumerate(pieces)]
             bar.update()
     clips = drop_failed(pd.DataFrame(rows), samples.failed)
     drift = clips[clips["arm"] == LONG_ARM].groupby("window")[list(STATISTICS)].mean().reset_index(drop=True)
     drift.insert(0, "frame", STRIDE * params.window_frames * (drift.index + 1))
+    drift.insert(0, "offset", 0)
     return Measurement(
         clips=clips,
         drift=drift,
@@ -144,7 +145,7 @@ def sections(metrics: Metrics) -> list[Section]:
         ),
         Section(
             "Drift",
-            PIXEL_TABLE.drift_line(metrics),
+            "\n".join(PIXEL_TABLE.lines(metrics)),
             plot=("drift", "statistics of a long stream by window"),
         ),
     ]
