@@ -73,7 +73,7 @@ def scores(
         "imaging_quality": imaging_quality(clips, sharpness_of_real),
         "object_class": object_class(clips, symbol),
         "colour": colour_likeness(clips, colour),
-        "motion": motion_likeness(clips, motion, world),
+        "motion": motion_likeness(clips, symbol, motion, world),
         "overall_consistency": fidelity,  # VBench: ViCLIP's cosine of video and prompt
     }
 
@@ -127,10 +127,14 @@ def colour_likeness(clips: TrackedClips, colour: Tensor) -> Tensor:
     return 1 - (seen - known[:, None]).norm(dim=-1).mean(dim=1)
 
 
-def motion_likeness(clips: TrackedClips, motion: Tensor, world: World) -> Tensor:
-    """1 - mean distance from the path of the motion [B] named at its best phase, in units of the picture's width."""
-    path = paths(clips.places.shape[1], world)[motion]  # [B, period, F, 2]
-    return 1 - (clips.places[:, None] - path).norm(dim=-1).mean(dim=-1).amin(dim=1) / SIZE
+def motion_likeness(clips: TrackedClips, symbol: Tensor, motion: Tensor, world: World) -> Tensor:
+    """1 - mean distance from the path of the motion [B] named at its best phase, in units of the picture's width.
+
+    The place is that of the symbol [B] named: in a blurred clip another one may win, a pixel beside it.
+    """
+    places = clips.frames.places[torch.arange(len(symbol)), :, symbol].double()  # [B, F, 2]
+    path = paths(places.shape[1], world)[motion]  # [B, period, F, 2]
+    return 1 - (places[:, None] - path).norm(dim=-1).mean(dim=-1).amin(dim=1) / SIZE
 
 
 def sharpness(clips: TrackedClips) -> Tensor:

@@ -35,6 +35,8 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
     write_tables(bench, measured, metrics, out)
     prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
     comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
+    # TODO at the merge with evaluate/stream_sheet.py: stream_sheet(measured.streams, <their prompts>,
+    # measured.sheet_fps, out / "stream.gif", out / "stream.png", measured.stream_window); both are outs in dvc.yaml.
     write_report(bench, metrics, out)
     return metrics
 

@@ -1,7 +1,7 @@
 """Prompts that leave an attribute open: whether a model keeps the variety of what it was trained on.
 
 The entropy of what the clips of one prompt show, over their seeds, is 0 for a model that has collapsed to one value,
-and near 1 for one that draws all values alike. Few seeds lower it (12 uniform draws of 12 values have 0.8 of the
+and near 1 for one that draws all values alike. Few seeds lower it (12 uniform draws of 12 values have 0.78 of the
 entropy), so that a model is compared with real clips, which are uniform draws, of as many seeds.
 """
 

@@ -54,6 +54,8 @@ def measure(samples: SampledClips, world: World, params: Evaluate, _seed: int) -
         drift=drift,
         sheet={arm: sheet_clips(samples, arm, world, params) for arm in short_arms(OPEN)},
         sheet_fps=SHEET_FPS,
+        streams=sheet_clips(samples, LONG_ARM, world, params),
+        stream_window=STRIDE * params.window_frames // _every(world.fps),
         pixel_frames=1 + STRIDE * (world.frames - 1),
     )
 
@@ -111,10 +113,15 @@ def sheet_clips(samples: SampledClips, arm: str, world: World, params: Evaluate)
 
 
 def _small(video: Tensor, fps: int) -> Tensor:
-    fewer = video[:: max(1, fps // SHEET_FPS)]
+    fewer = video[:: _every(fps)]
     if (height := video.shape[-2]) <= SHEET_HEIGHT:
         return fewer
     return F.interpolate(fewer, (SHEET_HEIGHT, round(video.shape[-1] * SHEET_HEIGHT / height)), mode="area")
+
+
+def _every(fps: int) -> int:
+    """Frames from one that the sheet shows to the next."""
+    return max(1, fps // SHEET_FPS)
 
 
 def draw(metrics: Metrics) -> dict[str, Figure]:

@@ -108,16 +108,16 @@ def _symbols_lines(metrics: Metrics) -> list[str]:
         f"entropy of what a prompt leaves open: {_ratio(teacher, 'entropy_ratio')} of the teacher's, "
         f"{_ratio(real, 'entropy_ratio')} of real clips'",
         f"long stream of {number(stream.get('frames'), 0)} frames, {number(stream.get('prompts'), 0)} prompts: "
-        f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', MISSING)}, "
+        f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', 12)}, "
         f"{number(stream.get('mean_window'))} in the mean one; {number(stream.get('phase_kept'))} right and still in "
         "their first phase at the end",
     ]
 
 
 def _ratio(against: Metrics, name: str) -> str:
-    """A ratio of two arms and its 95 % interval."""
-    low, high = against.get(f"{name}_interval") or (None, None)
-    return f"{number(against.get(name))} ({number(low)} to {number(high)})"
+    """A ratio of two arms, and its 95 % interval if there is one."""
+    ratio, ends = number(against.get(name)), against.get(f"{name}_interval")
+    return f"{ratio} ({number(ends[0])} to {number(ends[1])})" if ends else ratio
 
 
 def symbols_stream_rows(metrics: Metrics) -> list[list[str]]:

@@ -57,6 +57,8 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
         drift=means,
         sheet=sheet,
         sheet_fps=world.fps,
+        streams=streams.video,
+        stream_window=params.window_frames,
         pixel_frames=world.frames,
         metrics={**group_metrics(table, params, seed), "stream": stream_metrics(windows, means, params, seed)},
         details={"world": {"floor": bounds.floor, "ceiling": bounds.ceiling}, "windows": means.to_dict("list")},

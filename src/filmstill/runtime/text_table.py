@@ -60,7 +60,7 @@ class TextTable:
         """
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(map(_longest_word, column)) for column in columns]
-        space = width - sum(widths) - gap * len(widths)
+        space = width - sum(widths) - gap * (len(widths) - 1) - 2  # rich writes a space on either side
         if space < 0:
             return None
         for number, (_heading, *cells) in enumerate(columns):
