@@ -40,6 +40,7 @@ def page(bench: Bench, metrics: Metrics, folder: Path) -> str:
     sections = [
         table_of(["arm", *table.columns], table.rows(metrics), marked=table.arms.index("student")),
         f'<p class="note">{html.escape(table.timing_note)}</p>' if table.timing_note else "",
+        *(f"<p>{html.escape(line, quote=False)}</p>" for line in table.lines(metrics)),
         "<h2>Side by side</h2><p>Same prompts, same seeds, every arm.</p>" + image(sheet, "clips by arm"),
         *(section_of(section, folder) for section in bench.page_sections(metrics)),
     ]

@@ -152,7 +152,7 @@ def sections(metrics: Metrics) -> list[Section]:
         ),
         Section(
             "Drift",
-            "\n".join(PIXEL_TABLE.lines(metrics)),
+            "Statistics of the windows of a long stream, beside its first window's.",
             plot=("drift", "statistics of a long stream by window"),
         ),
     ]

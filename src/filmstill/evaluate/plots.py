@@ -101,17 +101,16 @@ def drift(metrics: Metrics) -> Figure:
     size, colour = metrics.get("window_frames", 12), LOOKS["student"][0]
     windows = metrics.get("windows") or {"offset": [], "frame": []}
     end = max([size, *windows["frame"]])
-    axes.axvspan(0, size, color="#f1f3f6", linewidth=0)
     teacher = score_of(arm_of(metrics, "teacher"), "all_attributes")
     if teacher is not None:
-        axes.axhline(teacher, color=LOOKS["teacher"][0], linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axhline(teacher, color=LOOKS["teacher"][0], linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
         axes.text(end, 1.09, "dashed: teacher, one clip", ha="right", va="center", color=LOOKS["teacher"][0], size=9)
     for offset in sorted(set(windows["offset"]), reverse=True):
         frames, right, low, high, kept = _windows_at(windows, offset)
         if offset == 0:
             axes.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0, label="95 % over prompts")
-            axes.plot(frames, kept, color=INK, linewidth=1.2, linestyle=":", label="… and in the first phase")
             axes.plot(frames, right, color=colour, linewidth=2.2, marker="o", markersize=4, label="all right")
+            axes.plot(frames, kept, color=INK, linewidth=1.2, linestyle=":", label="… and in the first phase")
         else:
             label = "windows at other offsets" if offset == max(windows["offset"]) else None
             axes.plot(frames, right, color=GREY, linewidth=0.8, alpha=0.7, zorder=1, label=label)
