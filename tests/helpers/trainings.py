@@ -44,14 +44,14 @@ def own_micro_batches(cut: Cut) -> list[range]:
     return micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.world_size())
 
 
-def distil(cut: Cut) -> None:
-    """Distil tiny networks; write the losses and the averaged generator."""
+def distil(cut: Cut, **changes: object) -> None:
+    """Distil tiny networks; write the losses and the averaged generator. changes: of the parameters."""
     generator, critic, _ = models = tiny_training.networks()
     for model in (generator, critic):
         model.requires_grad_(True)
     for model in models:
         shard(model, "cpu")
-    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3)
+    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3, **changes)
     run.micro_batches, step = own_micro_batches(cut), run.step
 
     def until(index: int) -> dict[str, float]:
@@ -85,8 +85,9 @@ def regress(cut: Cut) -> None:
 
 
 def both(folder: Path, micro_batch: int | None = None) -> None:
-    """Run both trainings to their end."""
+    """Run both trainings to their end, distillation with and without windows of longer rollouts."""
     distil(Cut(folder / "distil", micro_batch))
+    distil(Cut(folder / "long", micro_batch), **tiny_training.LONG)
     regress(Cut(folder / "regress", micro_batch))
 
 

@@ -23,6 +23,14 @@ class Distill:
     lr_decay_fraction: float = key(
         0.4, "learning rates decay linearly to 0 over this last fraction of the steps", "[0, 1)"
     )
+    rollout_frames: int | None = key(
+        None, "longest rollout in training, in latent frames; null: a clip's length, world.frames", "[3, 1000]"
+    )
+    first_window_share: float = key(
+        0.6,
+        "share of updates with a rollout of a clip's length; the others' are longer, with the loss on the last clip",
+        "[0, 1]",
+    )
     critic_updates: int = key(3, "critic updates per generator update", "[1, 1000]")
     beta1: float = key(0.0, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.99, "AdamW's beta2", "[0, 1)")

@@ -14,6 +14,7 @@ from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.prompts import Prompts
 from filmstill.params.samples import Samples
 from filmstill.params.schedule import Schedule
+from filmstill.params.shared import window_stride
 from filmstill.params.student import Student
 from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.params.text import Text
@@ -47,6 +48,7 @@ class Params:
         for stage in ("ode_init", "distill"):  # a number of ranks comes on top
             micro_batches(getattr(self, stage).batch, self.compute.micro_batch, f"{stage}.batch", 0, 1)
         self.student.check_frames(self.world.frames, "world.frames")
+        self._check_rollouts()
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(
@@ -55,6 +57,19 @@ class Params:
             self.student.denoising_steps,
             allowed,
         )
+
+    def _check_rollouts(self) -> None:
+        """Refuse a longest rollout that no window of a clip's length ends with."""
+        frames, longest = self.world.frames, self.distill.rollout_frames
+        if longest is None or longest == frames:
+            return
+        name, stride = "distill.rollout_frames", window_stride(self.world, self.student)
+        require(longest > frames, name, longest, f"null, or at least world.frames ({frames})")
+        self.student.check_frames(longest, name)
+        if self.world.name != OPEN:  # the stride is the world's period
+            self.student.check_frames(stride, "world.period")
+        allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
+        require((longest - frames) % stride == 0, name, longest, allowed)
 
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""

@@ -85,17 +85,8 @@ class Distillation:
         )
 
     def cost(self) -> StepCost:
-        """Work per step, for telemetry; a step's operations depend on the exit steps that its updates draw."""
-        return StepCost.of_distillation(
-            self.generator,
-            self.objective.teacher.config,
-            self.clips.latent_shape,
-            self.clips.encoder.text_len,
-            self.clips.rollout_config.attention,
-            self.params.batch,
-            self.critics(),
-            self.clips.exit_step,
-        )
+        """Work per step, for telemetry; its operations depend on the windows and exit steps that its updates draw."""
+        return StepCost.of_distillation(self.clips, self.objective.teacher.config, self.critics())
 
     def step(self, index: int) -> dict[str, float]:
         """Make `critic_updates` updates of the critic, then one of the generator; return the scalars to log."""
