@@ -69,13 +69,13 @@ def distil(cut: Cut, **changes: object) -> None:
         (cut.folder / "losses.json").write_text(json.dumps(losses))
 
 
-def regress(cut: Cut) -> None:
-    """ODE initialisation with Muon and AdamW; write the losses and the weights."""
+def regress(cut: Cut, **changes: object) -> None:
+    """ODE initialisation with Muon and AdamW; write the losses and the weights. changes: of the parameters."""
     trajectories = randomness.normal((3, *tiny_training.SHAPE), 0, "pairs", 0, range(5))
     sigmas = torch.cat([tiny_training.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, tiny_training.PROMPTS, tiny_training.SHAPE, [(trajectories, row) for row in range(5)])
     model = shard(tiny("causal").requires_grad_(True), "cpu")
-    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
+    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1, **changes)
     attention, schedule, encoder = tiny_training.ROLLOUT.attention, tiny_training.SCHEDULE, tiny_training.ENCODER
     run = OdeRegression(params, pairs, attention, 2, schedule, model, encoder, 0, own_micro_batches(cut))
     losses = train_ode_init(cut.folder, run, lambda path: None)
@@ -85,10 +85,11 @@ def regress(cut: Cut) -> None:
 
 
 def both(folder: Path, micro_batch: int | None = None) -> None:
-    """Run both trainings to their end, distillation with and without windows of longer rollouts."""
+    """Run both trainings to their end: on clips, and on longer rollouts or chained trajectories."""
     distil(Cut(folder / "distil", micro_batch))
     distil(Cut(folder / "long", micro_batch), **tiny_training.LONG)
     regress(Cut(folder / "regress", micro_batch))
+    regress(Cut(folder / "chained", micro_batch), clips=2, clean_share=0.3)
 
 
 def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:

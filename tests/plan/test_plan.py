@@ -93,6 +93,15 @@ def test_time_counts_every_window_by_its_share_and_memory_the_longest():
     assert {name for name in short if short[name] != long[name]} == {"distill"}
 
 
+def test_chained_trajectories_count_as_longer_sequences():
+    overrides = ["world.period=12", "student.window_frames=9"]
+    one, three = (stages(Run(compose("smoke", [*overrides, f"ode_init.clips={n}"]), H100)) for n in (1, 3))
+    assert three["ode_init"].flops > 3 * 0.9 * one["ode_init"].flops
+    ratio = three["ode_init"].phases["update"].activations / one["ode_init"].phases["update"].activations
+    assert ratio == pytest.approx(3, rel=0.05)
+    assert {name for name in one if one[name] != three[name]} == {"ode_init"}
+
+
 def test_the_state_of_training_is_as_large_as_planned():
     """State between steps, without the optimizers' counters (4 bytes per tensor), and gradients of one network."""
     run, training = one_step(False)

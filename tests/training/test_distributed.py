@@ -24,6 +24,9 @@ from processes import run_on
 from tiny_training import LONG
 from trainings import BATCH, Cut, assert_close, both, distil
 
+TRAININGS = ("distil", "long", "regress", "chained")
+by_training = pytest.mark.parametrize("training", TRAININGS)
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
@@ -80,17 +83,17 @@ def save_update(folder: Path) -> None:
     save_file(first_update(), folder / f"update-{distributed.rank()}")
 
 
-@pytest.mark.parametrize("training", ["distil", "long", "regress"])
+@by_training
 def test_two_processes_train_as_one(alone, two, training):
     assert_close(two / training, alone / training)
 
 
-@pytest.mark.parametrize("training", ["distil", "long", "regress"])
+@by_training
 def test_two_nodes_of_two_processes_train_as_one(alone, four, training):
     assert_close(four / training, alone / training)
 
 
-@pytest.mark.parametrize("training", ["distil", "long", "regress"])
+@by_training
 def test_networks_sharded_over_four_ranks_train_as_one(alone, four_sharded, training):
     assert_close(four_sharded / training, alone / training)
 
@@ -111,14 +114,14 @@ def two_replicated(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("training", ["distil", "long", "regress"])
+@by_training
 def test_whole_networks_on_each_of_two_processes_in_two_passes_train_as_one(alone, two_replicated, training):
     assert_close(two_replicated / training, alone / training)
 
 
 def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
     both(tmp_path, 1)
-    for training in ("distil", "long", "regress"):
+    for training in TRAININGS:
         assert_close(tmp_path / training, alone / training)
 
 

@@ -49,6 +49,7 @@ class Params:
             micro_batches(getattr(self, stage).batch, self.compute.micro_batch, f"{stage}.batch", 0, 1)
         self.student.check_frames(self.world.frames, "world.frames")
         self._check_rollouts()
+        self._check_chained_clips()
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(
@@ -70,6 +71,22 @@ class Params:
             self.student.check_frames(stride, "world.period")
         allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
         require((longest - frames) % stride == 0, name, longest, allowed)
+
+    def _check_chained_clips(self) -> None:
+        """Refuse ode_init.clips above 1 where a clip does not loop, or where a block would see a copy of its noise."""
+        if self.ode_init.clips == 1:
+            return
+        world, student, chained = self.world, self.student, f"where ode_init.clips is {self.ode_init.clips}"
+        loops = "1: a trajectory can be chained to itself only where clips loop"
+        require(
+            world.name != OPEN, "ode_init.clips", self.ode_init.clips, f"{loops}, and those of the open world don't"
+        )
+        allowed = f"a divisor of world.frames ({world.frames}) {chained}: a chained clip must end where it begins"
+        require(world.frames % world.period == 0, "world.period", world.period, allowed)
+        window, copied = student.window_frames, "a block must not see the copy of its own noise"
+        allowed = f"at most world.frames ({world.frames}) {chained}: {copied}"
+        require(window is not None and window <= world.frames, "student.window_frames", window, allowed)
+        require(student.sink_frames == 0, "student.sink_frames", student.sink_frames, f"0 {chained}: {copied}")
 
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""

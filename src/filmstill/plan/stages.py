@@ -106,16 +106,15 @@ def ode_pairs(run: Run) -> StagePlan:
 
 
 def ode_init(run: Run) -> StagePlan:
-    """Block-causal regression of the teacher's trajectories, over whole clips."""
+    """Block-causal regression of the teacher's trajectories, over whole clips, chained if `ode_init.clips` says so."""
     params, config = run.params.ode_init, run.config
+    clip = run.clip(params.clips * run.params.world.frames)
     micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
     flops = (
-        params.steps
-        * params.batch
-        * regression_flops(config, run.clip().causal(run.attention), run.activation_checkpointing)
+        params.steps * params.batch * regression_flops(config, clip.causal(run.attention), run.activation_checkpointing)
     )
     state = run.trained(1, averaged=False, muon=muon)
-    update = _regression(run, state, run.clip().causal(run.attention, micro), [])
+    update = _regression(run, state, clip.causal(run.attention, micro), [])
     phases = {"update": update, **run.sheet(state, params.gate.prompts, [])}
     checkpoints = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
     return StagePlan("ode_init", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
