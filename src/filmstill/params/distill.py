@@ -43,7 +43,7 @@ class Distill:
     guidance_scale: float = key(3.0, "weight w of the real score's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     checkpoint_every: int = key(5, "steps between checkpoints", "[1, 100000000]")
     sheet_every: int = key(20, "steps between sample sheets", "[1, 100000000]")
-    gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
+    gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85, stream_frames=60, min_stream=0.8))
 
     def __post_init__(self) -> None:
         check_intervals(self)

@@ -50,6 +50,7 @@ class Params:
         self.student.check_frames(self.world.frames, "world.frames")
         self._check_rollouts()
         self._check_chained_clips()
+        self._check_streams()
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(
@@ -88,6 +89,18 @@ class Params:
         require(window is not None and window <= world.frames, "student.window_frames", window, allowed)
         require(student.sink_frames == 0, "student.sink_frames", student.sink_frames, f"0 {chained}: {copied}")
 
+    def _check_streams(self) -> None:
+        """Refuse a gate's stream that is shorter than a clip or cuts a block, and a score to reach without a stream."""
+        for stage in ("ode_init", "distill"):
+            gate, name = getattr(self, stage).gate, f"{stage}.gate.stream_frames"
+            if gate.stream_frames is None:
+                allowed = f"null where {name} is null: no stream is made to be checked"
+                require(gate.min_stream is None, f"{stage}.gate.min_stream", gate.min_stream, allowed)
+                continue
+            allowed = f"null, or at least world.frames ({self.world.frames})"
+            require(gate.stream_frames >= self.world.frames, name, gate.stream_frames, allowed)
+            self.student.check_frames(gate.stream_frames, name)
+
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""
         name, released = self.world.name, self.teacher.released
@@ -109,6 +122,6 @@ class Params:
         require(released != NOTHING, "teacher.released", released, allowed)
         require(self.prompts.world is None, "prompts.world", self.prompts.world, f"null where world.name is {OPEN}")
         for stage in ("ode_init", "distill"):
-            least = getattr(self, stage).gate.min_all_attributes
-            allowed = f"null: no judge scores clips where world.name is {OPEN}"
-            require(least is None, f"{stage}.gate.min_all_attributes", least, allowed)
+            gate, allowed = getattr(self, stage).gate, f"null: no judge scores clips where world.name is {OPEN}"
+            for name in ("min_all_attributes", "min_stream", "stream_frames"):
+                require(getattr(gate, name) is None, f"{stage}.gate.{name}", getattr(gate, name), allowed)
