@@ -2,6 +2,9 @@
 
 Each step makes `critic_updates` updates of the critic, then one of the generator (two time-scale update rule of DMD2,
 arXiv:2405.14867; algorithm 1 of Self Forcing, arXiv:2506.08009). The objective computes both losses.
+
+The clips are whole rollouts or, with `distill.rollout_frames`, also the ends of longer ones: a student that has only
+seen contexts of one clip does not keep a stream together. The objective sees a clip in either case.
 """
 
 from collections.abc import Callable, Iterator
