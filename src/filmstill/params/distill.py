@@ -23,6 +23,14 @@ class Distill:
     lr_decay_fraction: float = key(
         0.4, "learning rates decay linearly to 0 over this last fraction of the steps", "[0, 1)"
     )
+    rollout_frames: int | None = key(
+        None, "longest rollout in training, in latent frames; null: a clip's length, world.frames", "[3, 1000]"
+    )
+    first_window_share: float = key(
+        0.6,
+        "share of updates with a rollout of a clip's length; the others' are longer, with the loss on the last clip",
+        "[0, 1]",
+    )
     critic_updates: int = key(3, "critic updates per generator update", "[1, 1000]")
     beta1: float = key(0.0, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.99, "AdamW's beta2", "[0, 1)")
@@ -35,7 +43,7 @@ class Distill:
     guidance_scale: float = key(3.0, "weight w of the real score's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     checkpoint_every: int = key(5, "steps between checkpoints", "[1, 100000000]")
     sheet_every: int = key(20, "steps between sample sheets", "[1, 100000000]")
-    gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85))
+    gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.85, stream_frames=60, min_stream=0.8))
 
     def __post_init__(self) -> None:
         check_intervals(self)

@@ -26,6 +26,14 @@ class OdeInit:
     )
     checkpoint_every: int = key(25, "steps between checkpoints", "[1, 100000000]")
     sheet_every: int = key(50, "steps between sample sheets", "[1, 100000000]")
+    clips: int = key(
+        1,
+        "copies of a trajectory in one sequence; above 1 rests on the world's loop, that a clip ends where it begins",
+        "[1, 100]",
+    )
+    clean_share: float = key(
+        0.0, "share of blocks but the last that are set to the clean end, which a rollout's context is", "[0, 1)"
+    )
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
 
     def __post_init__(self) -> None:
