@@ -24,7 +24,7 @@ from filmstill.runtime.distributed import broadcast, is_rank0
 from filmstill.runtime.image import save_sheet
 from filmstill.training.setup import Setup
 from filmstill.worlds.grammar import Attributes, parse_all
-from filmstill.worlds.judge import all_right
+from filmstill.worlds.judge import judge
 
 SHEET_ROWS = 6
 
@@ -83,17 +83,17 @@ class Preview:
             return {}
         scores: dict[str, Any] = {"all_attributes": self._share_right(self._video(model, len(self.attributes)))}
         if self.stream_frames is not None:
-            shares = [self._share_right(*window) for window in self._stream_windows(model, self.stream_frames)]
+            shares = [self._share_right(window) for window in self._stream_windows(model, self.stream_frames)]
             scores |= {"stream": min(shares), "stream_windows": shares}
         return broadcast(scores)
 
-    def _share_right(self, video: Tensor, first_frame: int = 0) -> float:
-        """Share of clips [N, F, 3, height, width], from `first_frame` of a stream on, that show every attribute."""
+    def _share_right(self, video: Tensor) -> float:
+        """Share of clips [N, F, 3, height, width] that show every attribute that their prompt names."""
         assert self.attributes is not None  # the open world has no judge
-        return all_right(video, self.attributes, self.world, first_frame).all(dim=1).float().mean().item()
+        return judge(video, self.attributes, self.world).all_right.float().mean().item()
 
-    def _stream_windows(self, model: VideoDiT, frames: int) -> Iterator[tuple[Tensor, int]]:
-        """Every whole window of a clip's length of one stream, decoded, with its first frame.
+    def _stream_windows(self, model: VideoDiT, frames: int) -> Iterator[Tensor]:
+        """Every whole window of a clip's length of one stream, decoded.
 
         One window is in memory at a time: noise, rollout and codec work on from block to block.
         """
@@ -105,9 +105,9 @@ class Preview:
             return randomness.normal(shape, self.seed, "probe/stream", start, samples).to(model.device)
 
         blocks = rollout_stream(model, model.read_text(self.texts), noise, frames, self.rollout_config)
-        for first in range(0, frames - length + 1, length):
+        for _ in range(frames // length):
             window = list(islice(blocks, self.rollout_config.attention.block_count(length)))
-            yield self.codec.decode(torch.cat(window, dim=1)), first
+            yield self.codec.decode(torch.cat(window, dim=1))
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:
