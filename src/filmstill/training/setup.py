@@ -46,7 +46,7 @@ class Setup:
     def prepared(cls, params: Values) -> "Setup":
         """The setup of these parameters; prepares this process for computing (device, threads)."""
         shared = SharedParams.of(params)
-        prepare(shared.compute.device, shared.compute.threads)
+        prepare(shared.compute.device, shared.compute.threads, shared.compute.float32_matmul)
         schedule, config = FlowSchedule(shared.schedule.shift), config_of(shared.model)
         return cls(params, shared.seed, shared.world, shared.text, shared.compute, schedule, config)
 
