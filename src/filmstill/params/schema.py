@@ -68,7 +68,10 @@ class Params:
             require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
             fast = self.samples.fast_decoder
             require(
-                not fast, "samples.fast_decoder", fast, f"false where world.name is {EMBEDDED}: its codec has one decoder"
+                not fast,
+                "samples.fast_decoder",
+                fast,
+                f"false where world.name is {EMBEDDED}: its codec has one decoder",
             )
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
