@@ -35,11 +35,10 @@ class World:
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")
         for name in ("height", "width"):
             size, multiple = getattr(self, name), STRIDE[self.name] * PATCH
-            allowed = (
-                "32: symbols are drawn so" if self.name == EMBEDDED else f"a positive multiple of {multiple} pixels"
-            )
-            fits = size == 32 if self.name == EMBEDDED else size % multiple == 0
-            require(fits, name, size, allowed)
+            if self.name == EMBEDDED:
+                require(size == 32, name, size, "32: symbols are drawn so")
+            else:
+                require(size % multiple == 0, name, size, f"a positive multiple of {multiple} pixels")
 
     @property
     def loops(self) -> bool:

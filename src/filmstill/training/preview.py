@@ -21,7 +21,7 @@ from filmstill.runtime.distributed import broadcast, is_rank0
 from filmstill.runtime.image import save_sheet
 from filmstill.training.setup import Setup
 from filmstill.worlds.grammar import Attributes, parse_all
-from filmstill.worlds.judge import all_right
+from filmstill.worlds.judge import judge
 
 SHEET_ROWS = 6
 
@@ -59,14 +59,14 @@ class Preview:
             save_sheet(video, path)
 
     def score(self, model: VideoDiT) -> dict[str, float]:
-        """`all_attributes`: share of clips whose digit, colour and motion are all right; {} in the open world.
+        """`all_attributes`: share of clips whose symbol, colour and motion are all right; {} in the open world.
 
         Collective: every rank must call it.
         """
         if self.attributes is None:
             return {}
-        right = all_right(self._video(model, len(self.attributes)), self.attributes, self.world)
-        return broadcast({"all_attributes": right.all(dim=1).float().mean().item()})
+        judged = judge(self._video(model, len(self.attributes)), self.attributes, self.world)
+        return broadcast({"all_attributes": judged.all_right.float().mean().item()})
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:
