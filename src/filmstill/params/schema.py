@@ -105,16 +105,14 @@ class Params:
         """Refuse what the chosen world cannot do."""
         name, released = self.world.name, self.teacher.released
         if name == EMBEDDED:
-            allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the digits world"
+            allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the symbols world"
             require(self.model.text_len >= MAX_WORDS, "model.text_len", self.model.text_len, allowed)
             require(self.model.in_channels == 16, "model.in_channels", self.model.in_channels, "16, the codec's")
             device = self.compute.device
             require(device == "cpu", "compute.device", device, f"cpu where world.name is {EMBEDDED}")
-            require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the world of digits trains its own")
-            fast = self.samples.fast_decoder
-            require(
-                not fast, "samples.fast_decoder", fast, f"false where world.name is {EMBEDDED}: its codec has one decoder"
-            )
+            require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the embedded world trains its own")
+            fast, allowed = self.samples.fast_decoder, f"false where world.name is {EMBEDDED}: its codec has no other"
+            require(not fast, "samples.fast_decoder", fast, allowed)
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
             return
