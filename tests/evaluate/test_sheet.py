@@ -43,7 +43,9 @@ def test_sheet_loops_at_its_pace_and_is_small(tmp_path: Path) -> None:
             shown = whole[y : y + 128 : 4, x : x + 128 : 4]
             assert torch.equal(enlarged(shown, 4), whole[y : y + 128, x : x + 128])
             errors = (shown - as_bytes(videos[arm]).int()).abs().float().mean(dim=(2, 3, 4))
-            assert errors[row, 7] == errors.min(), (arm, row)  # not 0: there is one palette for all
+            # Not 0, as one palette serves all; not always the least, as a swing passes each place twice.
+            assert errors[row, 7] < errors.min() + 0.1, (arm, row)
+            assert errors[row, 7] < errors[row, 8] - 1, (arm, row)
 
 
 def test_strip_shows_every_second_frame_of_four_prompts(tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ def stream_sheet(video: Tensor, prompts: list[str], fps: int, gif: Path, png: Pa
     """Write streams [N, F, 3, H, W] in [0, 1], one per prompt, as a film strip and as a looping GIF.
 
     The strip shows the first prompts in rows of `window` frames, as many as fit, evenly spread over the stream; the GIF
-    more prompts at `fps`. Frames higher than HEIGHT are scaled down, and those that are too many left out, as written
-    on both.
+    more prompts at `fps`. Frames higher than HEIGHT are scaled down. Both pictures state which frames they leave out.
     """
     save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window), png)
     save_streams(video[:GIF_PROMPTS], prompts[:GIF_PROMPTS], fps, gif)
@@ -92,7 +91,7 @@ def save_streams(video: Tensor, prompts: list[str], fps: int, path: Path) -> Non
 
     def picture(index: int) -> Image.Image:
         drawn = canvas.copy()
-        text = f"frame {starts[index]} of {frames}" + (f", every {every}th shown" if every > 1 else "")
+        text = f"frame {starts[index]} of {frames}" + (f", 1 in {every} shown" if every > 1 else "")
         ImageDraw.Draw(drawn).text((MARGIN, MARGIN + 6), text, BRIGHT, font(13, bold=True), anchor="lm")
         for clip, place in zip(clips, places, strict=True):
             drawn.paste(image_of(clip[index], times), place)
