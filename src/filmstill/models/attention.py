@@ -152,7 +152,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Te
 
 
 def _kernel(q: Tensor) -> AbstractContextManager[None]:
-    """On a CPU, plain matrix products below the highest float32 precision: the flash kernel's small ones are slow then."""
+    """On a CPU, plain matrix products below the highest float32 precision: the flash kernel is slow then."""
     plain = not q.is_cuda and torch.get_float32_matmul_precision() != "highest"
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 

@@ -18,7 +18,7 @@ class Compute:
         "float32", "matrix products and frozen weights: float32 or bfloat16; trained weights stay float32"
     )
     float32_matmul: str = key(
-        "highest", "torch's precision of float32 matrix products: highest, high or medium, which may use bfloat16 units"
+        "medium", "torch's precision of float32 matrix products: highest, high or medium, which may use bfloat16 units"
     )
     activation_checkpointing: bool = key(False, "true: recompute each layer's activations in the backward pass")
     micro_batch: int | None = key(
