@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
+from filmstill.worlds.digits import draw
 from PIL import Image
 
 from filmstill.evaluate.metrics import TITLES
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.params.world import World
-from filmstill.worlds.digits import draw
 
 
 def comparison(prompts: int) -> tuple[dict[str, torch.Tensor], list[str]]:
