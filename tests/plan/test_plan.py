@@ -60,7 +60,7 @@ def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tu
     encoder = HashedWords(run.params.model.text_len, run.config.text_dim)
     objective = Objective(score.requires_grad_(False), critic, FlowSchedule(3), 3.0, encoder.encode([""]))
     steps = rollout_config(FlowSchedule(3), 4, run.attention, 0.0)
-    prompts, micro_batches = ["a red three bobs", "a blue seven"], [range(1), range(1, 2)]
+    prompts, micro_batches = ["a red star bobs", "a blue sun"], [range(1), range(1, 2)]
     batch = run.params.distill.batch
     clips = StudentClips(generator, steps, encoder, prompts, run.latent_shape(), 0, batch, windows)
     return run, Distillation(run.params.distill, objective, clips, micro_batches)

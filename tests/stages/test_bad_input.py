@@ -290,6 +290,6 @@ def test_stages_refuse_another_repositorys_sources(copied: Path):
 def test_generate_refuses_what_it_cannot_make(smoke: Path, tmp_path: Path, words: tuple[str, str], line: str):
     out = ("--out", f"{tmp_path}/a.mp4")
     words = (words[0], words[1].format(folder=tmp_path))
-    done = run("python", "-m", "filmstill", "generate", "a red three bobs", *out, *words, cwd=smoke, check=False)
+    done = run("python", "-m", "filmstill", "generate", "a red star bobs", *out, *words, cwd=smoke, check=False)
     assert refusal(done) == line.format(folder=tmp_path)
     assert os.listdir(tmp_path) == []

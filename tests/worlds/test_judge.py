@@ -184,13 +184,13 @@ def test_a_haze_hides_the_symbol(clips: Tensor):
     assert not judged(0.8 * clips + 0.2).right[:, 0].any()
 
 
-def test_a_colour_between_two_is_none():
-    red = [replace(a, colour="red") for a in SOME]
-    white = decoded(render(red, 12, WORLD)[:, :, :1].expand(-1, -1, 3, -1, -1) * 0.6)
-    assert_each(judged(white, red), [True, False, True])
-    orange = (torch.tensor(RGB["red"]) + torch.tensor(RGB["yellow"])) / 2
-    video = decoded(render(red, 12, WORLD)[:, :, :1] * orange[:, None, None])
-    assert_each(judged(video, red), [True, False, True])
+@pytest.mark.parametrize("rgb", [(0.6, 0.6, 0.6), (1.0, 0.45, 0.1), (0.55, 0.17, 1.0)], ids=["grey", "orange", "violet"])
+def test_a_colour_between_two_is_none(rgb: tuple[float, float, float]):
+    red = [replace(a, colour="red") for a in SOME]  # red light is the whole of a symbol's ink
+    video = decoded(render(red, 12, WORLD)[:, :, :1] * torch.tensor(rgb)[:, None, None])
+    judgement = judged(video, [replace(a, colour=None) for a in SOME])
+    assert_each(judgement, [True, False, True])
+    assert (judgement.shown[:, 1] == -1).all()
 
 
 def test_a_symbol_off_its_path_does_not_move_as_asked():
