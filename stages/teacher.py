@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     from filmstill.runtime.compute import prepare
 
     compute = stage.params.section(Compute, "compute")
-    prepare(compute.device, compute.threads)
+    prepare(compute.device, compute.threads, compute.float32_matmul)
     if stage.params.section(World, "world").name == OPEN:
         import_released(stage.out / "teacher", stage.params, compute)
     else:
@@ -48,14 +48,14 @@ def train_embedded(stage: Stage, compute: Compute) -> None:
     from filmstill.runtime.image import save_sheet
     from filmstill.training.curves import publish_curves
     from filmstill.training.teacher import fit_codec, new_model, train_teacher
-    from filmstill.worlds import digits
+    from filmstill.worlds import symbols
 
     section, seed = stage.params.section, stage.params.seed
     params, world, sizes = section(Teacher, "teacher"), section(World, "world"), section(Model, "model")
     schedule = FlowSchedule(section(Schedule, "schedule").shift)
     codec = fit_codec(world, seed)
     encoder = HashedWords(sizes.text_len, sizes.text_dim)
-    shown = digits.draw(world, seed, "teacher/sheet", 0, range(SHEET_CLIPS))
+    shown = symbols.draw(world, seed, "teacher/sheet", 0, range(SHEET_CLIPS))
     shape, config = world.latent_shape(sizes.in_channels), config_of(sizes)
     model = new_model(config, seed)
     model.precision, model.activation_checkpointing = DTYPES[compute.precision], compute.activation_checkpointing

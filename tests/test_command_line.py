@@ -64,7 +64,7 @@ def test_a_seed_that_is_no_integer_is_one_line(seed: str, capsys: pytest.Capture
 
 @pytest.mark.parametrize("word", ["2,", "9" * 20, "2 3", "+", "-1.5", ".", "1,,2", "1, 2"])
 def test_a_slip_after_the_seeds_is_no_prompt(word: str, capsys: pytest.CaptureFixture[str]):
-    for before in ([], ["a red three sways"]):
+    for before in ([], ["a red star sways"]):
         assert main(["generate", *before, "--seed", "1", word, "3"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         remedy = "a prompt of digits goes before --seed"

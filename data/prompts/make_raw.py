@@ -2,26 +2,34 @@
 
     PYTHONPATH=src python data/prompts/make_raw.py
 
-The digits world can show half of them. The others contain what real tables contain, and each step of the prompts stage
-drops some. The same script gives the same bytes.
+The symbols world can show half of them; a share of these leaves the colour open, and every combination that no model
+trains on occurs. The others contain what real tables contain, and each step of the prompts stage drops some. The same
+script gives the same bytes.
 """
 
 import csv
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import cycle
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from filmstill.params.prompts import MaxScores
 from filmstill.runtime.files import replacing
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.grammar import COLOURS, COMBINATIONS, SYMBOLS
 from filmstill.worlds.sentences import sentence
 
 SCORES = tuple(vars(MaxScores()))
 DICE = generator(0, "raw prompts")
+TURNS = cycle(COMBINATIONS)
+OPEN_PERCENT = 15  # of the showable prompts leave the colour open
+
+Choice = TypeVar("Choice")
 
 ANIMALS = (
     "a golden retriever|an old fisherman|a tiny robot|two astronauts|a ballerina|an orange cat|a dragon|a street cook"
@@ -30,22 +38,26 @@ ACTIONS = "walking through the rain|dancing on a rooftop|running along a beach|d
 PLACES = "in Tokyo at night|in a misty forest|on Mars|under water|in a medieval village|at golden hour"
 STYLES = "cinematic, 4k|anime style|highly detailed, volumetric light|pixar style|slow motion|shot on 35mm film"
 ORDERS = "|-camera zoom in|-ar 16:9|-motion 2 -gs 12|--ar 9:16|-neg blurry, low quality|Message: 1 Attachment, https://cdn.example.com/a.png"
-OTHER_SCRIPTS = """красная цифра три качается влево и вправо|девушка идёт по берегу моря на закате|
-一只红色的数字三左右摇摆|雨の東京を歩く少女、アニメ風|
-أسد يركض في الصحراء عند الغروب|एक लड़का बारिश में नाच रहा है|붉은 숫자 3이 좌우로 흔들린다|
-ένα κόκκινο τρία κινείται δεξιά και αριστερά|ילד רץ על חוף הים בשקיעה|เด็กผู้หญิงเต้นรำกลางสายฝน""".replace("\n", "")
+OTHER_SCRIPTS = """красная звезда качается влево и вправо|девушка идёт по берегу моря на закате|
+一颗红色的星星左右摇摆|雨の東京を歩く少女、アニメ風|
+أسد يركض في الصحراء عند الغروب|एक लड़का बारिश में नाच रहा है|붉은 별이 좌우로 흔들린다|
+ένα κόκκινο αστέρι κινείται δεξιά και αριστερά|ילד רץ על חוף הים בשקיעה|เด็กผู้หญิงเต้นรำกลางสายฝน""".replace("\n", "")
 RUDE = """a bloody battle on a bridge|a man with a gun in an alley|zombies, gore, blood everywhere|
 a nude statue comes alive|a drunk pirate sings""".replace("\n", "")
-ALMOST = """a {c} three and a {c} four sway left and right|a purple {d} bobs up and down|a {c} 12 circles clockwise|
-a {c} {d} on a beach sways left and right|a {c} {d}|a {c} letter B bobs up and down|a {c} or green {d} goes clockwise|
-a {c} {d} sways up and down|a {d} moves from side to side|a {c} {d} jumps over a fence""".replace("\n", "")
+ALMOST = """a {c} star and a {c} heart sway left and right|a purple {s} bobs up and down|a {c} snowman goes clockwise|
+a {c} {s} on a beach sways left and right|a {c} {s}|a {c} letter B bobs up and down|a {c} or green {s} goes clockwise|
+a {c} {s} sways up and down|a {c} {s} moves left|a {s} moves|a {c} {s} jumps over a fence|a {c} {s} and a shape bob|
+a {c} comet moves from side to side|a {c} {s} circles""".replace("\n", "")
 SHORT = "hi|a|??|test|cat|.|lol|7|\U0001f600|a dog"
 ACCENTS = "a café in Montréal, crème brûlée on the table|señorita bailando en la plaza|Zürich by night — snow falling"
 
 
-def pick(choices: str | Sequence[str]) -> str:
-    choices = choices.split("|") if isinstance(choices, str) else choices
+def pick(choices: Sequence[Choice]) -> Choice:
     return choices[below(len(choices))]
+
+
+def one_of(texts: str) -> str:
+    return pick(texts.split("|"))
 
 
 def below(high: int) -> int:
@@ -53,12 +65,14 @@ def below(high: int) -> int:
 
 
 def showable() -> str:
-    return sentence(Attributes(below(10), COLOURS[below(6)], MOTIONS[below(4)]), DICE)
+    """A sentence of the symbols world. Combinations take turns, so that each occurs in a few sentences."""
+    shown = next(TURNS)
+    return sentence(replace(shown, colour=None) if below(100) < OPEN_PERCENT else shown, DICE)
 
 
 def real_life() -> str:
-    text = f"{pick(ANIMALS)} {pick(ACTIONS)} {pick(PLACES)}, {pick(STYLES)}"
-    return f"{text}{pick((' ', chr(10), ', '))}{pick(ORDERS)}".strip()
+    text = f"{one_of(ANIMALS)} {one_of(ACTIONS)} {one_of(PLACES)}, {one_of(STYLES)}"
+    return f"{text}{pick((' ', chr(10), ', '))}{one_of(ORDERS)}".strip()
 
 
 def pasted(text: str) -> str:
@@ -111,18 +125,18 @@ def distinct(count: int, draw: Callable[[], str]) -> list[str]:
 def prompts() -> list[tuple[str, bool]]:
     """(prompt, whether its scores are bad), in the order of the table."""
     shown = distinct(1560, showable)
-    accents = [pick(ACCENTS).encode().decode("cp1252", errors="replace") for _ in range(40)]
-    almost = [pick(ALMOST).format(c=pick(COLOURS), d=below(10)) for _ in range(110)]
+    accents = [one_of(ACCENTS).encode().decode("cp1252", errors="replace") for _ in range(40)]
+    almost = [one_of(ALMOST).format(c=pick(COLOURS), s=pick(SYMBOLS)) for _ in range(110)]
     fine = [
         *(pasted(text) if below(8) == 0 else text for text in shown),
         *(copied(pick(shown)) for _ in range(150)),
         *(nearly_copied(pick(shown)) for _ in range(160)),
         *(real_life() for _ in range(600)),
-        *(pick(OTHER_SCRIPTS) for _ in range(100)),
+        *(one_of(OTHER_SCRIPTS) for _ in range(100)),
         *(pick(("", "   ", "\t", "\n", "<br>", "&nbsp;", "\u200b")) for _ in range(50)),
-        *(pick(SHORT) for _ in range(40)),
+        *(one_of(SHORT) for _ in range(40)),
         *(" ".join(real_life() for _ in range(22)) for _ in range(20)),
-        *(f"{pick(RUDE)}, {pick(STYLES)}" for _ in range(60)),
+        *(f"{one_of(RUDE)}, {one_of(STYLES)}" for _ in range(60)),
         *almost,
         *accents,
     ]

@@ -15,7 +15,7 @@ from filmstill.errors import FilmstillError, require
 EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
   python -m filmstill profile embedded distill.lr=5e-5    the laptop profile with one value changed
-  python -m filmstill generate "a red three bobs up and down" --seed 1 --out three.gif
+  python -m filmstill generate "a red star bobs up and down" --seed 1 --out star.gif
   python -m filmstill cluster check                       can SLURM run what cluster.yaml requests?
   python -m filmstill prune --dry-run                     list old work folders and their sizes
 
@@ -47,7 +47,7 @@ class OneLine(argparse.ArgumentParser):
 class Seeds(argparse.Action):
     """`--seed 1`, `--seed 1,2,3` or `--seed 1 2 3`: the numbers are seeds, the words after them prompts.
 
-    nargs="+" alone would take the prompt of `--seed 1 "a red three"` for a seed.
+    nargs="+" alone would take the prompt of `--seed 1 "a red star"` for a seed.
     """
 
     def __call__(

@@ -14,7 +14,7 @@ from filmstill.params.model import PATCH
 from goldens import TINY, tiny
 from rollouts import rollout_config
 
-PROMPTS, FRAMES = ["a red seven", "a blue nine sways", ""], 9
+PROMPTS, FRAMES = ["a red star", "a blue sun sways", ""], 9
 FRAME = (TINY.in_channels, 4, 6)
 CONFIGS = {
     "global": rollout_config(FlowSchedule(5), 4, BlockCausal(3), 0.0),

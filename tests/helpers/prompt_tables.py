@@ -11,21 +11,22 @@ from filmstill.errors import FilmstillError
 from filmstill.params.prompts import MaxScores, Prompts
 from filmstill.prompts.filter import filter_prompts
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import COLOURS, MOTIONS, Attributes
+from filmstill.worlds.grammar import COMBINATIONS
 from filmstill.worlds.sentences import sentence
 
 ROOT = Path(__file__).parents[2]
 SCORES = tuple(vars(MaxScores()))
 HEADER = ("uuid", "prompt", "time", *SCORES)
 SAFE = dict.fromkeys(SCORES, "0.001")
+TRAINED = [attributes for attributes in COMBINATIONS if not attributes.held_out]
 
 
 def showable(count: int) -> list[str]:
-    """Distinct sentences of the digits world."""
+    """Distinct sentences of the symbols world; each names all attributes of a combination that is not held out."""
     found: dict[str, None] = {}
     index = 0
     while len(found) < count:
-        attributes = Attributes(index % 10, COLOURS[index // 10 % 6], MOTIONS[index // 60 % 4])
+        attributes = TRAINED[5 * index % len(TRAINED)]
         found[sentence(attributes, generator(0, "test prompts", index))] = None
         index += 1
     return list(found)

@@ -12,12 +12,12 @@ from tiny_umt5 import WAN_FILE, write_encoder, write_tokenizer
 
 CPU = torch.device("cpu")
 TEXT_LEN = 48
-PROMPTS = ["a red three bobs up and down", "", "blue 7", "a " * 30 + "zebra", "digits & Zürich"]
+PROMPTS = ["a red star bobs up and down", "", "blue 7", "a " * 30 + "zebra", "symbols & Zürich"]
 
 
 def release(folder: Path) -> Path:
     """Write both released layouts of the same weights, and the tokenizer at Wan's path; returns `folder`."""
-    write_tokenizer(folder / "google/umt5-xxl/tokenizer.json", [*PROMPTS[0].split(), "blue", "digits"])
+    write_tokenizer(folder / "google/umt5-xxl/tokenizer.json", [*PROMPTS[0].split(), "blue", "symbols"])
     write_encoder(folder / WAN_FILE, "wan", seed=0)
     write_encoder(folder / "text_encoder", "diffusers", seed=0)
     return folder

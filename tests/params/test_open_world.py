@@ -32,9 +32,10 @@ def test_a_base_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("override", "message"),
     [
         ("world.height=30", "world.height: is 30, allowed: a positive multiple of 16 pixels"),
-        ("world.name=films", "world.name: is 'films', allowed: one of digits, open"),
+        ("world.name=films", "world.name: is 'films', allowed: one of symbols, open"),
+        ("world.name=digits", "world.name: is 'digits', allowed: one of symbols, open"),
         ("teacher.released=data/released/none", "teacher.released: is 'data/released/none', allowed: the folder"),
-        ("prompts.world=digits", "prompts.world: is 'digits', allowed: null where world.name is open"),
+        ("prompts.world=symbols", "prompts.world: is 'symbols', allowed: null where world.name is open"),
         (
             "distill.gate.min_all_attributes=0.5",
             "distill.gate.min_all_attributes: is 0.5, allowed: null: no judge scores clips",

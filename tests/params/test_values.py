@@ -127,7 +127,7 @@ def test_a_value_that_no_machine_can_meet_is_refused(params: Path, key: str, tex
             ("compute.micro_batch=5",),
             "ode_init.batch: is 16, allowed: a multiple of 5 samples (compute.micro_",
         ),
-        (("samples.fast_decoder=true",), "samples.fast_decoder: is True, allowed: false where world.name is digits"),
+        (("samples.fast_decoder=true",), "samples.fast_decoder: is True, allowed: false where world.name is symbols"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(overrides: tuple[str, ...], message: str):

@@ -28,16 +28,17 @@ OUTPUTS = ("train.parquet", "eval.parquet", "rejected.parquet", "counts.json")
         (" \t\n ", "empty", "empty"),
         ("<br/>&nbsp;\u200b", "empty", "empty"),
         ("a cat", "length", "fewer than 8 characters"),
-        ("a red three " * 200, "length", "more than 1500 characters"),
+        ("a red star " * 200, "length", "more than 1500 characters"),
         ("x" * 10_000_000, "length", "more than 1500 characters"),
-        ("красная цифра три качается", "script", "script CYRILLIC"),
+        ("красная звезда качается", "script", "script CYRILLIC"),
         ("雨の東京を歩く少女、アニメ風", "script", "script CJK"),
         ("12 34 56 78 90", "script", "no letters"),
         ("😀😀😀😀😀😀😀😀😀", "script", "no letters"),
-        ("a cat on the beach", "world", "no digit"),
-        ("a red three and a blue four sway", "world", "two digits"),
-        ("a red three sways like a cat", "world", "unknown word 'like'"),
-        ("a red three stands still", "world", "no motion"),
+        ("a cat on the beach", "world", "unknown word 'cat'"),
+        ("a red star and a blue heart sway", "world", "two symbols"),
+        ("a red star sways like a cat", "world", "unknown word 'like'"),
+        ("a red star", "world", "no motion"),
+        ("a star moves", "world", "no colour"),
     ],
 )
 def test_each_drop_has_its_step_and_reason(tmp_path: Path, prompt: str, step: str, reason: str) -> None:
@@ -86,7 +87,7 @@ def test_unsafe_words_are_whole_words_or_phrases_in_any_case(tmp_path: Path) -> 
     prompts = ["a GUN.", "a machine gun", "he begun gunning", "c++", "a machine"]
     expected = ["unsafe word 'gun'", "unsafe word 'machine gun'", None, "unsafe word 'c++'", None]
     assert word_reasons(prompts, words) == expected
-    raw = write_csv(tmp_path / "raw.csv", [*showable(20), "a red three sways with a Gun"])
+    raw = write_csv(tmp_path / "raw.csv", [*showable(20), "a red star sways with a Gun"])
     _, rejected, _ = run(raw, tmp_path / "out", unsafe_words=str(tmp_path / "words.txt"))
     assert rejected[["step", "reason"]].values.tolist() == [["safety", "unsafe word 'gun'"]]
 
@@ -213,7 +214,7 @@ def test_counts_are_shown(tmp_path: Path) -> None:
     assert any("world" in line and " 1 " in line and " 20 " in line for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("world", ["digits", None])
+@pytest.mark.parametrize("world", ["symbols", None])
 def test_twenty_thousand_rows_take_less_than_two_comparisons_each(
     tmp_path: Path, world: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

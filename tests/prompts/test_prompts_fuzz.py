@@ -195,7 +195,7 @@ def goes_through_or_is_refused(raw: bytes, suffix: str, world: str | None, **oth
 
 
 @fuzzed
-@given(raw_tables, st.sampled_from((None, "digits")))
+@given(raw_tables, st.sampled_from((None, "symbols")))
 @example(("\n".join(f"&#{'9' * 5000};{prompt}" for prompt in showable(9)).encode(), ".txt"), None)  # int() refused it
 @example((b'"a\nb",x\n', ".csv"), None)  # the refusal quoted two lines
 @example((("prompt\n" * 2 + "a\u0301\u0316" * 10_000).encode(), ".csv"), None)  # took seconds

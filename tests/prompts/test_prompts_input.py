@@ -48,10 +48,10 @@ def test_columns_by_other_names_in_any_order(tmp_path: Path) -> None:
 
 
 def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
-    raw = write_csv(tmp_path / "raw.csv", ['a "red"\nthree,\r\nsways', *showable(20)])
+    raw = write_csv(tmp_path / "raw.csv", ['a "red"\nstar,\r\nsways', *showable(20)])
     read = read_table(raw, SCORES)
-    assert len(read) == 21 and read["prompt"][0] == 'a "red"\nthree,\r\nsways'
-    assert 'a "red" three, sways' in set(run(raw, tmp_path / "out")[0]["prompt"])
+    assert len(read) == 21 and read["prompt"][0] == 'a "red"\nstar,\r\nsways'
+    assert 'a "red" star, sways' in set(run(raw, tmp_path / "out")[0]["prompt"])
 
 
 def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_ten_megabyte_cell_costs_only_its_row(tmp_path: Path) -> None:
 
 
 GOOD = ("uuid,prompt,time," + ",".join(SCORES) + "\n").encode()
-ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
+ROW = b"r,a red star sways,t,0,0,0,0,0,0\n"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ ROW = b"r,a red three sways,t,0,0,0,0,0,0\n"
         ("raw.txt", b"PK\x03\x04\0\0", "is a zip archive, perhaps an Excel workbook"),
         ("raw.csv", GOOD + ROW + b"r,a,b,t,0,0,0,0,0,0\n", "line 3: has 10 cells where the header has 9"),
         ("raw.csv", GOOD + ROW + b"r,a\n", "line 3: has 2 cells where the header has 9"),
-        ("raw.csv", GOOD + b'r,"a red three,t,0,0,0,0,0,0\n' + ROW, "line 3: not CSV (unexpected end of data)"),
+        ("raw.csv", GOOD + b'r,"a red star,t,0,0,0,0,0,0\n' + ROW, "line 3: not CSV (unexpected end of data)"),
         ("raw.csv", GOOD + b'r,"a" red,t,0,0,0,0,0,0\n', "line 2: not CSV"),
         ("raw.csv", bytes(range(128, 256)) * 9, "byte 0: not UTF-8 (0x80)"),
         ("raw.parquet", b"PAR1", "is a '.parquet' file, allowed: .csv (columns) or .txt (one prompt per line)"),
@@ -129,8 +129,9 @@ def test_an_empty_side_of_the_split_is_refused(tmp_path: Path) -> None:
         ({"max_scores": {"nudity": 0.2}}, "prompts.max_scores.nudity"),
         ({"near_duplicates": {"jaccard": 0}}, "prompts.near_duplicates.jaccard: is 0.0"),
         ({"near_duplicates": {"num_perm": 4}}, "prompts.near_duplicates.num_perm: is 4"),
-        ({"world": "mars"}, "prompts.world: is 'mars', allowed: digits or null"),
-        ({"wrold": "digits"}, "prompts.wrold"),
+        ({"world": "mars"}, "prompts.world: is 'mars', allowed: symbols or null"),
+        ({"world": "digits"}, "prompts.world: is 'digits', allowed: symbols or null"),
+        ({"wrold": "symbols"}, "prompts.wrold"),
     ],
 )
 def test_bad_parameters_are_refused_in_one_line(values: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ from filmstill.prompts import duplicates
 from filmstill.prompts.clean import LONGEST, clean
 from filmstill.prompts.duplicates import CROWD, near_reasons, rows_per_band, shingles
 from filmstill.prompts.filter import not_latin
-from filmstill.worlds.grammar import COLOURS, DIGIT_WORDS
+from filmstill.worlds.grammar import COLOURS, SYMBOL_WORDS
 from prompt_tables import run, showable, write_csv
 
 NEAR = NearDuplicates()
@@ -45,29 +45,28 @@ def test_what_is_too_long_is_not_worth_cleaning() -> None:
 
 def test_script_shares() -> None:
     assert not_latin("a café in Zürich", 0.9) is None
-    assert not_latin("a red three кот", 0.9) == "script CYRILLIC"
-    assert not_latin("a red three кот", 0.7) is None
+    assert not_latin("a red star кот", 0.9) == "script CYRILLIC"
+    assert not_latin("a red star кот", 0.7) is None
     assert not_latin("東京", 0.0) is None
 
 
 @pytest.mark.parametrize(
     "copy",
     [
-        "A red three, sways left and right!",
-        "(a red three sways) left and right",
-        "A red red three sways left and right.",
+        "A red star, sways left and right!",
+        "(a red star sways) left and right",
+        "A red red star sways left and right.",
     ],
 )
 def test_copies_go(copy: str) -> None:
-    first = "A red three sways left and right."
+    first = "A red star sways left and right."
     assert near_reasons([first, "A blue cat.", copy], ["a", "b", "c"], NEAR) == [None, None, "nearly a"]
     assert near_reasons([copy, "A blue cat.", first], ["a", "b", "c"], NEAR) == [None, None, "nearly a"]
 
 
 def test_sentences_that_say_something_else_all_stay() -> None:
-    prompts = [
-        f"A {c} {d} {m}." for c, d, m in product(COLOURS, (*DIGIT_WORDS, *range(10)), ("sways", "bobs up and down"))
-    ]
+    symbols = [word for words in SYMBOL_WORDS.values() for word in words]
+    prompts = [f"A {c} {s} {m}." for c, s, m in product(COLOURS, symbols, ("sways", "bobs up and down"))]
     prompts += showable(1500)
     distinct = list(dict.fromkeys(prompts))
     assert near_reasons(distinct, distinct, NEAR) == [None] * len(distinct)
@@ -187,7 +186,7 @@ def test_shingles() -> None:
 
 def test_a_misspelt_first_copy_does_not_cost_the_good_one(tmp_path: Path) -> None:
     raw = write_csv(
-        tmp_path / "raw.csv", ["A red thre sways left and right.", "A red three sways left and right.", *showable(20)]
+        tmp_path / "raw.csv", ["A red strar sways left and right.", "A red star sways left and right.", *showable(20)]
     )
     kept, rejected, _ = run(raw, tmp_path / "out")
     assert "row-1" in set(kept["id"])

@@ -51,22 +51,22 @@ def load(files: Files, frames: int | None = None, window: int | None = None) -> 
 
 def test_a_stream_is_the_decoded_rollout_block_by_block(files: Files):
     streamer = load(files)
-    pieces = list(streamer.stream("a red three bobs", seed=1))
+    pieces = list(streamer.stream("a red star bobs", seed=1))
     assert [tuple(piece.shape) for piece in pieces] == [(3, 3, 32, 32)] * 2
     config = streamer.config.rollout
     assert (len(config.sigmas), config.attention.block_frames, config.attention.sink_frames) == (2, 3, 1)
-    noise = clip_noise(["a red three bobs"], [1], config.noises, streamer.config.latent_shape)
-    text = streamer.model.read_text(streamer.encoder.encode(["a red three bobs"]))
+    noise = clip_noise(["a red star bobs"], [1], config.noises, streamer.config.latent_shape)
+    text = streamer.model.read_text(streamer.encoder.encode(["a red star bobs"]))
     with torch.no_grad():
         latents = torch.cat(list(rollout(streamer.model, text, noise, config)), dim=1)
     assert torch.equal(torch.cat(pieces), streamer.codec.decode(latents)[0])
 
 
 def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
-    short = torch.cat(list(load(files).stream("a blue one sways", seed=0)))
-    long = torch.cat(list(load(files, 12).stream("a blue one sways", seed=0)))
+    short = torch.cat(list(load(files).stream("a blue sun sways", seed=0)))
+    long = torch.cat(list(load(files, 12).stream("a blue sun sways", seed=0)))
     assert len(long) == 2 * len(short) and torch.equal(long[: len(short)], short)
-    windowed = torch.cat(list(load(files, 12, 4).stream("a blue one sways", seed=0)))
+    windowed = torch.cat(list(load(files, 12, 4).stream("a blue sun sways", seed=0)))
     assert torch.equal(windowed[:3], long[:3]) and not torch.equal(windowed[6:], long[6:])
 
 
@@ -83,17 +83,17 @@ def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
 )
 def test_a_stream_that_the_student_cannot_roll_out_is_refused(files: Files, frames: int, window: int | None, line: str):
     with pytest.raises(FilmstillError) as refused:
-        generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+        generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     assert str(refused.value) == line
 
 
 def test_generate_numbers_several_clips_and_keeps_one_name_for_one(files: Files, tmp_path: Path, capsys):
-    generate(["a red one sways"], [0, 1], tmp_path / "a.mp4", files, 3, None, "cpu", False)
-    generate(["a red one sways"], [0], tmp_path / "b.gif", files, 3, None, "cpu", False)
+    generate(["a red star sways"], [0, 1], tmp_path / "a.mp4", files, 3, None, "cpu", False)
+    generate(["a red star sways"], [0], tmp_path / "b.gif", files, 3, None, "cpu", False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4", "a-001.mp4", "b.gif"]
     lines = capsys.readouterr().out.splitlines()
     clips = (("a-000.mp4", 0), ("a-001.mp4", 1), ("b.gif", 0))
-    expected = [f"{tmp_path / name}: 'a red one sways', seed {seed}" for name, seed in clips]
+    expected = [f"{tmp_path / name}: 'a red star sways', seed {seed}" for name, seed in clips]
     assert [line.split(": first block after")[0] for line in lines] == expected
 
 
@@ -163,7 +163,7 @@ def test_a_streams_memory_is_the_windows_whatever_its_length(files: Files, tmp_p
     def peaks(frames: int) -> tuple[int, int]:
         tracemalloc.start()
         with Live() as live:
-            generate(["a red one"], [0], tmp_path / f"a{suffix}", files, frames, 4, "cpu", False)
+            generate(["a red star"], [0], tmp_path / f"a{suffix}", files, frames, 4, "cpu", False)
         _, python = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return live.peak, python
@@ -196,7 +196,7 @@ def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_boun
 ):
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**28)
     with pytest.raises(FilmstillError if refused else Full) as error:
-        generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+        generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     if refused:
         # 2 layers and a copy of one, keys and values, 48 numbers of 4 bytes, 16 tokens per frame
         size = 3 * 2 * 48 * 4 * 16 * (30_000 - 3) / 2**30
@@ -210,7 +210,7 @@ def test_a_growing_kv_cache_is_announced(files: Files, filmstill_log: pytest.Log
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**40)
     for frames, window in ((60_000, None), (60_000, 60), (300, None)):
         with pytest.raises(Full):
-            generate(["a red one"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+            generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     (line,) = (record.getMessage() for record in filmstill_log.records)
     assert line == "the KV cache grows to 1.0 GiB; a --window of 4 or more frames bounds it"
 
@@ -226,7 +226,7 @@ def test_every_target_is_tried_before_anything_is_loaded(files: Files, tmp_path:
         ("c.avi", [0], "c.avi: '.avi' is not a video format written here, allowed: .mp4, .gif"),
     ):
         with pytest.raises(FilmstillError) as refused:
-            generate(["a red one"], seeds, tmp_path / out, nothing, None, None, "cpu", False)
+            generate(["a red star"], seeds, tmp_path / out, nothing, None, None, "cpu", False)
         assert str(refused.value).startswith(f"{tmp_path}/{line}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-001.mp4", "file"]
 

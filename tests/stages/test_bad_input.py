@@ -21,7 +21,7 @@ from stage_runs import only_line, refusal, set_parameter, stage
 
 DISTILL_KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Distill))})"
 SECTIONS = ", ".join(field.name for field in fields(Params))
-GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio"
+GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio, stream_frames, min_stream"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
 TABLE = r"data/prompts/train\.parquet"
@@ -290,6 +290,6 @@ def test_stages_refuse_another_repositorys_sources(copied: Path):
 def test_generate_refuses_what_it_cannot_make(smoke: Path, tmp_path: Path, words: tuple[str, str], line: str):
     out = ("--out", f"{tmp_path}/a.mp4")
     words = (words[0], words[1].format(folder=tmp_path))
-    done = run("python", "-m", "filmstill", "generate", "a red three bobs", *out, *words, cwd=smoke, check=False)
+    done = run("python", "-m", "filmstill", "generate", "a red star bobs", *out, *words, cwd=smoke, check=False)
     assert refusal(done) == line.format(folder=tmp_path)
     assert os.listdir(tmp_path) == []

@@ -38,7 +38,7 @@ def test_every_arm_is_evaluated_and_nothing_is_left_to_do(mini: Path):
 def test_the_student_streams_as_on_a_cpu(mini: Path):
     clips = []
     for device in ("cuda", "cpu"):
-        words = ("a red three bobs", "--frames", "9", "--device", device, "--out", f"{device}.mp4")
+        words = ("a red star bobs", "--frames", "9", "--device", device, "--out", f"{device}.mp4")
         run(*FILMSTILL, "generate", *words, cwd=mini)
         clips.append(iio.imread(mini / f"{device}.mp4", plugin="pyav").astype(float))
     assert clips[0].shape == clips[1].shape == (33, 128, 192, 3)

@@ -20,7 +20,7 @@ from stage_runs import refusal, set_parameter
 
 STAGES = ("provided", "prompts", "teacher", "ode_pairs", "ode_init", "distill", "samples", "evaluate")
 ARMS = ("real", "teacher", "undistilled", "init", "student")
-GENERATE = ("python", "-m", "filmstill", "generate", "a red three bobs up and down")
+GENERATE = ("python", "-m", "filmstill", "generate", "a red star bobs up and down")
 SCORES = ("all_attributes", "object", "colour", "motion", "total")
 STANDARD = ("repro", "test", "lint", "clean", "help")
 KEYS = {
@@ -161,7 +161,7 @@ def test_generate_makes_videos(smoke: Path, tmp_path: Path):
         out = ("--out", str(tmp_path / name))
         return run(*GENERATE, *out, *words, cwd=smoke).stdout.splitlines()
 
-    pattern = r"(\S+): 'a red three bobs up and down', seed (\d): first block after \d+\.\d{3} s, \d+ frames per second"
+    pattern = r"(\S+): 'a red star bobs up and down', seed (\d): first block after \d+\.\d{3} s, \d+ frames per second"
     found = [re.fullmatch(pattern, line) for line in generate("a.gif", "--seed", "0", "1")]
     paths = [tmp_path / f"a-00{seed}.gif" for seed in (0, 1)]
     assert [(line[1], line[2]) for line in found] == [(str(path), path.stem[-1]) for path in paths]
@@ -174,7 +174,7 @@ def test_generate_makes_videos(smoke: Path, tmp_path: Path):
 def test_results_show_the_metrics(smoke: Path):
     lines = run("python", "-m", "filmstill", "results", cwd=smoke).stdout.splitlines()
     metrics = json.loads((smoke / "data/evaluate/metrics.json").read_text())
-    assert lines[0].rstrip() == "digits-bench, 12 clips per arm"
+    assert lines[0].rstrip() == "symbols-bench, 12 clips per arm"
     for arm in ("teacher", "student"):
         (row,) = (line.split() for line in lines if line.startswith(f" {arm} "))
         scores = [f"{metrics[arm][name]:.3f}" for name in SCORES]

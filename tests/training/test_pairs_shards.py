@@ -26,7 +26,7 @@ from filmstill.training.pairs import Pairs
 from filmstill.training.pairs_table import shard_names, write_manifest
 from repository import ROOT
 
-PROMPTS = [f"a {colour} {digit} sways" for colour in ("red", "blue") for digit in ("one", "two", "three", "four")]
+PROMPTS = [f"a {colour} {symbol} sways" for colour in ("red", "blue") for symbol in ("star", "heart", "sun", "flag")]
 # Matrix kernels of another batch size sum in another order: 1.2e-7 of the largest latent was measured on an x86 CPU.
 OTHER_KERNEL = 1e-6
 

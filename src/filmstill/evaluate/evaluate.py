@@ -14,8 +14,9 @@ from filmstill.evaluate.intervals import bootstrap_interval, paired_differences,
 from filmstill.evaluate.metrics import Metrics, score_of
 from filmstill.evaluate.page import write_report
 from filmstill.evaluate.pixel_statistics import PIXEL_STATISTICS
-from filmstill.evaluate.requests import TIMED_AS
+from filmstill.evaluate.requests import LONG_ARM, TIMED_AS
 from filmstill.evaluate.sheet import comparison_sheet
+from filmstill.evaluate.stream_sheet import stream_sheet
 from filmstill.evaluate.symbols_bench import SYMBOLS_BENCH
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
@@ -35,8 +36,9 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
     write_tables(bench, measured, metrics, out)
     prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
     comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
-    # TODO at the merge with evaluate/stream_sheet.py: stream_sheet(measured.streams, <their prompts>,
-    # measured.sheet_fps, out / "stream.gif", out / "stream.png", measured.stream_window); both are outs in dvc.yaml.
+    pictures = (out / "stream.gif", out / "stream.png")
+    prompts = samples.of_arm(LONG_ARM)["prompt"].head(len(measured.streams)).tolist()
+    stream_sheet(measured.streams, prompts, measured.sheet_fps, *pictures, measured.stream_window)
     write_report(bench, metrics, out)
     return metrics
 

@@ -25,7 +25,9 @@ class World:
     width: int = key(32, "width of a frame in pixels", "[1, 16384]")
     amplitude: float = key(8.0, "pixels that a symbol moves each way (symbols world only, as the next key)", "[2, 8]")
     period: int = key(
-        12, "frames per full swing or turn; a clip of a whole number of periods loops, see ode_init.clips", "[4, 1000000]"
+        12,
+        "frames per full swing or turn; a clip of a whole number of periods loops, see ode_init.clips",
+        "[4, 1000000]",
     )
 
     def __post_init__(self) -> None:
@@ -33,9 +35,10 @@ class World:
         require(self.name in STRIDE, "name", self.name, f"one of {', '.join(STRIDE)}")
         for name in ("height", "width"):
             size, multiple = getattr(self, name), STRIDE[self.name] * PATCH
-            allowed = "32: symbols are drawn so" if self.name == EMBEDDED else f"a positive multiple of {multiple} pixels"
-            fits = size == 32 if self.name == EMBEDDED else size % multiple == 0
-            require(fits, name, size, allowed)
+            if self.name == EMBEDDED:
+                require(size == 32, name, size, "32: symbols are drawn so")
+            else:
+                require(size % multiple == 0, name, size, f"a positive multiple of {multiple} pixels")
 
     @property
     def loops(self) -> bool:

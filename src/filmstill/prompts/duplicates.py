@@ -7,7 +7,7 @@ copy is dropped. rensa needs 0.8 s and 0.16 GB for 100,000 prompts, datasketch 1
 
 Shingles are two words and the Jaccard threshold is 0.8 because one replaced word changes two of the n + 1 shingles of n
 words (sentence ends included), which leaves an index of (n - 1) / (n + 3). Up to 16 words this is below 0.8, so "a red
-three sways" and "a blue three sways" are two prompts, while long prompts that differ by one word are copies.
+star sways" and "a blue star sways" are two prompts, while long prompts that differ by one word are copies.
 
 A misspelt word counts as another word, so a short prompt and its misspelt copy are both kept. By its letters "roman" is
 as near to "woman" as "womam" is, and nothing in a table tells a slip of the pen from a rare word: "moose" may be there

@@ -2,7 +2,8 @@
 
 A step is a function from the remaining rows to a reason per row (None keeps the row). Near duplicates are searched
 last, among prompts that the world can show, so that a first copy with a word it does not know is not kept in place of
-a good one. The same input gives the same bytes.
+a good one. Prompts for evaluation are chosen by hash; in the symbols world, those of held-out combinations are all for
+evaluation. The same input gives the same bytes.
 """
 
 import hashlib
@@ -30,13 +31,15 @@ from filmstill.worlds.grammar import NotShowable, parse
 
 Reasons = Sequence[str | None]
 STEPS = ("empty", "length", "script", "safety", "duplicates", "world", "near_duplicates")
+EVAL_PARTS = ("eval.held_out", "eval.open")  # counted in the symbols world only
 SHOWN = 300  # characters of a rejected prompt that rejected.parquet keeps
 
 
 def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     """Write train.parquet, eval.parquet, rejected.parquet and counts.json to `out`; return the counts.
 
-    Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`.
+    Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`; in the symbols world also
+    `eval.held_out` and `eval.open`, the eval prompts that name a held-out combination or leave the colour open.
     Raises FilmstillError if a table cannot be read or no train or no eval prompt is left.
     """
     scores = _limits(params)
@@ -55,11 +58,11 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
             counts |= {f"{step}.dropped": len(rows), f"{step}.kept": len(table)}
             bar.update()
     kept = table[["id", "prompt"]].assign(text=extended(table["prompt"].tolist(), extension))
-    held_out = np.array([is_eval(prompt, params.eval_share) for prompt in kept["prompt"]], dtype=bool)
-    counts |= {"train": int((~held_out).sum()), "eval": int(held_out.sum())}
+    for_eval, of_split = _split(kept["prompt"].tolist(), params)
+    counts |= of_split
     _check_left(counts, params)
-    write_table(out / "train.parquet", kept[~held_out])
-    write_table(out / "eval.parquet", kept[held_out])
+    write_table(out / "train.parquet", kept[~for_eval])
+    write_table(out / "eval.parquet", kept[for_eval])
     write_table(out / "rejected.parquet", _readable(pd.concat(rejected).sort_index(kind="stable")))
     write_json(out / "counts.json", counts)
     return counts
@@ -79,8 +82,9 @@ def show_counts(counts: dict[str, int], console: Console | None = None) -> None:
     for step in STEPS:
         dropped, kept = f"{counts[f'{step}.dropped']:,}", f"{counts[f'{step}.kept']:,}"
         table.add(step.replace("_", " "), dropped, kept, end_section=step == STEPS[-1])
-    for side in ("train", "eval"):
-        table.add(side, "", f"{counts[side]:,}")
+    for part in ("train", "eval", *EVAL_PARTS):
+        if part in counts:
+            table.add(part.replace(".", ", ").replace("_", " "), "", f"{counts[part]:,}")
     (console or Console()).print(table)
 
 
@@ -129,6 +133,19 @@ def _unshowable(prompt: str) -> str | None:
     return None
 
 
+def _split(prompts: list[str], params: Prompts) -> tuple[np.ndarray, dict[str, int]]:
+    """(whether each prompt is for evaluation, bool [N]; the counts of the split)."""
+    for_eval = np.array([is_eval(prompt, params.eval_share) for prompt in prompts], dtype=bool)
+    of_parts = {}
+    if params.world == EMBEDDED:
+        named = [parse(prompt) for prompt in prompts]
+        held_out = np.array([each.held_out for each in named], dtype=bool)
+        is_open = np.array([each.open for each in named], dtype=bool)
+        for_eval |= held_out
+        of_parts = {part: int((for_eval & of).sum()) for part, of in zip(EVAL_PARTS, (held_out, is_open), strict=True)}
+    return for_eval, {"train": int((~for_eval).sum()), "eval": int(for_eval.sum()), **of_parts}
+
+
 def _check_left(counts: dict[str, int], params: Prompts) -> None:
     """Raise FilmstillError if no train or no eval prompt is left."""
     worst = max(STEPS, key=lambda step: counts[f"{step}.dropped"])
@@ -138,10 +155,11 @@ def _check_left(counts: dict[str, int], params: Prompts) -> None:
         raise FilmstillError(
             f"{params.raw}: no prompt is left after filtering; {most} (section prompts of params.yaml)"
         )
+    held_out = f", {counts['eval.held_out']} of them held out for evaluation" if counts.get("eval.held_out") else ""
     for side in ("train", "eval"):
         if counts[side] == 0:
             raise FilmstillError(
-                f"{params.raw}: no {side} prompt: {left} left after filtering, prompts.eval_share is "
+                f"{params.raw}: no {side} prompt: {left} left after filtering{held_out}, prompts.eval_share is "
                 f"{params.eval_share:g}; more rows are needed ({most})"
             )
 
