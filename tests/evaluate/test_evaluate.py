@@ -10,6 +10,7 @@ import torch
 from filmstill.evaluate import plots
 from filmstill.evaluate.bench import DIMENSION, Bench, Measurement, SampledClips, Section
 from filmstill.evaluate.evaluate import evaluate
+from filmstill.evaluate.requests import LONG_ARM
 from filmstill.evaluate.results_table import ResultsTable
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
@@ -21,7 +22,8 @@ SECONDS = {"teacher": 4.0, "student": 0.5}
 
 def measure(samples: SampledClips, _world: World, params: Evaluate, _seed: int) -> Measurement:
     """`good` as in SCORES, and the dimension `dark`, its complement."""
-    clips = samples.manifest.assign(good=[SCORES[row.arm][row.prompt_id] for row in samples.manifest.itertuples()])
+    rows = samples.manifest[samples.manifest["arm"] != LONG_ARM]
+    clips = rows.assign(good=[SCORES[row.arm][row.prompt_id] for row in rows.itertuples()])
     return Measurement(
         clips=clips.assign(**{DIMENSION + "dark": 1 - clips["good"]}),
         drift=pd.DataFrame(
@@ -58,10 +60,11 @@ BENCH = Bench(
 
 @pytest.fixture
 def samples(tmp_path: Path) -> SampledClips:
-    """Two prompts with two seeds each, of two arms, and one of another group; one clip has failed."""
+    """Two prompts with two seeds each, of two arms, one of another group, and a long stream; one clip has failed."""
     main = [(arm, "main", prompt, f"prompt {prompt}", seed) for arm in SCORES for prompt in "ab" for seed in (0, 1)]
     other = [(arm, "held_out", "c", "prompt c", 0) for arm in SCORES]
-    clips = pd.DataFrame(main + other, columns=["arm", "group", "prompt_id", "prompt", "seed"])
+    stream = [(LONG_ARM, "main", "a", "prompt a", 0)]
+    clips = pd.DataFrame(main + other + stream, columns=["arm", "group", "prompt_id", "prompt", "seed"])
     timing = pd.DataFrame(
         [(arm, turn, seconds * slow) for turn, slow in enumerate((1, 3, 1.5)) for arm, seconds in SECONDS.items()],
         columns=["arm", "round", "seconds"],
@@ -124,4 +127,5 @@ def test_any_bench_has_tables_plots_and_a_page(samples: SampledClips, tmp_path: 
         "<td>y</td>",
     ):
         assert part in page, part
-    assert page.count("data:image/") == 2 and (out / "plots/dark.png").is_file() and (out / "sheet.png").is_file()
+    assert page.count("data:image/") == 3 and (out / "plots/dark.png").is_file()
+    assert (out / "sheet.png").is_file() and (out / "stream.png").is_file()

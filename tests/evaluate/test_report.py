@@ -37,7 +37,6 @@ def metrics_like_a_run() -> dict[str, Any]:
             "fidelity": 28 * score,
             "entropy": 0.8 * score,
             "entropy_interval": [0.71 * score, 0.84 * score],
-            "entropy_of": dict.fromkeys(ATTRIBUTES, 0.8 * score),
             "held_out": 0.9 * score,
             "held_out_interval": [0.8 * score, score],
             "open": score,
@@ -145,13 +144,12 @@ def test_report_is_one_page_that_opens_offline(tmp_path: Path) -> None:
 
 ARM_TITLES = list(TITLES.values())
 ROWS = [name.replace("_", " ") for name in ("all_attributes", "total", *DIMENSIONS)]  # of the table of dimensions
-GROUP_ROWS = ["entropy", "of the symbol", "of the colour", "of the motion"]  # of the table of the groups beside main
-GROUP_ROWS += ["all right, open prompts", "all right, held-out combinations"]
+GROUP_ROWS = ["entropy", "all right, colour open", "all right, held-out combinations"]  # of the groups beside main
 IN_THE_TABLE = "clips per arm in the table. Student minus teacher, all right, paired by prompt:"
 NOT_COMPARED = f"– {IN_THE_TABLE} – (95 % interval – to –)."
 NO_LINES = [
     "held-out combinations: – of the teacher's score",
-    "entropy of what a prompt leaves open: – of the teacher's, – of real clips'",
+    "entropy of colours left open: – of the teacher's, – of real clips'",
     "long stream of – frames, – prompts: all right – in the worst window of 12, – in the mean one; – right and still "
     "in their first phase at the end",
 ]
@@ -202,7 +200,7 @@ SHOWN = {
         {"0": "0.310 – – –", "all": "0.250 – – –"},
         [
             "held-out combinations: 0.951 (0.900 to 1.000) of the teacher's score",
-            "entropy of what a prompt leaves open: 0.655 (0.550 to 0.770) of the teacher's, – of real clips'",
+            "entropy of colours left open: 0.655 (0.550 to 0.770) of the teacher's, – of real clips'",
             "long stream of 36 frames, – prompts: all right 0.250 in the worst window of 12, – in the mean one; – "
             "right and still in their first phase at the end",
         ],
@@ -277,9 +275,13 @@ def test_missing_numbers_are_dashes_on_the_page(shown: Shown, tmp_path: Path) ->
     assert [row[0] for row in dimensions[1:]] == ROWS and [row[0] for row in bounds[1:]] == ROWS[2:]
     for line in (shown.headline, *shown.lines, shown.note):
         assert f">{line}</p>" in html.unescape(page)
-    sheet = "<p>–</p>"  # there is no sheet.gif
-    assert f"every arm.</p>{sheet}" in page and page.count("data:image/png") == 3
-    lines = "".join([*shown.cells.values(), *shown.stream.values(), shown.headline, *shown.lines, shown.note, sheet])
+    sheets = "<p>–</p>", "<p>–</p>"  # there are neither sheet.gif nor stream.gif
+    assert (
+        f"every arm.</p>{sheets[0]}" in page
+        and f"The student's.</p>{sheets[1]}" in page
+        and page.count("data:image/png") == 3
+    )
+    lines = "".join([*shown.cells.values(), *shown.stream.values(), shown.headline, *shown.lines, shown.note, *sheets])
     cells = len(shown.dimensions) + len(GROUP_ROWS) * len(shown.groups) + 2 * len(DIMENSIONS) * shown.bounds
     assert page.count("–") == lines.count("–") + cells
 

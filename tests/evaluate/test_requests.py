@@ -1,6 +1,7 @@
 """Which eval prompts each arm is given, in how many seeds, and what is said of too few."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,16 +13,12 @@ from filmstill.evaluate.requests import ARMS, LONG_ARM, requests
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.tables import write_table
-from filmstill.worlds.grammar import ATTRIBUTES, COMBINATIONS, Attributes, parse
+from filmstill.worlds.grammar import COMBINATIONS, parse
 from symbols_samples import prompts_of
 
 HELD_OUT = [each for each in COMBINATIONS if each.held_out]
 TRAINED = [each for each in COMBINATIONS if not each.held_out]
-OPEN_ENDED = [  # four of each attribute, those of the motion first
-    *(Attributes(each.symbol, each.colour, None) for each in TRAINED[:80:20]),
-    *(Attributes(each.symbol, None, each.motion) for each in TRAINED[1:80:20]),
-    *(Attributes(None, each.colour, each.motion) for each in TRAINED[2:80:20]),
-]
+OPEN_ENDED = [replace(each, colour=None) for each in TRAINED[::23]]  # 12
 PARAMS = Samples(prompts=20, seeds=2, held_out_prompts=26, open_prompts=8, open_seeds=3, long_prompts=5)
 
 
@@ -60,13 +57,10 @@ def test_every_held_out_combination_comes_once_before_one_comes_twice(table: pd.
     assert found["id"].is_unique and found["id"].iloc[0] == table["id"][0]
 
 
-def test_open_prompts_are_as_many_of_each_attribute_in_the_order_of_the_table(table: pd.DataFrame):
+def test_open_prompts_are_the_first_of_the_table(table: pd.DataFrame):
     found = requests(PARAMS, EMBEDDED, "student").query("group == 'open'").drop_duplicates("id")
-    kinds = Counter(parse(prompt).open for prompt in found["prompt"])
-    assert kinds == {"symbol": 3, "colour": 3, "motion": 2}, "8 of three kinds"
-    for kind in ATTRIBUTES:
-        first = [row for row in table.itertuples() if parse(row.prompt).open == kind][: kinds[kind]]
-        assert [name for name in found["id"] if name in {row.id for row in first}] == [row.id for row in first]
+    assert found["id"].tolist() == table["id"][-len(OPEN_ENDED) :][:8].tolist()
+    assert all(parse(prompt).open for prompt in found["prompt"])
 
 
 def test_long_streams_are_of_the_first_main_prompts(table: pd.DataFrame):
@@ -91,7 +85,7 @@ def test_in_the_open_world_every_prompt_is_of_the_main_group(table: pd.DataFrame
         ),
         (
             {"open_prompts": 13},
-            "samples.open_prompts: is 13, but {table} holds 4 prompts that leave the symbol open, enough for 12",
+            "samples.open_prompts: is 13, but {table} holds 12 prompts that leave the colour open",
         ),
     ],
 )
@@ -100,15 +94,6 @@ def test_too_few_prompts_of_a_group_are_one_line(change: dict[str, int], line: s
     with pytest.raises(FilmstillError) as raised:
         requests(Samples(**{**vars(PARAMS), **change}), EMBEDDED, "real")
     assert str(raised.value) == line.format(table=EVAL_PROMPTS) + "; lower it or filter less"
-
-
-def test_too_few_prompts_of_one_attribute_name_it(table: pd.DataFrame):
-    write_table(EVAL_PROMPTS, table[[parse(prompt).open != "motion" for prompt in table["prompt"]]])
-    with pytest.raises(
-        FilmstillError, match=r"open_prompts: is 3, but .* holds 0 prompts that leave the motion open, enough for 2;"
-    ):
-        requests(Samples(**{**vars(PARAMS), "open_prompts": 3}), EMBEDDED, "real")
-    assert len(requests(Samples(**{**vars(PARAMS), "open_prompts": 2}), EMBEDDED, "real")) == 40 + 26 + 6
 
 
 def test_groups_may_be_left_out():

@@ -15,24 +15,23 @@ from filmstill.evaluate.evaluate import evaluate
 from filmstill.evaluate.symbols_bench import SYMBOLS_BENCH
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
-from filmstill.worlds.grammar import COLOURS, COMBINATIONS, MOTIONS, SYMBOLS, Attributes
+from filmstill.worlds.grammar import COLOURS, COMBINATIONS, Attributes
 from filmstill.worlds.symbols import real_clips, render
 from symbols_samples import rows_of, write_samples
 
 WORLD = World()
 MAIN = [each for each in COMBINATIONS if not each.held_out][::30]  # 9
 HELD_OUT = [each for each in COMBINATIONS if each.held_out][:4]
-OPEN = [Attributes(None, "red", "bobs"), Attributes("star", None, "bobs"), Attributes("sun", "red", None)]
+OPEN = [Attributes("star", None, "bobs"), Attributes("sun", None, "sways")]
 SEEDS = 12
 ASKED = [*(each for each in MAIN for _ in (0, 1)), *HELD_OUT, *(each for each in OPEN for _ in range(SEEDS))]
 GROUPS = ["main"] * 2 * len(MAIN) + ["held_out"] * len(HELD_OUT) + ["open"] * SEEDS * len(OPEN)
 NUMBERS = [*[0, 1] * len(MAIN), *[0] * len(HELD_OUT), *[*range(SEEDS)] * len(OPEN)]
 ROWS = {arm: rows_of(arm, ASKED, GROUPS, NUMBERS) for arm in ("real", "teacher", "undistilled", "init", "student")}
 LONG = rows_of("student_long", MAIN[:4], ["main"] * 4, [0] * 4)
-UNIFORM = [  # every value as often as every other
-    *(Attributes(symbol, "red", "bobs") for symbol in SYMBOLS),
+UNIFORM = [  # every colour as often as every other
     *(Attributes("star", colour, "bobs") for colour in COLOURS * 2),
-    *(Attributes("sun", "red", motion) for motion in MOTIONS * 3),
+    *(Attributes("sun", colour, "sways") for colour in COLOURS * 2),
 ]
 NAMED = len(ASKED) - len(UNIFORM)
 
@@ -43,7 +42,7 @@ def clips(shown: list[Attributes]) -> Tensor:
 
 
 def collapsed() -> Tensor:
-    """Clips of a student that shows one value of every open attribute, fails at one clip and at one held-out prompt."""
+    """Clips of a student that shows one colour where it is open, fails at one clip and at one held-out prompt."""
     video = clips([UNIFORM[i // SEEDS * SEEDS] for i in range(len(UNIFORM))])
     video[0, 6] = float("nan")
     video[2 * len(MAIN)] = faults.freeze(video[2 * len(MAIN)][None])[0]
@@ -52,7 +51,7 @@ def collapsed() -> Tensor:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that evaluate wrote. The teacher is real but for its uniform open attributes, init frozen."""
+    """The folder that evaluate wrote. The teacher's clips are real, its open colours uniform; init's are frozen."""
     folder = tmp_path_factory.mktemp("symbols")
     videos = {
         "real": real_clips(ASKED, WORLD, 12, 0, NUMBERS),
@@ -89,7 +88,7 @@ def test_a_clip_that_is_not_finite_scores_0_everywhere(metrics: dict[str, Any], 
     assert metrics["student"]["fidelity"] == pytest.approx(17 / 18 * metrics["teacher"]["fidelity"], rel=0.02)
     assert metrics["student"]["total"] == pytest.approx(17 / 18 * metrics["teacher"]["total"], rel=0.02)
     row = pd.read_parquet(evaluated / "per_video.parquet").query("arm == 'student'").iloc[0]
-    scores = row.drop(["arm", "group", "prompt_id", "prompt", "seed", "left_open", "shown"])
+    scores = row.drop(["arm", "group", "prompt_id", "prompt", "seed", "shown_colour"])
     assert (scores.astype(float) == 0).all() and len(scores) == 5 + 10 + 3
 
 
@@ -106,8 +105,8 @@ def test_a_collapsed_student_has_no_entropy(metrics: dict[str, Any]):
     assert 0.6 < metrics["real"]["entropy"] < 1, "uniform draws"
     assert metrics["student_vs_teacher"]["entropy_ratio"] == metrics["student_vs_real"]["entropy_ratio"] == 0
     assert metrics["student_vs_teacher"]["entropy_ratio_interval"] == [0, 0]
-    assert metrics["init"]["entropy_of"] == pytest.approx({"symbol": 1, "colour": 1, "motion": 0}), "it does not move"
-    assert metrics["student"]["open"] == 1, "any value will do"
+    assert metrics["init"]["entropy"] == pytest.approx(1), "colours are shown, though they do not move"
+    assert metrics["student"]["open"] == 1 and metrics["init"]["open"] == 0, "any colour will do"
 
 
 def test_the_stream_is_in_the_metrics_and_its_windows_in_the_tables(metrics: dict[str, Any], evaluated: Path):
@@ -123,7 +122,7 @@ def test_the_stream_is_in_the_metrics_and_its_windows_in_the_tables(metrics: dic
 def test_the_files_show_it(evaluated: Path):
     assert {path.stem for path in (evaluated / "plots").iterdir()} == {"drift", "scores", "speed"}
     page = (evaluated / "report.html").read_text()
-    assert "symbols-bench: scores of this embedded world" in page and page.count("data:image/") == 4
+    assert "symbols-bench: scores of this embedded world" in page and page.count("data:image/") == 5
     per_prompt = pd.read_csv(evaluated / "per_prompt.csv")
     assert set(per_prompt["group"]) == {"main", "held_out", "open"}
     assert per_prompt.query("group == 'open'")["total"].isna().all(), "nothing says what they should show"

@@ -26,7 +26,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     held_out = [each for each in COMBINATIONS if each.held_out][:3]
     prompts = prompts_of([*held_out, *(each for each in COMBINATIONS if not each.held_out)][:5])
     write_table(EVAL_PROMPTS, pd.DataFrame({"id": list("abcde"), "prompt": prompts, "text": prompts}))
-    write_json(COUNTS, {"train": 192, "eval": 5})
+    write_json(COUNTS, {"train": 100_000, "eval": 5})
     monkeypatch.setattr(prompt_counts, "_is_current", lambda _output: True)
     made = Params()
     assert made.world.name == EMBEDDED
@@ -49,7 +49,7 @@ def test_enough_prompts_pass(params: Params):
         ),
         (
             "open_prompts",
-            "samples.open_prompts: is 1, but data/prompts/eval.parquet holds 0 prompts that leave the symbol",
+            "samples.open_prompts: is 1, but data/prompts/eval.parquet holds 0 prompts that leave the colour",
         ),
     ],
 )

@@ -58,7 +58,8 @@ def scores(
 ) -> dict[str, Tensor]:
     """Raw score [B] per dimension.
 
-    attributes: what each clip's prompt names; it leaves nothing open. fidelity: in dB, as the judge measures it, [B].
+    attributes: what each clip's prompt names; where it leaves the colour open, that score has no meaning. fidelity: in
+    dB, as the judge measures it, [B].
     """
     by_quality: dict[str, Callable[[TrackedClips], Tensor]] = {
         "subject_consistency": subject_consistency,

@@ -34,11 +34,7 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
     measured = bench.measure(samples, world, params, seed)
     metrics = summarise(bench, measured, samples, params, seed)
     write_tables(bench, measured, metrics, out)
-    prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
-    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
-    pictures = (out / "stream.gif", out / "stream.png")
-    prompts = samples.of_arm(LONG_ARM)["prompt"].head(len(measured.streams)).tolist()
-    stream_sheet(measured.streams, prompts, measured.sheet_fps, *pictures, measured.stream_window)
+    draw_pictures(measured, samples, params, out)
     write_report(bench, metrics, out)
     return metrics
 
@@ -139,6 +135,15 @@ def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Pat
     _write_csv(out / "scores.csv", pd.DataFrame(means))
     plotted = measured.drift[bench.main_score or bench.scores[0]]
     _write_csv(out / "drift.csv", measured.drift.assign(score=plotted))  # DVC plots `score`, whatever the bench
+
+
+def draw_pictures(measured: Measurement, samples: SampledClips, params: Evaluate, out: Path) -> None:
+    """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip."""
+    prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
+    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
+    prompts = samples.of_arm(LONG_ARM)["prompt"].head(len(measured.streams)).tolist()
+    gif, png = out / "stream.gif", out / "stream.png"
+    stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:

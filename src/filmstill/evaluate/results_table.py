@@ -87,6 +87,7 @@ def show_results(folder: Path = RESULTS) -> None:
     for line in (*table.lines(metrics), table.timing_note):
         console.print(line, soft_wrap=True)
     console.print(f"side by side: {folder}/sheet.gif, film strip: {folder}/sheet.png", soft_wrap=True)
+    console.print(f"long streams: {folder}/stream.gif, film strip: {folder}/stream.png", soft_wrap=True)
     console.print(f"everything on one page: {folder}/report.html", soft_wrap=True)
     console.print(f"plots: {folder}/plots/, or `dvc plots show`", soft_wrap=True)
 
@@ -105,7 +106,7 @@ def _symbols_lines(metrics: Metrics) -> list[str]:
     stream = metrics.get("stream", {})
     return [
         f"held-out combinations: {_ratio(teacher, 'held_out_ratio')} of the teacher's score",
-        f"entropy of what a prompt leaves open: {_ratio(teacher, 'entropy_ratio')} of the teacher's, "
+        f"entropy of colours left open: {_ratio(teacher, 'entropy_ratio')} of the teacher's, "
         f"{_ratio(real, 'entropy_ratio')} of real clips'",
         f"long stream of {number(stream.get('frames'), 0)} frames, {number(stream.get('prompts'), 0)} prompts: "
         f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', 12)}, "

@@ -1,7 +1,7 @@
 """symbols-bench: clips of the embedded world, what is right in them and scores from 0 (its floor) to 1 (its ceiling).
 
 symbols_scores.py measures it, dimension by dimension as in dimensions.py; drift.py the windows of the long stream, and
-open_prompts.py the variety of clips whose prompt leaves an attribute open.
+open_prompts.py the variety of clips whose prompt leaves the colour open.
 """
 
 from matplotlib.figure import Figure
@@ -14,7 +14,6 @@ from filmstill.evaluate.metrics import TITLES, Metrics, arm_of, interval_of, num
 from filmstill.evaluate.results_table import STREAM_HEADING, SYMBOLS_TABLE, symbols_stream_rows
 from filmstill.evaluate.symbols_scores import AGGREGATES, measure
 from filmstill.params.world import EMBEDDED
-from filmstill.worlds.grammar import ATTRIBUTES
 
 SUMMARY = ("all_attributes", "total")
 GROUPS = {"Summary": SUMMARY, "Semantic": SEMANTIC, "Quality": tuple(QUALITY)}
@@ -43,9 +42,9 @@ def sections(metrics: Metrics) -> list[Section]:
     """The long stream, speed, dimensions, variety, and the meaning of 0 and 1."""
     return [
         Section(
-            "Long stream",
-            "Scored in windows that begin at every block of the student. First phase kept: all is right at the end of "
-            "the stream, in the phase of the first window.",
+            "Drift",
+            "Long streams, in windows that begin at every block of the student. First phase kept: all is right at the "
+            "end of the stream, in the phase of the first window.",
             (STREAM_HEADING, symbols_stream_rows(metrics)),
             ("drift", "share of long streams that are all right, by window"),
         ),
@@ -58,9 +57,8 @@ def sections(metrics: Metrics) -> list[Section]:
         ),
         Section(
             "Open prompts and held-out combinations",
-            "Entropy over seeds of what clips show of the attribute that a prompt leaves open: 0, all clips show one "
-            "value; 1, all values alike. As many real clips, drawn uniformly, are the reference. All right: any value "
-            "of the open attribute will do.",
+            "Entropy, over seeds, of the colours shown where a prompt leaves the colour open: 0 if all clips show one, 1 "
+            "if all alike. As many real clips, drawn uniformly, are the reference. All right: any colour will do.",
             (["", *TITLES.values()], group_rows(metrics)),
         ),
         Section(
@@ -73,17 +71,15 @@ def sections(metrics: Metrics) -> list[Section]:
 
 
 def group_rows(metrics: Metrics) -> list[list[str]]:
-    """Entropies and shares of clips all right, of the groups beside main: a cell per arm, with its interval."""
-    keys = {"entropy": "entropy", **{f"of the {name}": name for name in ATTRIBUTES}}
-    keys |= {"all right, open prompts": "open", "all right, held-out combinations": "held_out"}
+    """Entropy and shares of clips all right, of the groups beside main: a cell per arm, with its interval."""
+    keys = {"entropy": "entropy", "all right, colour open": "open", "all right, held-out combinations": "held_out"}
     rows = []
     for label, key in keys.items():
         cells = []
         for arm in TITLES:
             values = arm_of(metrics, arm)
             low, high = values.get(f"{key}_interval") or (None, None)
-            value = values.get("entropy_of", {}).get(key) if key in ATTRIBUTES else values.get(key)
-            cells.append(number(value) + (f"\n{number(low)} to {number(high)}" if low is not None else ""))
+            cells.append(number(values.get(key)) + (f"\n{number(low)} to {number(high)}" if low is not None else ""))
         rows.append([label, *cells])
     return rows
 

@@ -29,8 +29,8 @@ from filmstill.prompts.eval_groups import HELD_OUT, OPEN_ENDED
 from filmstill.runtime import randomness
 from filmstill.runtime.progress import progress
 from filmstill.worlds import symbols
-from filmstill.worlds.grammar import ATTRIBUTES, Attributes
-from filmstill.worlds.judge import Frames, Judgement, judge_frames, look_at
+from filmstill.worlds.grammar import COLOURS, Attributes
+from filmstill.worlds.judge import Frames, judge_frames, look_at
 
 AGGREGATES = ("quality", "semantic", "total")
 
@@ -101,11 +101,11 @@ class Bounds:
 
 
 def score_arm(clips: DecodedClips, world: World, bounds: Bounds) -> pd.DataFrame:
-    """One row per clip: its prompt and seed, what is right, what it shows of an attribute left open, the aggregates and
+    """One row per clip: its prompt and seed, what is right, the colour that it shows (None: none), the aggregates and
     every normalised dimension.
 
     A failed clip scores 0 in every dimension: its black stand-in is consistent, steady and smooth. A clip whose prompt
-    leaves an attribute open has no dimensions: nothing says what it should show.
+    leaves the colour open has no dimensions: nothing says what it should show.
     """
     frames = look_at(clips.video)
     judgement = judge_frames(frames, clips.asked, world)
@@ -113,20 +113,13 @@ def score_arm(clips: DecodedClips, world: World, bounds: Bounds) -> pd.DataFrame
     raw = pd.DataFrame({name: values.double().numpy() for name, values in measured.items()})
     dimensions = normalise(raw[list(NAMES)], bounds.floor, bounds.ceiling)
     dimensions[clips.failed] = 0.0
-    dimensions[[each.open is not None for each in clips.asked]] = float("nan")
+    dimensions[[each.open for each in clips.asked]] = float("nan")
     rows = clips.rows[["arm", "group", "prompt_id", "prompt", "seed"]].reset_index(drop=True)
+    shown = [COLOURS[colour] if colour >= 0 else None for colour in judgement.shown[:, 1].tolist()]
+    colours = pd.Series(shown, name="shown_colour", dtype=object)
     # `colour` and `motion` are names of a dimension and of what is right, hence the prefix.
-    columns = [rows, clips.table(judgement), shown_of_open(judgement, clips.asked), dimensions.add_prefix(DIMENSION)]
-    return pd.concat([*columns, aggregate(dimensions)], axis=1)
-
-
-def shown_of_open(judgement: Judgement, asked: list[Attributes]) -> pd.DataFrame:
-    """Columns left_open (an attribute, None) and shown (what the clip shows of it, None), one row per clip."""
-    rows: list[tuple[str | None, str | None]] = []
-    for each, shown in zip(asked, judgement.shown.tolist(), strict=True):
-        seen = dict(zip(ATTRIBUTES, shown, strict=True)).get(each.open or "", -1)
-        rows.append((each.open, ATTRIBUTES[each.open][seen] if each.open and seen >= 0 else None))
-    return pd.DataFrame(rows, columns=["left_open", "shown"], dtype=object)
+    columns = [rows, clips.table(judgement), colours, dimensions.add_prefix(DIMENSION), aggregate(dimensions)]
+    return pd.concat(columns, axis=1)
 
 
 def normalise(raw: pd.DataFrame, floor: Mapping[str, float], ceiling: Mapping[str, float]) -> pd.DataFrame:

@@ -22,8 +22,8 @@ class Samples:
         "two keys)",
         "[0, 100000]",
     )
-    open_prompts: int = key(12, "further eval prompts, which leave an attribute open", "[0, 100000]")
-    open_seeds: int = key(12, "clips per prompt that leaves an attribute open", "[2, 1000]")
+    open_prompts: int = key(12, "further eval prompts, which leave the colour open", "[0, 100000]")
+    open_seeds: int = key(12, "clips per prompt that leaves the colour open", "[2, 1000]")
     teacher_steps: int = key(48, "Euler steps of the teacher's sampler", "[1, 10000]")
     guidance_scale: float = key(1.5, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     batch: int = key(64, "clips made together", "[1, 65536]")
