@@ -170,9 +170,10 @@ def test_noise_and_emptiness_show_nothing():
 
 
 def test_a_frame_that_is_not_a_number_is_black(clips: Tensor):
-    broken = clips.clone()
-    broken[:, 3] = float("nan")
+    broken, black = clips.clone(), clips.clone()
+    broken[:, 3], black[:, 3] = float("nan"), 0
     assert_each(judged(broken), WRONG)
+    assert torch.equal(judged(broken).fidelity, judged(black).fidelity)
 
 
 def test_half_the_brightness_is_no_colour(clips: Tensor):
@@ -184,7 +185,9 @@ def test_a_haze_hides_the_symbol(clips: Tensor):
     assert not judged(0.8 * clips + 0.2).right[:, 0].any()
 
 
-@pytest.mark.parametrize("rgb", [(0.6, 0.6, 0.6), (1.0, 0.45, 0.1), (0.55, 0.17, 1.0)], ids=["grey", "orange", "violet"])
+@pytest.mark.parametrize(
+    "rgb", [(0.6, 0.6, 0.6), (1.0, 0.45, 0.1), (0.55, 0.17, 1.0)], ids=["grey", "orange", "violet"]
+)
 def test_a_colour_between_two_is_none(rgb: tuple[float, float, float]):
     red = [replace(a, colour="red") for a in SOME]  # red light is the whole of a symbol's ink
     video = decoded(render(red, 12, WORLD)[:, :, :1] * torch.tensor(rgb)[:, None, None])
