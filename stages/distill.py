@@ -16,7 +16,7 @@ def main(stage: Stage) -> None:
     from filmstill.training.gate import finish, loss_ratio
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
-    from filmstill.training.student_clips import StudentClips
+    from filmstill.training.student_clips import LossWindows, StudentClips
 
     params, setup = stage.params.section(Distill, "distill"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "distill.batch")
@@ -26,8 +26,9 @@ def main(stage: Stage) -> None:
     # Loaded by name: dvc.yaml depends on the chosen objective only, so an edit of another one does not rerun the stage.
     objective_module = import_module(f"filmstill.objectives.{params.objective}")
     objective = objective_module.Objective(setup.real_score(), critic, setup.schedule, params.guidance_scale, no_text)
+    windows = LossWindows.of(params, setup.world.frames, setup.window_stride)
     clips = StudentClips(
-        generator, setup.rollout_config, setup.encoder, prompts, setup.latent_shape, setup.seed, params.batch
+        generator, setup.rollout_config, setup.encoder, prompts, setup.latent_shape, setup.seed, params.batch, windows
     )
     run = Distillation(params, objective, clips, micro_batches)
     clips.prepare_text(run.updates())

@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     from filmstill.runtime.compute import prepare
 
     compute = stage.params.section(Compute, "compute")
-    prepare(compute.device, compute.threads)
+    prepare(compute.device, compute.threads, compute.float32_matmul)
     if stage.params.section(World, "world").name == OPEN:
         import_released(stage.out / "teacher", stage.params, compute)
     else:

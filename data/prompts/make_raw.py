@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python data/prompts/make_raw.py
 
-The symbols world can show half of them; a share of these leaves one attribute open, and every combination that no model
+The symbols world can show half of them; a share of these leaves the colour open, and every combination that no model
 trains on occurs. The others contain what real tables contain, and each step of the prompts stage drops some. The same
 script gives the same bytes.
 """
@@ -21,13 +21,13 @@ import torch
 from filmstill.params.prompts import MaxScores
 from filmstill.runtime.files import replacing
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import ATTRIBUTES, COLOURS, COMBINATIONS, SYMBOLS
+from filmstill.worlds.grammar import COLOURS, COMBINATIONS, SYMBOLS
 from filmstill.worlds.sentences import sentence
 
 SCORES = tuple(vars(MaxScores()))
 DICE = generator(0, "raw prompts")
 TURNS = cycle(COMBINATIONS)
-OPEN_PERCENT = 15  # of the showable prompts leave one attribute open
+OPEN_PERCENT = 15  # of the showable prompts leave the colour open
 
 Choice = TypeVar("Choice")
 
@@ -46,7 +46,7 @@ RUDE = """a bloody battle on a bridge|a man with a gun in an alley|zombies, gore
 a nude statue comes alive|a drunk pirate sings""".replace("\n", "")
 ALMOST = """a {c} star and a {c} heart sway left and right|a purple {s} bobs up and down|a {c} snowman goes clockwise|
 a {c} {s} on a beach sways left and right|a {c} {s}|a {c} letter B bobs up and down|a {c} or green {s} goes clockwise|
-a {c} {s} sways up and down|a {c} {s} moves left|a {s} moves|a {c} {s} jumps over a fence|a {c} {s} and a symbol bob|
+a {c} {s} sways up and down|a {c} {s} moves left|a {s} moves|a {c} {s} jumps over a fence|a {c} {s} and a shape bob|
 a {c} comet moves from side to side|a {c} {s} circles""".replace("\n", "")
 SHORT = "hi|a|??|test|cat|.|lol|7|\U0001f600|a dog"
 ACCENTS = "a café in Montréal, crème brûlée on the table|señorita bailando en la plaza|Zürich by night — snow falling"
@@ -66,8 +66,8 @@ def below(high: int) -> int:
 
 def showable() -> str:
     """A sentence of the symbols world. Combinations take turns, so that each occurs in a few sentences."""
-    shown, hidden = next(TURNS), pick(tuple(ATTRIBUTES))
-    return sentence(replace(shown, **{hidden: None}) if below(100) < OPEN_PERCENT else shown, DICE)
+    shown = next(TURNS)
+    return sentence(replace(shown, colour=None) if below(100) < OPEN_PERCENT else shown, DICE)
 
 
 def real_life() -> str:

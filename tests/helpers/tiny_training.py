@@ -10,7 +10,7 @@ from filmstill.objectives.dmd import Objective
 from filmstill.params.compute import micro_batches
 from filmstill.params.distill import Distill
 from filmstill.training.distillation import Distillation
-from filmstill.training.student_clips import StudentClips
+from filmstill.training.student_clips import LossWindows, StudentClips
 from goldens import TINY, tiny
 from rollouts import rollout_config
 
@@ -18,6 +18,8 @@ SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
 ROLLOUT = rollout_config(SCHEDULE, 2, BlockCausal(3), 0.0)
 ENCODER = HashedWords(8, TINY.text_dim)
 PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
+LONG = {"rollout_frames": 15, "first_window_share": 0.3}  # of Distill: windows that start at frame 0, 3, 6 or 9
+STRIDE = 3
 
 
 Networks = tuple[VideoDiT, VideoDiT, VideoDiT]
@@ -42,5 +44,6 @@ def distillation(models: Networks, micro_batch: int | None, **changes) -> Distil
     generator, critic, teacher = models
     params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
     objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
-    clips = StudentClips(generator, ROLLOUT, ENCODER, PROMPTS, SHAPE, 0, params.batch)
+    windows = LossWindows.of(params, SHAPE[0], STRIDE)
+    clips = StudentClips(generator, ROLLOUT, ENCODER, PROMPTS, SHAPE, 0, params.batch, windows)
     return Distillation(params, objective, clips, alone(4, micro_batch))

@@ -44,14 +44,14 @@ def own_micro_batches(cut: Cut) -> list[range]:
     return micro_batches(BATCH, cut.micro_batch, "batch", distributed.rank(), distributed.world_size())
 
 
-def distil(cut: Cut) -> None:
-    """Distil tiny networks; write the losses and the averaged generator."""
+def distil(cut: Cut, **changes: object) -> None:
+    """Distil tiny networks; write the losses and the averaged generator. changes: of the parameters."""
     generator, critic, _ = models = tiny_training.networks()
     for model in (generator, critic):
         model.requires_grad_(True)
     for model in models:
         shard(model, "cpu")
-    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3)
+    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3, **changes)
     run.micro_batches, step = own_micro_batches(cut), run.step
 
     def until(index: int) -> dict[str, float]:
@@ -69,13 +69,13 @@ def distil(cut: Cut) -> None:
         (cut.folder / "losses.json").write_text(json.dumps(losses))
 
 
-def regress(cut: Cut) -> None:
-    """ODE initialisation with Muon and AdamW; write the losses and the weights."""
+def regress(cut: Cut, **changes: object) -> None:
+    """ODE initialisation with Muon and AdamW; write the losses and the weights. changes: of the parameters."""
     trajectories = randomness.normal((3, *tiny_training.SHAPE), 0, "pairs", 0, range(5))
     sigmas = torch.cat([tiny_training.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, tiny_training.PROMPTS, tiny_training.SHAPE, [(trajectories, row) for row in range(5)])
     model = shard(tiny("causal").requires_grad_(True), "cpu")
-    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1)
+    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1, **changes)
     attention, schedule, encoder = tiny_training.ROLLOUT.attention, tiny_training.SCHEDULE, tiny_training.ENCODER
     run = OdeRegression(params, pairs, attention, 2, schedule, model, encoder, 0, own_micro_batches(cut))
     losses = train_ode_init(cut.folder, run, lambda path: None)
@@ -85,9 +85,11 @@ def regress(cut: Cut) -> None:
 
 
 def both(folder: Path, micro_batch: int | None = None) -> None:
-    """Run both trainings to their end."""
+    """Run both trainings to their end: on clips, and on longer rollouts or chained trajectories."""
     distil(Cut(folder / "distil", micro_batch))
+    distil(Cut(folder / "long", micro_batch), **tiny_training.LONG)
     regress(Cut(folder / "regress", micro_batch))
+    regress(Cut(folder / "chained", micro_batch), clips=2, clean_share=0.3)
 
 
 def ended(folder: Path) -> tuple[list[float], dict[str, Tensor]]:

@@ -27,7 +27,7 @@ from filmstill.runtime.gpus import GPUS
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.training.distillation import Distillation
 from filmstill.training.optimizers import muon_and_adamw
-from filmstill.training.student_clips import StudentClips
+from filmstill.training.student_clips import LossWindows, StudentClips
 from goldens import TINY, tiny
 from mini_wan import CONFIG as MINI
 from mini_wan import write_network
@@ -42,8 +42,10 @@ def fake():
 
 # Training, on disk and in memory
 
+CLIPS = LossWindows()  # every rollout is a clip
 
-def one_step(activation_checkpointing: bool) -> tuple[Run, Distillation]:
+
+def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tuple[Run, Distillation]:
     """Self-Forcing with the smoke profile's network, two clips per update and a real score of the same size."""
     overrides = [
         "distill.batch=2",
@@ -59,14 +61,45 @@ def one_step(activation_checkpointing: bool) -> tuple[Run, Distillation]:
     objective = Objective(score.requires_grad_(False), critic, FlowSchedule(3), 3.0, encoder.encode([""]))
     steps = rollout_config(FlowSchedule(3), 4, run.attention, 0.0)
     prompts, micro_batches = ["a red star bobs", "a blue sun"], [range(1), range(1, 2)]
-    clips = StudentClips(generator, steps, encoder, prompts, run.latent_shape(), 0, run.params.distill.batch)
+    batch = run.params.distill.batch
+    clips = StudentClips(generator, steps, encoder, prompts, run.latent_shape(), 0, batch, windows)
     return run, Distillation(run.params.distill, objective, clips, micro_batches)
 
 
+@pytest.mark.parametrize("windows", [CLIPS, LossWindows(range(6, 7), 0.0)], ids=["clip", "later window"])
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_operations_of_a_training_step_are_those_counted(activation_checkpointing):
-    _, training = one_step(activation_checkpointing)
+def test_operations_of_a_training_step_are_those_counted(activation_checkpointing, windows):
+    _, training = one_step(activation_checkpointing, windows)
     assert training.cost().flops(0) == counted(lambda: training.step(0))
+
+
+def test_time_counts_every_window_by_its_share_and_memory_the_longest():
+    """Windows at 0, 12, 24: the plan is the mean of the plans with one window each, and the memory of the last."""
+    short, long = (
+        stages(Run(compose("smoke", ["world.period=12", "distill.first_window_share=0.6", *overrides]), H100))
+        for overrides in ([], ["distill.rollout_frames=36"])
+    )
+    run = Run(compose("smoke", ["world.period=12", "distill.rollout_frames=36"]), H100)
+    assert run.loss_windows.shares() == pytest.approx({0: 0.6, 12: 0.2, 24: 0.2})
+    one = {}
+    for start in (12, 24):
+        overrides = ["world.period=12", f"distill.rollout_frames={12 + start}", "distill.first_window_share=0"]
+        one[start] = stages(Run(compose("smoke", overrides), H100))["distill"].flops
+    later = {12: one[12], 24: 2 * one[24] - one[12]}  # the plan of 36 frames has both later windows, equally often
+    expected = 0.6 * short["distill"].flops + 0.2 * (later[12] + later[24])
+    assert long["distill"].flops == pytest.approx(expected)
+    peaks = [planned["distill"].phases["generator update, backward"] for planned in (short, long)]
+    assert peaks[1].kv_cache > peaks[0].kv_cache and peaks[1].activations > peaks[0].activations
+    assert {name for name in short if short[name] != long[name]} == {"distill"}
+
+
+def test_chained_trajectories_count_as_longer_sequences():
+    overrides = ["world.period=12", "student.window_frames=9"]
+    one, three = (stages(Run(compose("smoke", [*overrides, f"ode_init.clips={n}"]), H100)) for n in (1, 3))
+    assert three["ode_init"].flops > 3 * 0.9 * one["ode_init"].flops
+    ratio = three["ode_init"].phases["update"].activations / one["ode_init"].phases["update"].activations
+    assert ratio == pytest.approx(3, rel=0.05)
+    assert {name for name in one if one[name] != three[name]} == {"ode_init"}
 
 
 def test_the_state_of_training_is_as_large_as_planned():

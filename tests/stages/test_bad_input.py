@@ -21,7 +21,7 @@ from stage_runs import only_line, refusal, set_parameter, stage
 
 DISTILL_KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Distill))})"
 SECTIONS = ", ".join(field.name for field in fields(Params))
-GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio"
+GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio, stream_frames, min_stream"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
 TABLE = r"data/prompts/train\.parquet"

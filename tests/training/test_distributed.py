@@ -21,7 +21,11 @@ from filmstill.runtime import distributed, randomness
 from filmstill.training.checkpoint import Checkpoints
 from goldens import tiny
 from processes import run_on
+from tiny_training import LONG
 from trainings import BATCH, Cut, assert_close, both, distil
+
+TRAININGS = ("distil", "long", "regress", "chained")
+by_training = pytest.mark.parametrize("training", TRAININGS)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,8 @@ def two(tmp_path_factory) -> Path:
 def four(tmp_path_factory, two: Path) -> Path:
     """Results of two nodes of two ranks with hybrid sharding; the stopped training of `two` continues for one step."""
     folder = tmp_path_factory.mktemp("four")
-    shutil.copytree(two / "cut", folder / "cut")
+    for cut in ("cut", "cut-long"):
+        shutil.copytree(two / cut, folder / cut)
     run_on(4, by_four, folder, sharding="hybrid", per_node=2)
     return folder
 
@@ -52,6 +57,7 @@ def four(tmp_path_factory, two: Path) -> Path:
 def by_two(folder: Path) -> None:
     both(folder)
     distil(Cut(folder / "cut", before=2))
+    distil(Cut(folder / "cut-long", before=2), **LONG)
     same_answers(folder)
     save_update(folder)
     damage_is_everybodys(folder / "checkpoints")
@@ -64,6 +70,7 @@ def by_two(folder: Path) -> None:
 def by_four(folder: Path) -> None:
     both(folder)
     distil(Cut(folder / "cut", before=3))
+    distil(Cut(folder / "cut-long", before=3), **LONG)
     save_update(folder)
 
 
@@ -76,17 +83,17 @@ def save_update(folder: Path) -> None:
     save_file(first_update(), folder / f"update-{distributed.rank()}")
 
 
-@pytest.mark.parametrize("training", ["distil", "regress"])
+@by_training
 def test_two_processes_train_as_one(alone, two, training):
     assert_close(two / training, alone / training)
 
 
-@pytest.mark.parametrize("training", ["distil", "regress"])
+@by_training
 def test_two_nodes_of_two_processes_train_as_one(alone, four, training):
     assert_close(four / training, alone / training)
 
 
-@pytest.mark.parametrize("training", ["distil", "regress"])
+@by_training
 def test_networks_sharded_over_four_ranks_train_as_one(alone, four_sharded, training):
     assert_close(four_sharded / training, alone / training)
 
@@ -107,24 +114,25 @@ def two_replicated(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("training", ["distil", "regress"])
+@by_training
 def test_whole_networks_on_each_of_two_processes_in_two_passes_train_as_one(alone, two_replicated, training):
     assert_close(two_replicated / training, alone / training)
 
 
 def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
     both(tmp_path, 1)
-    for training in ("distil", "regress"):
+    for training in TRAININGS:
         assert_close(tmp_path / training, alone / training)
 
 
-def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four):
+@pytest.mark.parametrize(("cut", "training", "changes"), [("cut", "distil", {}), ("cut-long", "long", LONG)])
+def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four, cut, training, changes):
     """A training runs on two ranks, resumes on four, then on one."""
-    assert len(list((two / "cut/checkpoints/step-0000002").glob("*.safetensors"))) == 2
-    shutil.copytree(four / "cut", tmp_path / "cut")
-    assert max(path.name for path in (tmp_path / "cut/checkpoints").glob("step-*")) == "step-0000003"
-    distil(Cut(tmp_path / "cut"))
-    assert_close(tmp_path / "cut", alone / "distil")
+    assert len(list((two / cut / "checkpoints/step-0000002").glob("*.safetensors"))) == 2
+    shutil.copytree(four / cut, tmp_path / cut)
+    assert max(path.name for path in (tmp_path / cut / "checkpoints").glob("step-*")) == "step-0000003"
+    distil(Cut(tmp_path / cut), **changes)
+    assert_close(tmp_path / cut, alone / training)
 
 
 def same_answers(folder: Path) -> None:

@@ -92,9 +92,9 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(clips, exit step) of every training rollout, in order."""
     seen: list[tuple[int, int]] = []
 
-    def recorded(model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int):
+    def recorded(model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int, window: object):
         seen.append((len(noise), exit_step))
-        return rollout(model, text, noise, config, exit_step)
+        return rollout(model, text, noise, config, exit_step, window)
 
     monkeypatch.setattr(student_clips, "rollout", recorded)
     return seen

@@ -4,7 +4,8 @@ For each block of frames: start from noise, predict x0 at each denoising step an
 yield the last x0, then run the network once more on it at the context noise level to append it to the KV cache.
 
 In training, `exit_step` is the denoising step whose prediction is the block and carries the gradient; the steps before
-it run without (Self Forcing, arXiv:2506.08009, algorithm 1). The context in the KV cache is detached.
+it run without (Self Forcing, arXiv:2506.08009, algorithm 1). The context in the KV cache is detached. With a `window`,
+this holds for the blocks in it only: the blocks before it are made as in serving, without a gradient.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,16 +46,23 @@ class RolloutConfig:
 
 
 def rollout(
-    model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int | None = None
+    model: VideoDiT,
+    text: TextKV,
+    noise: Tensor,
+    config: RolloutConfig,
+    exit_step: int | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the x0 of each block, [B, block frames, C, H, W], which becomes context and must not be modified.
 
     noise [B, config.noises, F, C, H, W]: noise[:, 0] is the start, noise[:, s] noises the prediction before denoising
     step s, and noise[:, -1] noises the context if config.context_sigma > 0. The rollout draws no random numbers.
     exit_step: index of the denoising step whose prediction is yielded, with a gradient if grad mode is on; None: the
-    last.
+    last. window: (first frame, end frame); a block that starts outside it exits at the last step, without a gradient.
+    None: all frames.
     """
-    return rollout_stream(model, text, lambda start, end: noise[:, :, start:end], noise.shape[2], config, exit_step)
+    frames = noise.shape[2]
+    return rollout_stream(model, text, lambda start, end: noise[:, :, start:end], frames, config, exit_step, window)
 
 
 def rollout_stream(
@@ -64,21 +72,24 @@ def rollout_stream(
     frames: int,
     config: RolloutConfig,
     exit_step: int | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Iterator[Tensor]:
     """`rollout` of a clip of `frames` frames whose noise is made block by block: `noise(start, end)` is its slice.
 
     Under a local window its memory does not depend on `frames`.
     """
     cache = KVCache(config.attention, model.config.num_layers, config.attention.context_frames(frames))
-    last = len(config.sigmas) - 1 if exit_step is None else exit_step
     for start, end in config.attention.blocks(frames):
+        in_window = window is None or window[0] <= start < window[1]
+        last = exit_step if in_window and exit_step is not None else len(config.sigmas) - 1
         block_noise = noise(start, end)
         with torch.no_grad():  # only the exit step has a gradient
             xt = block_noise[:, 0]
             for step in range(last):
                 x0 = _denoise(model, text, xt, config.sigmas[step], cache)
                 xt = add_noise(x0, block_noise[:, step + 1], _level(config.sigmas[step + 1], xt))
-        x0 = _denoise(model, text, xt, config.sigmas[last], cache)
+        with torch.set_grad_enabled(in_window and torch.is_grad_enabled()):
+            x0 = _denoise(model, text, xt, config.sigmas[last], cache)
         yield x0
         if end < frames:
             _remember(model, text, x0.detach(), block_noise[:, -1], config, cache)

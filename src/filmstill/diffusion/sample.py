@@ -14,9 +14,14 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, F, C, H, W], sigma [B]
 def guided(model: Denoiser, text: Tensor, no_text: Tensor, weight: float) -> Velocity:
     """The guided velocity uncond + weight*(cond - uncond), with both branches in one batch (arXiv:2207.12598).
 
+    Weight 1 is no guidance: only the conditional branch is computed.
+
     text: token vectors [B, text_len, text_dim]; no_text: those of the negative prompt, [1 or B, text_len, text_dim].
-    weight: guidance scale; 1 is no guidance. The paper writes its eq. 6 with w = weight - 1.
+    weight: guidance scale. The paper writes its eq. 6 with w = weight - 1.
     """
+    if weight == 1:
+        only = model.read_text(text)
+        return lambda xt, sigma: model(xt, sigma * TIMESTEPS, only)
     both = model.read_text(torch.cat([text, no_text.expand_as(text)]))
 
     def velocity(xt: Tensor, sigma: Tensor) -> Tensor:

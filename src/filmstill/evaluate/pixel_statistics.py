@@ -25,6 +25,7 @@ from filmstill.evaluate.requests import LONG_ARM, short_arms
 from filmstill.evaluate.results_table import PIXEL_TABLE
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import OPEN, World
+from filmstill.runtime.image import shrunk
 from filmstill.runtime.progress import progress
 
 STATISTICS = {  # name -> (label, what it is)
@@ -111,9 +112,7 @@ def sheet_clips(samples: SampledClips, arm: str, world: World, params: Evaluate)
 
 def _small(video: Tensor, fps: int) -> Tensor:
     fewer = video[:: max(1, fps // SHEET_FPS)]
-    if (height := video.shape[-2]) <= SHEET_HEIGHT:
-        return fewer
-    return F.interpolate(fewer, (SHEET_HEIGHT, round(video.shape[-1] * SHEET_HEIGHT / height)), mode="area")
+    return shrunk(fewer[None], SHEET_HEIGHT)[0]
 
 
 def draw(metrics: Metrics) -> dict[str, Figure]:

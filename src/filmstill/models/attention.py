@@ -7,6 +7,7 @@ scaled_dot_product_attention, or a BlockMask for FlexAttention (arXiv:2412.05496
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from filmstill.errors import require
 from filmstill.params.student import Student
@@ -141,13 +143,18 @@ def frame_mask(
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Tensor:
     """Attention of q [B, L, heads, head_dim] over k, v [B, keys, heads, head_dim] to [B, L, heads * head_dim]."""
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    if mask is None:
-        out = F.scaled_dot_product_attention(q, k, v)
-    elif q.is_cuda and q.shape[-1] >= FLEX_MIN_HEAD_DIM:
+    if mask is not None and q.is_cuda and q.shape[-1] >= FLEX_MIN_HEAD_DIM:
         out = _flex_attention()(q, k, v, block_mask=mask.block_mask)
     else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)
+        with _kernel(q):
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.dense)
     return out.transpose(1, 2).flatten(2)
+
+
+def _kernel(q: Tensor) -> AbstractContextManager[None]:
+    """On a CPU, plain matrix products below the highest float32 precision: the flash kernel is slow then."""
+    plain = not q.is_cuda and torch.get_float32_matmul_precision() != "highest"
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ backward pass costs twice the forward pass, or once for a product whose input ne
 checkpointing adds one more forward pass of the layers. Only planner and telemetry use these numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
@@ -84,6 +84,36 @@ class Clip:
         return kept * self.frame_tokens
 
 
+@dataclass(frozen=True)
+class TrainingRollout:
+    """A rollout that ends with the clip that the loss is on, its window.
+
+    before: passes over the blocks before the window, each denoised in `steps` passes without a gradient. window: passes
+    over its blocks, each denoised in `passes` passes, the exit step included, of which the last has a gradient.
+    """
+
+    clip: Clip
+    before: list[Pass]
+    window: list[Pass]
+    steps: int
+    passes: float
+
+    @classmethod
+    def of(
+        cls, clip: Clip, attention: BlockCausal, start: int, steps: int, passes: float, batch: int = 1
+    ) -> "TrainingRollout":
+        """start: first frame of the window, which has the frames of `clip`."""
+        frames = start + clip.frames
+        blocks = replace(clip, frames=frames).blocks(attention, batch)
+        count = sum(first < start for first, _ in attention.blocks(frames))
+        return cls(clip, blocks[:count], blocks[count:], steps, passes)
+
+    def flops(self, config: DiTConfig) -> float:
+        """Operations of its forward passes."""
+        each = (self.steps * forward_flops(config, b) + remember_flops(config, b) for b in self.before)
+        return sum(each) + rollout_flops(config, self.window, self.passes)
+
+
 def text_flops(config: DiTConfig, batch: int, text_len: int) -> float:
     """Operations of `read_text`: the text embedding and every layer's keys and values."""
     dim = config.dim
@@ -141,30 +171,21 @@ def regression_flops(config: DiTConfig, call: Pass, activation_checkpointing: bo
     return text + forward_flops(config, call) + backward_flops(config, call, activation_checkpointing)
 
 
-def critic_update_flops(
-    config: DiTConfig, clip: Clip, attention: BlockCausal, passes: float, activation_checkpointing: bool
-) -> float:
-    """Operations of a critic update per sample; passes: denoising passes per block, including the exit step."""
-    rolled = rollout_flops(config, clip.blocks(attention), passes)
-    return rolled + regression_flops(config, clip.whole(), activation_checkpointing)
+def critic_update_flops(config: DiTConfig, rolled: TrainingRollout, activation_checkpointing: bool) -> float:
+    """Operations of a critic update per sample: rollout, then forward and backward pass over its window."""
+    return rolled.flops(config) + regression_flops(config, rolled.clip.whole(), activation_checkpointing)
 
 
 def generator_update_flops(
-    config: DiTConfig,
-    score: DiTConfig,
-    clip: Clip,
-    attention: BlockCausal,
-    passes: float,
-    activation_checkpointing: bool,
+    config: DiTConfig, score: DiTConfig, rolled: TrainingRollout, activation_checkpointing: bool
 ) -> float:
-    """Operations of a generator update per sample: rollout with backward pass, guided teacher, critic.
+    """Operations of a generator update per sample: rollout, backward pass of its window, guided teacher, critic.
 
-    score: sizes of the teacher. passes: denoising passes per block, including the exit step.
+    score: sizes of the teacher.
     """
-    blocks = clip.blocks(attention)
-    rolled = rollout_flops(config, blocks, passes)
-    backward = rollout_backward_flops(config, blocks, activation_checkpointing)
-    return rolled + backward + reading_flops(score, clip.whole(2)) + reading_flops(config, clip.whole())
+    backward = rollout_backward_flops(config, rolled.window, activation_checkpointing)
+    scores = reading_flops(score, rolled.clip.whole(2)) + reading_flops(config, rolled.clip.whole())
+    return rolled.flops(config) + backward + scores
 
 
 def reading_flops(config: DiTConfig, call: Pass) -> float:

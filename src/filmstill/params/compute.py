@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from filmstill.errors import require
 from filmstill.params.keys import check_intervals, key
 
-DEVICES, PRECISIONS = ("cpu", "cuda"), ("float32", "bfloat16")
+DEVICES, PRECISIONS, MATMULS = ("cpu", "cuda"), ("float32", "bfloat16"), ("highest", "high", "medium")
 
 
 @dataclass
@@ -17,6 +17,9 @@ class Compute:
     precision: str = key(
         "float32", "matrix products and frozen weights: float32 or bfloat16; trained weights stay float32"
     )
+    float32_matmul: str = key(
+        "medium", "torch's precision of float32 matrix products: highest, high or medium, which may use bfloat16 units"
+    )
     activation_checkpointing: bool = key(False, "true: recompute each layer's activations in the backward pass")
     micro_batch: int | None = key(
         None, "samples per forward pass in ode_init and distill; null: all of a rank's", "[1, 65536]"
@@ -25,6 +28,7 @@ class Compute:
     def __post_init__(self) -> None:
         check_intervals(self)
         require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
+        require(self.float32_matmul in MATMULS, "float32_matmul", self.float32_matmul, f"one of {', '.join(MATMULS)}")
         require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
 
 

@@ -19,5 +19,12 @@ class Gate:
         "(0, 1000000]",
     )
 
+    stream_frames: int | None = key(
+        None, "latent frames of a stream of these prompts, scored in windows of world.frames; null: none", "[3, 100000]"
+    )
+    min_stream: float | None = key(
+        None, "least share of streams with every attribute right in the worst window; null: not checked", "[0, 1]"
+    )
+
     def __post_init__(self) -> None:
         check_intervals(self)

@@ -10,12 +10,12 @@ from filmstill.params.keys import check_intervals, key
 class OdeInit:
     """Regression of the teacher's clips from its ODE trajectories, causally (CausVid, arXiv:2412.07772)."""
 
-    steps: int = key(250, "optimizer steps", "[1, 100000000]")
-    batch: int = key(16, "samples per step, over all ranks", "[1, 65536]")
+    steps: int = key(900, "optimizer steps", "[1, 100000000]")
+    batch: int = key(8, "samples per step, over all ranks", "[1, 65536]")
     muon_lr: float | None = key(
-        5e-3, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"
+        1e-2, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"
     )
-    adamw_lr: float = key(1e-3, "learning rate of AdamW, for all other parameters", "(0, 10]")
+    adamw_lr: float = key(2e-3, "learning rate of AdamW, for all other parameters", "(0, 10]")
     beta1: float = key(0.9, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.999, "AdamW's beta2", "[0, 1)")
     weight_decay: float = key(0.0, "weight decay of Muon, or of AdamW where muon_lr is null", "[0, 100]")
@@ -24,8 +24,16 @@ class OdeInit:
     lr_decay_fraction: float = key(
         0.5, "learning rates decay linearly to 0 over this last fraction of the steps", "[0, 1)"
     )
-    checkpoint_every: int = key(25, "steps between checkpoints", "[1, 100000000]")
-    sheet_every: int = key(50, "steps between sample sheets", "[1, 100000000]")
+    checkpoint_every: int = key(50, "steps between checkpoints", "[1, 100000000]")
+    sheet_every: int = key(300, "steps between sample sheets", "[1, 100000000]")
+    clips: int = key(
+        2,
+        "copies of a trajectory in one sequence; above 1 rests on the world's loop, that a clip ends where it begins",
+        "[1, 100]",
+    )
+    clean_share: float = key(
+        0.4, "share of blocks but the last that are set to the clean end, which a rollout's context is", "[0, 1)"
+    )
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from filmstill.params.ode_pairs import OdePairs
 from filmstill.params.prompts import Prompts
 from filmstill.params.samples import Samples
 from filmstill.params.schedule import Schedule
+from filmstill.params.shared import window_stride
 from filmstill.params.student import Student
 from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.params.text import Text
@@ -47,6 +48,9 @@ class Params:
         for stage in ("ode_init", "distill"):  # a number of ranks comes on top
             micro_batches(getattr(self, stage).batch, self.compute.micro_batch, f"{stage}.batch", 0, 1)
         self.student.check_frames(self.world.frames, "world.frames")
+        self._check_rollouts()
+        self._check_chained_clips()
+        self._check_streams()
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         require(
@@ -55,6 +59,47 @@ class Params:
             self.student.denoising_steps,
             allowed,
         )
+
+    def _check_rollouts(self) -> None:
+        """Refuse a longest rollout that no window of a clip's length ends with."""
+        frames, longest = self.world.frames, self.distill.rollout_frames
+        if longest is None or longest == frames:
+            return
+        name, stride = "distill.rollout_frames", window_stride(self.world, self.student)
+        require(longest > frames, name, longest, f"null, or at least world.frames ({frames})")
+        self.student.check_frames(longest, name)
+        if self.world.name != OPEN:  # the stride is the world's period
+            self.student.check_frames(stride, "world.period")
+        allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
+        require((longest - frames) % stride == 0, name, longest, allowed)
+
+    def _check_chained_clips(self) -> None:
+        """Refuse ode_init.clips above 1 where a clip does not loop, or where a block would see a copy of its noise."""
+        if self.ode_init.clips == 1:
+            return
+        world, student, chained = self.world, self.student, f"where ode_init.clips is {self.ode_init.clips}"
+        loops = "1: a trajectory can be chained to itself only where clips loop"
+        require(
+            world.name != OPEN, "ode_init.clips", self.ode_init.clips, f"{loops}, and those of the open world don't"
+        )
+        allowed = f"a divisor of world.frames ({world.frames}) {chained}: a chained clip must end where it begins"
+        require(world.frames % world.period == 0, "world.period", world.period, allowed)
+        window, copied = student.window_frames, "a block must not see the copy of its own noise"
+        allowed = f"at most world.frames ({world.frames}) {chained}: {copied}"
+        require(window is not None and window <= world.frames, "student.window_frames", window, allowed)
+        require(student.sink_frames == 0, "student.sink_frames", student.sink_frames, f"0 {chained}: {copied}")
+
+    def _check_streams(self) -> None:
+        """Refuse a gate's stream that is shorter than a clip or cuts a block, and a score to reach without a stream."""
+        for stage in ("ode_init", "distill"):
+            gate, name = getattr(self, stage).gate, f"{stage}.gate.stream_frames"
+            if gate.stream_frames is None:
+                allowed = f"null where {name} is null: no stream is made to be checked"
+                require(gate.min_stream is None, f"{stage}.gate.min_stream", gate.min_stream, allowed)
+                continue
+            allowed = f"null, or at least world.frames ({self.world.frames})"
+            require(gate.stream_frames >= self.world.frames, name, gate.stream_frames, allowed)
+            self.student.check_frames(gate.stream_frames, name)
 
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""
@@ -75,6 +120,6 @@ class Params:
         require(released != NOTHING, "teacher.released", released, allowed)
         require(self.prompts.world is None, "prompts.world", self.prompts.world, f"null where world.name is {OPEN}")
         for stage in ("ode_init", "distill"):
-            least = getattr(self, stage).gate.min_all_attributes
-            allowed = f"null: no judge scores clips where world.name is {OPEN}"
-            require(least is None, f"{stage}.gate.min_all_attributes", least, allowed)
+            gate, allowed = getattr(self, stage).gate, f"null: no judge scores clips where world.name is {OPEN}"
+            for name in ("min_all_attributes", "min_stream", "stream_frames"):
+                require(getattr(gate, name) is None, f"{stage}.gate.{name}", getattr(gate, name), allowed)

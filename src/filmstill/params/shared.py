@@ -8,7 +8,7 @@ from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.student import Student
 from filmstill.params.text import Text
-from filmstill.params.world import World
+from filmstill.params.world import OPEN, World
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,12 @@ def student_of(params: Values, world: World) -> Student:
     student = params.section(Student, "student")
     student.check_frames(world.frames, "world.frames")
     return student
+
+
+def window_stride(world: World, student: Student) -> int:
+    """Frames between the possible starts of a loss window (distill.rollout_frames).
+
+    The teacher of an embedded world has only seen clips that begin at their motion's first frame, so a window begins
+    there too. In the open world clips begin anywhere, so a window begins at any block.
+    """
+    return student.block_frames if world.name == OPEN else world.period

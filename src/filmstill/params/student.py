@@ -18,7 +18,7 @@ class Student:
     )
     block_frames: int = key(3, "latent frames denoised together", "[1, 10000]")
     window_frames: int | None = key(
-        None, "latent frames a block attends to, itself and the sink included; null: all", "[1, 100000]"
+        9, "latent frames a block attends to, itself and the sink included; null: all", "[1, 100000]"
     )
     sink_frames: int = key(0, "number of first latent frames that never leave the window", "[0, 100000]")
     context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache", "[0, 1)")

@@ -10,6 +10,7 @@ from filmstill.models.flops import Clip
 from filmstill.models.parameter_counts import parameters
 from filmstill.models.weights import config_of
 from filmstill.params.schema import Params
+from filmstill.params.shared import window_stride
 from filmstill.params.teacher import NOTHING
 from filmstill.params.world import OPEN
 from filmstill.plan.known_models import UMT5_DIM, VAE_PARAMETERS, released_networks, vae_decode_bytes, vae_decode_flops
@@ -26,6 +27,7 @@ from filmstill.plan.memory import (
     optimizer_bytes,
 )
 from filmstill.training.preview import SHEET_ROWS
+from filmstill.training.student_clips import LossWindows
 
 SIZES = {"float32": FLOAT32, "bfloat16": 2}
 
@@ -51,6 +53,12 @@ class Run:
     @cached_property
     def attention(self) -> BlockCausal:
         return BlockCausal.of(self.params.student)
+
+    @property
+    def loss_windows(self) -> LossWindows:
+        """Where the loss of an update of distill may begin in its rollout."""
+        params, stride = self.params, window_stride(self.params.world, self.params.student)
+        return LossWindows.of(params.distill, params.world.frames, stride)
 
     @property
     def size(self) -> int:

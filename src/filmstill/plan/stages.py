@@ -1,6 +1,7 @@
 """The plan of a run, stage by stage: memory per phase, operations, GPUs and disk.
 
-The exit step of a training rollout is uniform, so its passes are counted by their mean. Sheets of the student during
+The exit step of a training rollout is uniform, so its passes are counted by their mean; of rollouts of several lengths
+the time is the mean and the memory that of the longest. Sheets of the student during
 training count as memory, not as time. Time is operations / speed; disks and the network between GPUs are part of the
 efficiency. The small decoder (samples.fast_decoder) is counted as the VAE, although it takes a fraction of it.
 """
@@ -13,6 +14,7 @@ from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.models.flops import (
     Pass,
+    TrainingRollout,
     critic_update_flops,
     generator_update_flops,
     regression_flops,
@@ -104,16 +106,15 @@ def ode_pairs(run: Run) -> StagePlan:
 
 
 def ode_init(run: Run) -> StagePlan:
-    """Block-causal regression of the teacher's trajectories, over whole clips."""
+    """Block-causal regression of the teacher's trajectories, over whole clips, chained if `ode_init.clips` says so."""
     params, config = run.params.ode_init, run.config
+    clip = run.clip(params.clips * run.params.world.frames)
     micro, muon = run.micro_batch("ode_init", params.batch), params.muon_lr is not None
     flops = (
-        params.steps
-        * params.batch
-        * regression_flops(config, run.clip().causal(run.attention), run.activation_checkpointing)
+        params.steps * params.batch * regression_flops(config, clip.causal(run.attention), run.activation_checkpointing)
     )
     state = run.trained(1, averaged=False, muon=muon)
-    update = _regression(run, state, run.clip().causal(run.attention, micro), [])
+    update = _regression(run, state, clip.causal(run.attention, micro), [])
     phases = {"update": update, **run.sheet(state, params.gate.prompts, [])}
     checkpoints = _checkpoints(float32_bytes(config) + optimizer_bytes(config, muon))
     return StagePlan("ode_init", phases, flops, run.machine.gpus, float32_bytes(config), checkpoints)
@@ -122,11 +123,12 @@ def ode_init(run: Run) -> StagePlan:
 def distill(run: Run) -> StagePlan:
     """Self-Forcing: critic updates on rollouts without gradients, then a generator update on a rollout with them."""
     params, config = run.params.distill, run.config
-    passes = (run.params.student.denoising_steps + 1) / 2
-    rolled = (run.clip(), run.attention, passes, run.activation_checkpointing)
-    critic = critic_update_flops(config, *rolled)
-    generator = generator_update_flops(config, run.real_scores[0], *rolled)
-    flops = params.steps * params.batch * (params.critic_updates * critic + generator)
+    flops = 0.0
+    for start, share in run.loss_windows.shares().items():
+        rolled, checkpointing = _rolled(run, start), run.activation_checkpointing
+        critic = critic_update_flops(config, rolled, checkpointing)
+        generator = generator_update_flops(config, run.real_scores[0], rolled, checkpointing)
+        flops += share * params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.real_scores, run.machine.shards))
     phases = {
@@ -195,16 +197,23 @@ def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) ->
     )
 
 
-def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
-    """The rollout's graph while the real score is evaluated, and then during the backward pass.
+def _rolled(run: Run, start: int, batch: int = 1) -> TrainingRollout:
+    """A training rollout whose window begins at frame `start`, with the mean number of passes."""
+    steps = run.params.student.denoising_steps
+    return TrainingRollout.of(run.clip(), run.attention, start, steps, (steps + 1) / 2, batch)
 
-    With checkpointing, layers of every block are recomputed from their context, so all contexts stay in memory: as
-    views of one buffer, or as one buffer per block under a moving window.
+
+def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
+    """The longest rollout's graph while the real score is evaluated, and then during the backward pass.
+
+    Only the window's blocks have a graph. With checkpointing, their layers are recomputed from their context, so all
+    their contexts stay in memory: as views of one buffer, or as one buffer per block under a moving window.
     """
     config, size, clip, activation_checkpointing = run.config, run.size, run.clip(), run.activation_checkpointing
-    blocks = clip.blocks(run.attention, batch)
+    start = max(run.loss_windows.shares())
+    blocks, longest = _rolled(run, start, batch).window, run.clip(start + clip.frames)
     moving = run.attention.window_frames is not None and activation_checkpointing
-    contexts = sum(block.keys - block.tokens for block in blocks) if moving else clip.cached_tokens(run.attention)
+    contexts = sum(block.keys - block.tokens for block in blocks) if moving else longest.cached_tokens(run.attention)
     graph = sum(saved_bytes(config, block, size, activation_checkpointing) for block in blocks)
     rolled = replace(
         state,

@@ -39,7 +39,7 @@ def filter_prompts(params: Prompts, out: Path) -> dict[str, int]:
     """Write train.parquet, eval.parquet, rejected.parquet and counts.json to `out`; return the counts.
 
     Counts are `raw`, `<step>.kept` and `<step>.dropped` for STEPS, `train` and `eval`; in the symbols world also
-    `eval.held_out` and `eval.open`, the eval prompts that name a held-out combination or leave an attribute open.
+    `eval.held_out` and `eval.open`, the eval prompts that name a held-out combination or leave the colour open.
     Raises FilmstillError if a table cannot be read or no train or no eval prompt is left.
     """
     scores = _limits(params)
@@ -140,7 +140,7 @@ def _split(prompts: list[str], params: Prompts) -> tuple[np.ndarray, dict[str, i
     if params.world == EMBEDDED:
         named = [parse(prompt) for prompt in prompts]
         held_out = np.array([each.held_out for each in named], dtype=bool)
-        is_open = np.array([each.open is not None for each in named], dtype=bool)
+        is_open = np.array([each.open for each in named], dtype=bool)
         for_eval |= held_out
         of_parts = {part: int((for_eval & of).sum()) for part, of in zip(EVAL_PARTS, (held_out, is_open), strict=True)}
     return for_eval, {"train": int((~for_eval).sum()), "eval": int(for_eval.sum()), **of_parts}

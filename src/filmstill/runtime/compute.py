@@ -11,13 +11,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 LARGEST_THRESHOLD = 32 * 2**20  # bytes; mallopt refuses larger values
 
 
-def prepare(device: str, threads: int) -> None:
-    """Set the number of threads; on the CPU also allow only deterministic kernels and keep freed memory.
+def prepare(device: str, threads: int, float32_matmul: str = "highest") -> None:
+    """Set threads and float32 precision; on the CPU also allow only deterministic kernels and keep freed memory.
 
     Raises FilmstillError if `device` is "cuda" and torch sees no GPU.
     """
     check_device(device, "compute.device")
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(float32_matmul)
     if device == "cuda":
         return
     # The same switch as use_deterministic_algorithms(True), which would also import the compiler (one second).

@@ -22,9 +22,9 @@ def normal(shape: tuple[int, ...], seed: int, purpose: str, step: int, samples: 
     return torch.stack([torch.randn(shape, generator=generator(seed, purpose, step, s)) for s in samples])
 
 
-def uniform(seed: int, purpose: str, step: int, samples: list[int] | range) -> Tensor:
-    """Uniform numbers in [0, 1), float64 [len(samples)]."""
-    draws = [torch.rand((), dtype=torch.float64, generator=generator(seed, purpose, step, s)) for s in samples]
+def uniform(seed: int, purpose: str, step: int, samples: list[int] | range, shape: tuple[int, ...] = ()) -> Tensor:
+    """Uniform numbers in [0, 1), float64 [len(samples), *shape]."""
+    draws = [torch.rand(shape, dtype=torch.float64, generator=generator(seed, purpose, step, s)) for s in samples]
     return torch.stack(draws)
 
 

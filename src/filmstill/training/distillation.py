@@ -2,6 +2,9 @@
 
 Each step makes `critic_updates` updates of the critic, then one of the generator (two time-scale update rule of DMD2,
 arXiv:2405.14867; algorithm 1 of Self Forcing, arXiv:2506.08009). The objective computes both losses.
+
+The clips are whole rollouts or, with `distill.rollout_frames`, also the ends of longer ones: a student that has only
+seen contexts of one clip does not keep a stream together. The objective sees a clip in either case.
 """
 
 from collections.abc import Callable, Iterator
@@ -85,17 +88,8 @@ class Distillation:
         )
 
     def cost(self) -> StepCost:
-        """Work per step, for telemetry; a step's operations depend on the exit steps that its updates draw."""
-        return StepCost.of_distillation(
-            self.generator,
-            self.objective.teacher.config,
-            self.clips.latent_shape,
-            self.clips.encoder.text_len,
-            self.clips.rollout_config.attention,
-            self.params.batch,
-            self.critics(),
-            self.clips.exit_step,
-        )
+        """Work per step, for telemetry; its operations depend on the windows and exit steps that its updates draw."""
+        return StepCost.of_distillation(self.clips, self.objective.teacher.config, self.critics())
 
     def step(self, index: int) -> dict[str, float]:
         """Make `critic_updates` updates of the critic, then one of the generator; return the scalars to log."""

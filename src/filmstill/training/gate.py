@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from filmstill.training.setup import Setup
 
 
 def finish(
-    work: Path, file: Path, weights: dict[str, Tensor], setup: Setup, gate: Gate, metrics: dict[str, float]
+    work: Path, file: Path, weights: dict[str, Tensor], setup: Setup, gate: Gate, metrics: dict[str, Any]
 ) -> None:
     """Write what a training stage publishes: weights, metrics.json, curves and sheets.
 
@@ -36,12 +37,12 @@ def loss_ratio(losses: list[float]) -> float:
     return (sum(losses[-tenth:]) / tenth) / (sum(losses[:tenth]) / tenth)
 
 
-def _with_gate(gate: Gate, metrics: dict[str, float]) -> dict[str, object]:
+def _with_gate(gate: Gate, metrics: dict[str, Any]) -> dict[str, object]:
     """The metrics, with the gate and whether they pass it."""
     return {**metrics, "gate": {**asdict(gate), "passed": not _missed("", gate, metrics)}}
 
 
-def _check(gate: Gate, metrics: dict[str, float], folder: Path) -> None:
+def _check(gate: Gate, metrics: dict[str, Any], folder: Path) -> None:
     """Raise GateError if a metric misses the gate; the message has by how much and where the results are kept."""
     stage = folder.name
     if missed := _missed(f"{stage}.", gate, metrics):
@@ -51,13 +52,16 @@ def _check(gate: Gate, metrics: dict[str, float], folder: Path) -> None:
         )
 
 
-def _missed(prefix: str, gate: Gate, metrics: dict[str, float]) -> list[str]:
+def _missed(prefix: str, gate: Gate, metrics: dict[str, Any]) -> list[str]:
     """One message per metric that misses the gate, with the difference; parameters are named with `prefix`."""
     missed = []
-    score, least = metrics.get("all_attributes"), gate.min_all_attributes
-    if score is not None and least is not None and score < least:
-        short = least - score
-        missed.append(f"all_attributes is {score:.3f}, {short:.3f} below {prefix}gate.min_all_attributes")
+    for metric, name, least in (
+        ("all_attributes", "min_all_attributes", gate.min_all_attributes),
+        ("stream", "min_stream", gate.min_stream),
+    ):
+        score = metrics.get(metric)  # absent in the open world
+        if score is not None and least is not None and score < least:
+            missed.append(f"{metric} is {score:.3f}, {least - score:.3f} below {prefix}gate.{name}")
     if gate.max_loss_ratio is not None and metrics["loss_ratio"] > gate.max_loss_ratio:
         over = metrics["loss_ratio"] - gate.max_loss_ratio
         missed.append(f"loss_ratio is {metrics['loss_ratio']:.3f}, {over:.3f} above {prefix}gate.max_loss_ratio")

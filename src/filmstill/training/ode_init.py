@@ -2,7 +2,11 @@
 
 CausVid (arXiv:2412.07772), student initialization: every block of frames is at a random node of the trajectory, drawn
 per block, and attends to the earlier blocks at their nodes. The clean end counts as a node, since the context of a
-rollout is clean; clean blocks have no loss, and the last block, which is context to none, is never clean.
+rollout is clean; clean blocks have no loss, and the last block, which is context to none, is never clean. A further
+share of blocks may be set to the clean end (`clean_share`), for contexts that are more like a rollout's.
+
+A trajectory may be chained to itself along frames (`clips`), for positions and contexts beyond one clip. That rests on
+the world's loop, a clip's end continuing into its begin, and on an attention window that hides a block's own copy.
 """
 
 from collections.abc import Callable
@@ -27,10 +31,17 @@ from filmstill.training.pairs import Pairs
 from filmstill.training.telemetry import StepCost
 
 
-def draw_nodes(attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range) -> Tensor:
-    """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end."""
+def draw_nodes(
+    attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range, clean_share: float = 0.0
+) -> Tensor:
+    """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end.
+
+    clean_share: probability that a block but the last is set to the clean end whatever it drew.
+    """
     blocks = list(attention.blocks(frames))
     drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    if clean_share:
+        drawn[randomness.uniform(seed, "ode_init/clean", step, samples, (len(blocks),)) < clean_share] = nodes
     drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
     return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
 
@@ -60,14 +71,16 @@ class OdeRegression:
         self.stored_nodes = pairs.node_indices(schedule, denoising_steps)
         self.sigmas = torch.cat([schedule.nodes(denoising_steps), torch.zeros(1, dtype=torch.float64)])
         self.optimizers = _optimizers(model, params)
+        # Frame of the trajectory at every frame of the sequence, to chain it where a batch is read.
+        self.frames = torch.arange(params.clips * pairs.shape[0]) % pairs.shape[0]
 
     def step(self, index: int) -> dict[str, float]:
         """Regress one batch and update; returns its loss and the norm of its gradients."""
-        params, optimizers, frames = self.params, self.optimizers.values(), self.pairs.shape[0]
+        params, optimizers = self.params, self.optimizers.values()
         factor = warmup_then_decay(index, params.steps, params.warmup, params.lr_decay_fraction)
         set_learning_rate(optimizers, factor)
         chosen = batch_indices(len(self.pairs.prompts), self.seed, "ode_init/order", index, params.batch)
-        nodes = draw_nodes(self.attention, frames, self.denoising_steps, self.seed, index, range(params.batch))
+        nodes = self._nodes(index)
         noisy = (nodes < self.denoising_steps).sum().to(self.model.device)
         losses = [self._regress(samples, chosen, nodes, noisy) for samples in self.micro_batches]
         with part("optimizer"):
@@ -78,19 +91,24 @@ class OdeRegression:
         (loss,) = distributed.all_reduce_sum(sum(share.item() for share in losses))
         return {"loss": loss, "gradient_norm": norm}
 
+    def _nodes(self, index: int) -> Tensor:
+        """Nodes of the batch of step `index`, [batch, clips * F]."""
+        frames, samples, clean = len(self.frames), range(self.params.batch), self.params.clean_share
+        return draw_nodes(self.attention, frames, self.denoising_steps, self.seed, index, samples, clean)
+
     def _regress(self, samples: range, chosen: list[int], nodes: Tensor, noisy_in_batch: Tensor) -> Tensor:
         """Accumulate a micro-batch's gradients; returns its share of the batch's loss.
 
-        chosen: the batch's pairs. nodes: their nodes, [batch, F]. A share is weighted by its number of noisy frames,
-        `noisy_in_batch` in all, which differs between samples.
+        chosen: the batch's pairs. nodes: their nodes, [batch, clips * F]. A share is weighted by its number of noisy
+        frames, `noisy_in_batch` in all, which differs between samples.
         """
         device = self.model.device
         with part("data"):
             node = nodes[samples.start : samples.stop]
             indices = chosen[samples.start : samples.stop]
             trajectory = self.pairs.trajectories(indices, self.stored_nodes).float()  # [b, S, F, C, H, W]
-            rows, columns = torch.arange(len(indices))[:, None], torch.arange(self.pairs.shape[0])
-            xt, x0 = trajectory[rows, node, columns].to(device), trajectory[:, -1].to(device)
+            rows = torch.arange(len(indices))[:, None]
+            xt, x0 = trajectory[rows, node, self.frames].to(device), trajectory[:, -1, self.frames].to(device)
             sigma, noisy = self.sigmas[node], (node < self.denoising_steps).to(device)
             text = self.encoder.encode([self.pairs.prompts[i] for i in indices]).to(device)
         with part("forward"):
@@ -105,7 +123,8 @@ def train_ode_init(folder: Path, run: OdeRegression, draw_sheet: Callable[[Path]
     """Train `run.model` in `folder`; returns every step's loss. Raises as `loop.train`."""
     params, model, pairs = run.params, run.model, run.pairs
     intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
-    cost = StepCost.of_regression(model, pairs.shape, run.encoder.text_len, params.batch, run.attention)
+    shape = (len(run.frames), *pairs.shape[1:])
+    cost = StepCost.of_regression(model, shape, run.encoder.text_len, params.batch, run.attention)
     return train(
         "ode_init", folder, intervals, TrainState({"student": model}, run.optimizers), run.step, cost, draw_sheet
     )

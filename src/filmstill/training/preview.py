@@ -1,16 +1,19 @@
-"""Preview of a student in training: samples of a few train prompts, as a sheet and as a score.
+"""Preview of a student in training: samples and streams of a few train prompts, as a sheet and as scores.
 
 The open world has no judge of what a clip shows, so its previews have no score.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from filmstill.artifacts import TRAIN_PROMPTS
-from filmstill.diffusion.rollout import RolloutConfig, rollout
+from filmstill.diffusion.rollout import RolloutConfig, rollout, rollout_stream
 from filmstill.models.codec import Codec
 from filmstill.models.dit import VideoDiT
 from filmstill.params.gates import Gate
@@ -31,6 +34,7 @@ class Preview:
     """N prompts and all that sampling them needs.
 
     attributes: what each prompt asks for (None: unknown). texts: encoded prompts [N, text_len, text_dim].
+    stream_frames: latent frames of the stream that is scored; None: no stream is.
     """
 
     attributes: list[Attributes] | None
@@ -40,6 +44,7 @@ class Preview:
     rollout_config: RolloutConfig
     latent_shape: tuple[int, int, int, int]  # F, C, H, W
     seed: int
+    stream_frames: int | None = None
 
     @classmethod
     def of(cls, setup: Setup, gate: Gate, stage: str) -> "Preview":
@@ -47,7 +52,16 @@ class Preview:
         prompts = load_prompts(TRAIN_PROMPTS, gate.prompts, f"{stage}.gate.prompts")
         attributes = parse_all(prompts["prompt"].tolist(), TRAIN_PROMPTS) if setup.world.name == EMBEDDED else None
         texts = setup.encoded(prompts["text"].tolist())
-        return cls(attributes, texts, setup.codec(), setup.world, setup.rollout_config, setup.latent_shape, setup.seed)
+        return cls(
+            attributes,
+            texts,
+            setup.codec(),
+            setup.world,
+            setup.rollout_config,
+            setup.latent_shape,
+            setup.seed,
+            gate.stream_frames,
+        )
 
     def save_sheet(self, model: VideoDiT, path: Path) -> None:
         """Write the samples of the first SHEET_ROWS prompts to `path`.
@@ -58,15 +72,42 @@ class Preview:
         if is_rank0():
             save_sheet(video, path)
 
-    def score(self, model: VideoDiT) -> dict[str, float]:
-        """`all_attributes`: share of clips whose symbol, colour and motion are all right; {} in the open world.
+    @torch.no_grad()
+    def score(self, model: VideoDiT) -> dict[str, Any]:
+        """`all_attributes`: share of clips that show every attribute of their prompt; {} in the open world.
 
+        With a stream also `stream_windows`, the same share in each of its windows, and `stream`, that of the worst.
         Collective: every rank must call it.
         """
         if self.attributes is None:
             return {}
-        judged = judge(self._video(model, len(self.attributes)), self.attributes, self.world)
-        return broadcast({"all_attributes": judged.all_right.float().mean().item()})
+        scores: dict[str, Any] = {"all_attributes": self._share_right(self._video(model, len(self.attributes)))}
+        if self.stream_frames is not None:
+            shares = [self._share_right(window) for window in self._stream_windows(model, self.stream_frames)]
+            scores |= {"stream": min(shares), "stream_windows": shares}
+        return broadcast(scores)
+
+    def _share_right(self, video: Tensor) -> float:
+        """Share of clips [N, F, 3, height, width] that show every attribute that their prompt names."""
+        assert self.attributes is not None  # the open world has no judge
+        return judge(video, self.attributes, self.world).all_right.float().mean().item()
+
+    def _stream_windows(self, model: VideoDiT, frames: int) -> Iterator[Tensor]:
+        """Every whole window of a clip's length of one stream, decoded.
+
+        One window is in memory at a time: noise, rollout and codec work on from block to block.
+        """
+        length, *frame = self.latent_shape
+        samples = range(len(self.texts))
+
+        def noise(start: int, end: int) -> Tensor:
+            shape = (self.rollout_config.noises, end - start, *frame)
+            return randomness.normal(shape, self.seed, "probe/stream", start, samples).to(model.device)
+
+        blocks = rollout_stream(model, model.read_text(self.texts), noise, frames, self.rollout_config)
+        for _ in range(frames // length):
+            window = list(islice(blocks, self.rollout_config.attention.block_count(length)))
+            yield self.codec.decode(torch.cat(window, dim=1))
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:

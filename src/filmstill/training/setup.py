@@ -19,7 +19,7 @@ from filmstill.models.text import TextEncoder
 from filmstill.models.weights import config_of, load_model
 from filmstill.params.compute import Compute, micro_batches
 from filmstill.params.load import Values
-from filmstill.params.shared import SharedParams, student_of
+from filmstill.params.shared import SharedParams, student_of, window_stride
 from filmstill.params.student import Student
 from filmstill.params.text import Text
 from filmstill.params.world import World
@@ -46,7 +46,7 @@ class Setup:
     def prepared(cls, params: Values) -> "Setup":
         """The setup of these parameters; prepares this process for computing (device, threads)."""
         shared = SharedParams.of(params)
-        prepare(shared.compute.device, shared.compute.threads)
+        prepare(shared.compute.device, shared.compute.threads, shared.compute.float32_matmul)
         schedule, config = FlowSchedule(shared.schedule.shift), config_of(shared.model)
         return cls(params, shared.seed, shared.world, shared.text, shared.compute, schedule, config)
 
@@ -57,6 +57,11 @@ class Setup:
     @cached_property
     def rollout_config(self) -> RolloutConfig:
         return RolloutConfig.of(self.schedule, self.student)
+
+    @property
+    def window_stride(self) -> int:
+        """Frames between the possible starts of a loss window."""
+        return window_stride(self.world, self.student)
 
     @cached_property
     def encoder(self) -> TextEncoder:

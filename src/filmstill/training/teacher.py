@@ -67,8 +67,8 @@ def train_teacher(
 ) -> Ema:
     """Train `model` in `folder`, resuming from a checkpoint there; return the average of its weights, the teacher.
 
-    A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance; a share `open_prompts` gets one
-    that leaves an attribute open.
+    A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance; a share `open_prompts` of the
+    prompts leaves the colour open.
     """
     ema = Ema(model, params.ema)
     optimizers = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)

@@ -16,12 +16,19 @@ import torch
 
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig, VideoDiT
-from filmstill.models.flops import Clip, critic_update_flops, generator_update_flops, regression_flops
+from filmstill.models.flops import (
+    Clip,
+    TrainingRollout,
+    critic_update_flops,
+    generator_update_flops,
+    regression_flops,
+)
 from filmstill.runtime import distributed
 from filmstill.runtime.files import write_json
 from filmstill.runtime.gpus import GIB, speed_of
 from filmstill.runtime.job_folder import JOB
 from filmstill.runtime.stopwatch import Stopwatch, watching
+from filmstill.training.student_clips import StudentClips
 
 LatentShape = tuple[int, int, int, int]  # F, C, H, W
 FILE = "telemetry.json"  # in the work folder
@@ -53,28 +60,25 @@ class StepCost:
         return cls(batch * clip.tokens, lambda _index: flops, model.device)
 
     @classmethod
-    def of_distillation(
-        cls,
-        generator: VideoDiT,
-        score: DiTConfig,
-        latent_shape: LatentShape,
-        text_len: int,
-        attention: BlockCausal,
-        batch: int,
-        critics: list[str],
-        exit_step: Callable[[int, str], int],
-    ) -> "StepCost":
-        """One update per name in `critics` and one of the generator; operations depend on the exit step of each."""
-        config, clip = generator.config, Clip.of(latent_shape, text_len)
+    def of_distillation(cls, clips: StudentClips, score: DiTConfig, critics: list[str]) -> "StepCost":
+        """One update per name in `critics` and one of the generator, each with its own window and exit step.
 
-        def rolled(index: int, update: str) -> tuple[Clip, BlockCausal, float, bool]:
-            return clip, attention, exit_step(index, update) + 1, generator.activation_checkpointing
+        score: sizes of the teacher.
+        """
+        generator, rollout = clips.generator, clips.rollout_config
+        config, checkpointing = generator.config, generator.activation_checkpointing
+        clip = Clip.of(clips.latent_shape, clips.encoder.text_len)
+
+        def rolled(index: int, update: str) -> TrainingRollout:
+            start, passes = clips.window_start(index, update), clips.exit_step(index, update) + 1
+            return TrainingRollout.of(clip, rollout.attention, start, len(rollout.sigmas), passes)
 
         def flops(index: int) -> float:
-            critic = sum(critic_update_flops(config, *rolled(index, update)) for update in critics)
-            return batch * (critic + generator_update_flops(config, score, *rolled(index, "generator")))
+            critic = sum(critic_update_flops(config, rolled(index, update), checkpointing) for update in critics)
+            made = generator_update_flops(config, score, rolled(index, "generator"), checkpointing)
+            return clips.batch * (critic + made)
 
-        return cls(batch * (len(critics) + 1) * clip.tokens, flops, generator.device)
+        return cls(clips.batch * (len(critics) + 1) * clip.tokens, flops, generator.device)
 
 
 class Telemetry:

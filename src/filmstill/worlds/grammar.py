@@ -4,7 +4,7 @@ The text encoder is a bag of hashed words, so the set of words decides what a pr
 Therefore no word is shared by two symbols or two colours, and every motion is named by words that no other motion uses
 ("left" and "right", "up" and "down", "clockwise").
 
-A prompt may leave one attribute open ("a star circles clockwise", "a red shape bobs up and down", "a red star moves").
+A prompt may leave the colour open ("a star circles clockwise"): a clip of it has any one colour.
 """
 
 import re
@@ -40,7 +40,6 @@ COLOUR_WORDS = {
     "magenta": ("magenta", "fuchsia"),
     "cyan": ("cyan", "aqua"),
 }
-ANY_SYMBOL = ("symbol", "shape")  # instead of a symbol's name, where a prompt leaves it open
 VERBS = {
     "sways": ("sways", "swings", "moves"),
     "bobs": ("bobs", "bounces", "moves"),
@@ -69,12 +68,6 @@ SENTENCES = (
     "watch {subject}: it {verb} {manner}",
     "here {verb} {subject}, {manner}",
 )
-SENTENCES_OF_ANY_MOTION = (
-    "{subject} moves",
-    "{subject} moves gently",
-    "watch {subject}: it moves",
-    "here moves {subject}",
-)
 
 # Sets of words that name a motion; every word in them is evidence for this motion and no other.
 CUES = {
@@ -87,16 +80,19 @@ CUES = {
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a clip shows, or what a prompt names: one of SYMBOLS, COLOURS, MOTIONS; None: left open by the prompt."""
+    """What a clip shows, or what a prompt names: one of SYMBOLS, COLOURS and MOTIONS.
 
-    symbol: str | None
+    colour: None in a prompt that leaves it open.
+    """
+
+    symbol: str
     colour: str | None
-    motion: str | None
+    motion: str
 
     @property
-    def open(self) -> str | None:
-        """Name of the attribute that is left open, None if all three are named."""
-        return next((name for name in ATTRIBUTES if getattr(self, name) is None), None)
+    def open(self) -> bool:
+        """Whether the colour is left open."""
+        return self.colour is None
 
     @property
     def held_out(self) -> bool:
@@ -104,7 +100,7 @@ class Attributes:
 
         Every pair of a symbol and a colour, a symbol and a motion, a colour and a motion is in other combinations.
         """
-        if self.symbol is None or self.colour is None or self.motion is None:
+        if self.colour is None:
             return False
         symbol, colour, motion = SYMBOLS.index(self.symbol), COLOURS.index(self.colour), MOTIONS.index(self.motion)
         return (symbol + 2 * colour + 3 * motion) % len(SYMBOLS) == 0
@@ -121,35 +117,22 @@ class NotShowable(FilmstillError):
 def parse(prompt: str) -> Attributes:
     """The attributes that a prompt names; case, punctuation and white space do not matter.
 
-    Raises NotShowable unless it names at most one symbol, one colour and one motion, leaves at most one of them open,
-    every other word is in the grammar, and it has at most MAX_WORDS words.
+    Raises NotShowable unless it names exactly one symbol, one motion and at most one colour, every other word is in the
+    grammar, and it has at most MAX_WORDS words.
     """
     words = words_of(prompt)
     symbols = [_SYMBOL_OF[word] for word in words if word in _SYMBOL_OF]  # "a star and a star" is two symbols
     colours = sorted({_COLOUR_OF[word] for word in words if word in _COLOUR_OF})
     motions = sorted(_motions(set(words)))
-    named = {"symbol": symbols, "colour": colours, "motion": motions}
-    for what, found in named.items():
-        if len(found) > 1:
-            raise NotShowable(f"{'two' if len(found) == 2 else 'several'} {what}s")
+    for what, found, least in (("symbol", symbols, 1), ("colour", colours, 0), ("motion", motions, 1)):
+        if not least <= len(found) <= 1:
+            raise NotShowable(f"no {what}" if not found else f"{'two' if len(found) == 2 else 'several'} {what}s")
     for word in words:
         if word not in _VOCABULARY:
             raise NotShowable(f"unknown word '{word}'")
-    _check_open(words, [what for what, found in named.items() if not found])
     if len(words) > MAX_WORDS:
         raise NotShowable(f"more than {MAX_WORDS} words")
-    return Attributes(*(found[0] if found else None for found in named.values()))
-
-
-def _check_open(words: list[str], unnamed: list[str]) -> None:
-    """Raise NotShowable if more than one attribute is open, or one is open where the sentence needs a word for it."""
-    any_symbols = sum(word in ANY_SYMBOL for word in words)
-    if len(unnamed) > 1:
-        raise NotShowable(f"no {unnamed[0]}")
-    if any_symbols != (unnamed == ["symbol"]):
-        raise NotShowable("two symbols" if any_symbols else "no symbol")
-    if unnamed == ["motion"] and ("moves" not in words or any(word in _HINTS for word in words)):
-        raise NotShowable("no motion")
+    return Attributes(symbols[0], colours[0] if colours else None, motions[0])
 
 
 def parse_all(prompts: list[str], where: Path) -> list[Attributes]:
@@ -179,8 +162,7 @@ def _motions(words: set[str]) -> set[str]:
 
 _SYMBOL_OF = {word: symbol for symbol, words in SYMBOL_WORDS.items() for word in words}
 _COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
-_HINTS = {word for cues in CUES.values() for cue in cues for word in cue}
-_VOCABULARY = {"an", *_SYMBOL_OF, *_COLOUR_OF, *ANY_SYMBOL} | {
+_VOCABULARY = {"an", *_SYMBOL_OF, *_COLOUR_OF} | {
     word
     for phrases in (SUBJECTS, SENTENCES, *VERBS.values(), *MANNERS.values())
     for phrase in phrases

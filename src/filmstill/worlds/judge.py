@@ -63,8 +63,8 @@ class Judgement:
     """What B clips show.
 
     shown: indices into SYMBOLS, COLOURS and MOTIONS, int [B, 3]; -1: none in every frame. phase: frame of the motion at
-    the clip's frame 0, int [B]; right: whether each attribute is what was asked, or is shown at all where the prompt
-    leaves it open, bool [B, 3]. fidelity: PSNR in dB against the ideal clip at its best phase, [B].
+    the clip's frame 0, int [B]; right: whether each attribute is what was asked, or is any colour where the prompt
+    leaves the colour open, bool [B, 3]. fidelity: PSNR in dB against the ideal clip at its best phase, [B].
     """
 
     shown: Tensor
@@ -117,7 +117,7 @@ def judge_frames(frames: Frames, asked: list[Attributes], world: World) -> Judge
 
 
 def indices_of(asked: Attributes) -> list[int]:
-    """Indices into SYMBOLS, COLOURS and MOTIONS; -1 where the prompt leaves an attribute open."""
+    """Indices into SYMBOLS, COLOURS and MOTIONS; -1 where the prompt leaves the colour open."""
     values = {name: getattr(asked, name) for name in ATTRIBUTES}
     return [ATTRIBUTES[name].index(value) if value else -1 for name, value in values.items()]
 
@@ -143,14 +143,14 @@ def _shown_colour(frames: Frames) -> Tensor:
 def _shown_motion(track: Tensor, asked: list[Attributes], world: World) -> tuple[Tensor, Tensor]:
     """(motion, phase) of tracks [B, F, 2], both [B]: the nearest path, -1 if a frame is off it by MAX_DISTANCE.
 
-    The phase of a clip that shows no motion is that of the nearest path among those asked for.
+    The phase of a clip that shows no motion is that of the nearest path of the motion asked for.
     """
     off = (track[:, None, None] - _paths(track.shape[1], world)).norm(dim=-1).amax(dim=-1)  # [B, 4, period]
     distance, phases = off.min(dim=2)
     nearest = distance.argmin(dim=1)
     motion = torch.where(distance.amin(dim=1) <= MAX_DISTANCE, nearest, -1)
-    followed = torch.tensor([MOTIONS.index(a.motion) if a.motion else -1 for a in asked])
-    of = torch.where((motion < 0) & (followed >= 0), followed, nearest)
+    wanted = torch.tensor([MOTIONS.index(a.motion) for a in asked])
+    of = torch.where(motion < 0, wanted, nearest)
     return motion, phases.gather(1, of[:, None])[:, 0]
 
 

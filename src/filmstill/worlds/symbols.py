@@ -6,7 +6,7 @@ periodic and start at phase 0, so a stream has no end, and a clip of a whole num
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from filmstill.params.world import World
 from filmstill.runtime import randomness
-from filmstill.worlds.grammar import ATTRIBUTES, COMBINATIONS, SYMBOLS, Attributes
+from filmstill.worlds.grammar import COLOURS, COMBINATIONS, SYMBOLS, Attributes
 from filmstill.worlds.sentences import sentence
 
 Choice = TypeVar("Choice")
@@ -95,7 +95,7 @@ def render(attributes: list[Attributes], frames: int, world: World, first_frame:
     steps = torch.arange(first_frame, first_frame + frames)
     inks, colours = [], []
     for shown in attributes:
-        assert shown.symbol and shown.colour and shown.motion
+        assert shown.colour is not None  # a clip has one
         ink, places = glyph(shown.symbol), path(shown.motion, steps, world).tolist()
         inks.append(torch.stack([placed(ink, x, y) for x, y in places]))
         colours.append(torch.tensor(RGB[shown.colour]))
@@ -106,7 +106,7 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: range, open_
     """Draw one clip per sample index; (seed, purpose, step, sample) address what it shows and its sentence.
 
     Symbols take turns; colours and motions are drawn among combinations that are not held out.
-    open_share: share of clips whose prompt leaves one attribute open.
+    open_share: share of clips whose prompt leaves the colour open.
     """
     attributes, prompts = [], []
     for sample in samples:
@@ -114,14 +114,15 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: range, open_
         symbol = SYMBOLS[(step * len(samples) + sample) % len(SYMBOLS)]
         shown = _pick(_trained(symbol), dice)
         attributes.append(shown)
-        prompts.append(sentence(_left_open(shown, open_share, dice), dice))
+        is_open = torch.rand((), generator=dice).item() < open_share
+        prompts.append(sentence(replace(shown, colour=None) if is_open else shown, dice))
     return Clips(render(attributes, world.frames, world), prompts, attributes)
 
 
 def real_clips(asked: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
     """Clips that a perfect model might generate, [B, frames, 3, 32, 32] in [0, 1].
 
-    What a prompt leaves open is drawn uniformly, addressed by (seed, seeds[i], asked[i]).
+    A colour that a prompt leaves open is drawn uniformly, addressed by (seed, seeds[i], asked[i]).
     """
     shown = [_completed(a, seed, clip_seed) for a, clip_seed in zip(asked, seeds, strict=True)]
     return render(shown, frames, world)
@@ -133,18 +134,13 @@ def _trained(symbol: str) -> list[Attributes]:
     return [each for each in COMBINATIONS if each.symbol == symbol and not each.held_out]
 
 
-def _left_open(shown: Attributes, share: float, dice: torch.Generator) -> Attributes:
-    """What the prompt of a clip names: with probability `share` all but one attribute, else all."""
-    if torch.rand((), generator=dice).item() >= share:
-        return shown
-    hidden = _pick(list(ATTRIBUTES), dice)
-    return Attributes(*(None if name == hidden else getattr(shown, name) for name in ATTRIBUTES))
-
-
 def _completed(asked: Attributes, seed: int, clip_seed: int) -> Attributes:
-    """`asked` with a uniformly drawn value for what it leaves open."""
-    dice = randomness.generator(seed, "real", clip_seed, *(str(getattr(asked, name)) for name in ATTRIBUTES))
-    return Attributes(*(getattr(asked, name) or _pick(values, dice) for name, values in ATTRIBUTES.items()))
+    """`asked` with a uniformly drawn colour if it leaves the colour open."""
+    if not asked.open:
+        return asked
+    return replace(
+        asked, colour=_pick(COLOURS, randomness.generator(seed, "real", clip_seed, asked.symbol, asked.motion))
+    )
 
 
 def _pick(choices: Sequence[Choice], dice: torch.Generator) -> Choice:
