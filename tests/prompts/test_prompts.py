@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,12 @@ from filmstill.prompts.clean import clean
 from filmstill.prompts.duplicates import exact_reasons
 from filmstill.prompts.filter import STEPS, filter_prompts, is_eval, show_counts
 from filmstill.prompts.safety import read_words, word_reasons
+from filmstill.runtime.randomness import generator
+from filmstill.worlds.grammar import ATTRIBUTES, COMBINATIONS, parse
+from filmstill.worlds.sentences import sentence
 from prompt_tables import ROOT, SCORES, params, refusal, run, showable, write_csv
 
+SIDES = ("train", "eval")
 OUTPUTS = ("train.parquet", "eval.parquet", "rejected.parquet", "counts.json")
 
 
@@ -169,7 +174,7 @@ def test_an_extension_that_is_no_table_is_refused(tmp_path: Path) -> None:
 def test_the_raw_table_gives_enough_and_every_step_drops_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     counts = filter_prompts(Prompts(), tmp_path)
-    assert counts["raw"] == 3000 and counts["train"] >= 900 and counts["eval"] >= 150
+    assert counts["raw"] == 3000 and counts["train"] >= 1100 and counts["eval"] >= 200
     assert all(counts[f"{step}.dropped"] > 0 for step in STEPS)
     left = counts["raw"]
     for step in STEPS:
@@ -182,6 +187,48 @@ def test_the_raw_table_gives_enough_and_every_step_drops_some(tmp_path: Path, mo
     assert tables["train"].columns.tolist() == tables["eval"].columns.tolist() == ["id", "prompt", "text"]
     assert tables["rejected"].columns.tolist() == ["id", "prompt", "step", "reason"]
     assert not set(tables["train"]["id"]) & set(tables["eval"]["id"])
+
+
+def test_the_raw_table_holds_every_kind_of_eval_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for what samples and evaluate score apart."""
+    monkeypatch.chdir(ROOT)
+    counts = filter_prompts(Prompts(), tmp_path)
+    train, for_eval = (
+        [parse(prompt) for prompt in pd.read_parquet(tmp_path / f"{side}.parquet")["prompt"]]
+        for side in ("train", "eval")
+    )
+    assert not any(shown.held_out for shown in train)
+    held_out = Counter(shown for shown in for_eval if shown.held_out)
+    assert len(held_out) == 24 and min(held_out.values()) >= 2
+    assert held_out.total() == counts["eval.held_out"] >= 48
+    left_open = Counter(shown.open for shown in for_eval)
+    assert left_open.total() - left_open[None] == counts["eval.open"] >= 24
+    assert all(left_open[name] >= 6 for name in ATTRIBUTES)
+    assert left_open[None] - held_out.total() >= 96, "full prompts of trained combinations"
+    open_to_train = Counter(shown.open for shown in train)
+    assert 0.13 < 1 - open_to_train[None] / len(train) < 0.17 and all(open_to_train[name] > 40 for name in ATTRIBUTES)
+
+
+def test_prompts_of_held_out_combinations_are_all_for_evaluation(tmp_path: Path) -> None:
+    held_out = [sentence(a, generator(0, "held out", i)) for i, a in enumerate(COMBINATIONS) if a.held_out]
+    raw = write_csv(tmp_path / "raw.csv", [*showable(100), *held_out])
+    splits = {}
+    for world in ("symbols", None):
+        counts = filter_prompts(params(raw, world=world), tmp_path / f"{world}")
+        splits[world] = [set(pd.read_parquet(tmp_path / f"{world}/{side}.parquet")["prompt"]) for side in SIDES]
+        assert [counts[side] for side in SIDES] == [len(prompts) for prompts in splits[world]]
+        assert counts.get("eval.held_out") == (24 if world else None) and counts.get("eval.open", 0) == 0
+    (train, for_eval), (train_by_hash, eval_by_hash) = splits.values()
+    assert set(held_out) <= for_eval and not set(held_out) & train
+    assert train == train_by_hash - set(held_out) and for_eval == eval_by_hash | set(held_out)
+    assert 0 < len(set(held_out) & train_by_hash) < 24, "another world's split is by hash alone"
+
+
+def test_nothing_but_held_out_prompts_leaves_no_train_prompt(tmp_path: Path) -> None:
+    held_out = next(a for a in COMBINATIONS if a.held_out)
+    raw = write_csv(tmp_path / "raw.csv", [sentence(held_out, generator(0, "held out", 0))])
+    message = "no train prompt: 1 left after filtering, 1 of them held out for evaluation, prompts.eval_share is 0.3"
+    assert message in refusal(raw, tmp_path / "out")
 
 
 def test_same_input_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +258,9 @@ def test_counts_are_shown(tmp_path: Path) -> None:
     show_counts(counts, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "21 raw rows" in shown and "near duplicates" in shown
-    assert any("world" in line and " 1 " in line and " 20 " in line for line in shown.splitlines())
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["world", "1", "20"] in lines and ["eval,", "held", "out", "0"] in lines and ["eval,", "open", "0"] in lines
+    assert ["eval", str(counts["eval"])] in lines
 
 
 @pytest.mark.parametrize("world", ["symbols", None])

@@ -168,9 +168,10 @@ def test_noise_and_emptiness_show_nothing():
 
 
 def test_a_frame_that_is_not_a_number_is_black(clips: Tensor):
-    broken = clips.clone()
-    broken[:, 3] = float("nan")
+    broken, black = clips.clone(), clips.clone()
+    broken[:, 3], black[:, 3] = float("nan"), 0
     assert_each(judged(broken), WRONG)
+    assert torch.equal(judged(broken).fidelity, judged(black).fidelity)
 
 
 def test_half_the_brightness_is_no_colour(clips: Tensor):
