@@ -61,7 +61,7 @@ def test_metrics_hold_every_arm_and_results_show_them(mini: Path):
     assert all(metrics[arm]["frames_per_second"] > 0 for arm in ARMS) and "real" not in metrics
     assert metrics["clips"] == 6 and metrics["failed_clips"] == 0
     student = metrics["student"]
-    assert len(student["drift_of"]["motion"]) == 2  # 12 latent frames, windows of 6
+    assert len(metrics["stream"]["by_window"]["motion"]) == 2  # 12 latent frames, windows of 6
     assert 0 < student["network_seconds_per_clip"] < student["seconds_per_clip"]
     lines = run(*FILMSTILL, "results", cwd=mini).stdout.splitlines()
     assert lines[0].rstrip() == "pixel statistics, 6 clips per arm"
@@ -72,8 +72,8 @@ def test_metrics_hold_every_arm_and_results_show_them(mini: Path):
 
 def test_the_page_has_its_sections_and_pictures(mini: Path):
     page = (mini / "data/evaluate/report.html").read_text()
-    assert re.findall(r"<h2[^>]*>([^<]+)", page) == ["Side by side", "Student less teacher", "Drift"]
-    assert page.count("data:image/") == 3
+    assert re.findall(r"<h2[^>]*>([^<]+)", page) == ["Side by side", "Long streams", "Student less teacher", "Drift"]
+    assert page.count("data:image/") == 4
 
 
 def test_every_released_file_is_recorded(mini: Path):
