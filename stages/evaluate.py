@@ -1,9 +1,10 @@
-"""Score every arm and draw the report: digits-bench in the embedded world, pixel statistics in the open one."""
+"""Score every arm and draw the report: symbols-bench in the embedded world, pixel statistics in the open one."""
 
 from filmstill.artifacts import CODEC, SAMPLES
 from filmstill.cluster.run import run_stage
 from filmstill.params.compute import Compute
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.student import Student
 from filmstill.params.world import World
 from filmstill.work.stage import Stage
 
@@ -18,9 +19,10 @@ def main(stage: Stage) -> None:
     params = stage.params
     prepare("cpu", params.section(Compute, "compute").threads)  # nothing here needs a GPU
     world, evaluated = params.section(World, "world"), params.section(Evaluate, "evaluate")
-    bench, samples = BENCHES[world.name], SampledClips.read(SAMPLES, CODEC)
+    bench = BENCHES[world.name]
+    samples = SampledClips.read(SAMPLES, CODEC, params.section(Student, "student").block_frames)
     metrics = evaluate(bench, samples, world, evaluated, params.seed, stage.out / "evaluate")
-    print(bench.table.headline(metrics), bench.table.drift_line(metrics), sep="\n")
+    print(bench.table.headline(metrics), *bench.table.lines(metrics), sep="\n")
     print("the whole table: python -m filmstill results")
 
 

@@ -16,7 +16,7 @@ def main(stage: Stage) -> None:
     """Write data/samples: latents, clips and timings of every arm."""
     params, shared = stage.params.section(Samples, "samples"), SharedParams.of(stage.params)
     params.check_student(student_of(stage.params, shared.world))  # before the first arm is made
-    requested = {arm: requests(params, arm) for arm in every_arm(shared.world.name)}
+    requested = {arm: requests(params, shared.world.name, arm) for arm in every_arm(shared.world.name)}
     if shared.world.name == OPEN and shards_run_here():
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds
 

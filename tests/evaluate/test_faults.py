@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from filmstill.evaluate import faults
-from filmstill.evaluate.digits_scores import Bounds
 from filmstill.evaluate.dimensions import NAMES, TrackedClips, scores
+from filmstill.evaluate.symbols_scores import Bounds
 from filmstill.params.world import World
 from filmstill.training.teacher import fit_codec
-from filmstill.worlds import digits
+from filmstill.worlds import symbols
+from filmstill.worlds.judge import judge_frames, look_at
 
 WORLD = World()
 CODEC = fit_codec(WORLD, 0)
-DRAWN = digits.draw(WORLD, 3, "faults", 0, range(48))
+DRAWN = symbols.draw(WORLD, 3, "faults", 0, range(48))
 REAL = CODEC.decode(CODEC.encode(DRAWN.video))
 BOUNDS = Bounds.measure(CODEC, WORLD, 96, 0)
 FALLS, STAYS = -0.1, 0.05  # as shares of the way from the world's floor to its ceiling
@@ -34,7 +35,9 @@ RESPONSES = {
 
 
 def normalised(video: torch.Tensor, attributes=DRAWN.attributes) -> dict[str, float]:
-    raw = scores(TrackedClips.of(video), attributes, WORLD, BOUNDS.sharpness_of_real)
+    frames = look_at(video)
+    fidelity = judge_frames(frames, attributes, WORLD).fidelity
+    raw = scores(TrackedClips.of(frames), attributes, fidelity, WORLD, BOUNDS.sharpness_of_real)
     span = {name: BOUNDS.ceiling[name] - BOUNDS.floor[name] for name in NAMES}
     return {name: (float(raw[name].mean()) - BOUNDS.floor[name]) / span[name] for name in NAMES}
 

@@ -23,9 +23,13 @@ PAIR = "two numbers, the least and the most"
         ({"student_vs_teacher": []}, "student_vs_teacher: is [], allowed: an object"),
         ({"student_vs_teacher": {"speedup_range": [1, 2, 3]}}, f"speedup_range: is [1, 2, 3], allowed: {PAIR}"),
         ({"student_vs_teacher": {"speedup_range": 5}}, f"student_vs_teacher.speedup_range: is 5, allowed: {PAIR}"),
-        ({"student": {"drift": 3}}, f"student.drift: is 3, allowed: {WINDOWS}"),
-        ({"student": {"drift_of": []}}, "student.drift_of: is [], allowed: an object"),
-        ({"student": {"drift_of": {"motion": 3}}}, f"student.drift_of.motion: is 3, allowed: {WINDOWS}"),
+        ({"stream": []}, "stream: is [], allowed: an object"),
+        ({"stream": {"mean_window_interval": 0.9}}, f"stream.mean_window_interval: is 0.9, allowed: {PAIR}"),
+        ({"stream": {"by_window": []}}, "stream.by_window: is [], allowed: an object"),
+        ({"stream": {"by_window": {"motion": 3}}}, f"stream.by_window.motion: is 3, allowed: {WINDOWS}"),
+        ({"stream": {"by_offset": 3}}, "stream.by_offset: is 3, allowed: an object"),
+        ({"stream": {"by_offset": {"0": 3}}}, "stream.by_offset.0: is 3, allowed: an object"),
+        ({"student_vs_real": {"entropy_ratio_interval": [1]}}, f"entropy_ratio_interval: is [1], allowed: {PAIR}"),
     ],
 )
 def test_metrics_of_another_shape_are_one_line(
@@ -33,7 +37,7 @@ def test_metrics_of_another_shape_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/evaluate").mkdir(parents=True)
-    for bench in ("digits", "open"):
+    for bench in ("symbols", "open"):
         (tmp_path / "data/evaluate/metrics.json").write_text(json.dumps({"bench": bench, **content}))
         assert main(["results"]) == 2
         error = capsys.readouterr().err
@@ -41,11 +45,20 @@ def test_metrics_of_another_shape_are_one_line(
         assert error.endswith(f"{line}; run `dvc repro` to write it again\n")
 
 
-@pytest.mark.parametrize("change", [{}, {"student": {}}, {"student_vs_teacher": {"speedup_range": None}}, {"x": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"student": {}},
+        {"student_vs_teacher": {"speedup_range": None, "held_out_ratio_interval": None}},
+        {"stream": {"by_offset": {"0": {}}, "by_window": {}}},
+        {"x": 3},
+    ],
+)
 def test_metrics_with_holes_have_a_table_of_either_bench(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for bench in ("digits", "open"):
+    for bench in ("symbols", "open"):
         (tmp_path / "metrics.json").write_text(json.dumps({"bench": bench, **change}))
         show_results(tmp_path)
         assert "times faster than its teacher, " in capsys.readouterr().out

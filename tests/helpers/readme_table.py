@@ -1,23 +1,30 @@
-"""README's table of results, from data/evaluate/metrics.json; `make readme` rewrites it."""
+"""README's tables of results, from data/evaluate/metrics.json; `make readme` rewrites it."""
 
 import re
 from pathlib import Path
 
 from filmstill.evaluate.metrics import read_metrics
-from filmstill.evaluate.results_table import table_of
+from filmstill.evaluate.results_table import STREAM_HEADING, table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def block() -> str:
-    """Table, headline, drift and the note on times as Markdown."""
+    """Both tables, the headline and the lines below as Markdown."""
     metrics = read_metrics(ROOT / "data/evaluate/metrics.json")
     results = table_of(metrics)
-    rows = [["", *results.columns], ["---"] + ["---:"] * len(results.columns), *results.rows(metrics)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    lines = "\n".join((results.headline(metrics), results.drift_line(metrics), results.timing_note))
-    return f"\n{table}\n\n{lines}\n\n"
+    tables = [markdown(["", *results.columns], results.rows(metrics))]
+    if results.stream_rows:
+        tables.append(markdown(STREAM_HEADING, results.stream_rows(metrics)))
+    lines = "\n".join((results.headline(metrics), *results.lines(metrics), results.timing_note))
+    return "\n" + "\n\n".join((*tables, lines)) + "\n\n"
+
+
+def markdown(heading: list[str], rows: list[list[str]]) -> str:
+    """A table, its first column aligned to the left."""
+    lines = [heading, ["---"] + ["---:"] * (len(heading) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def filled(readme: str) -> str:

@@ -44,15 +44,21 @@ def test_wide_it_has_one_line_per_row():
     assert ["student", "–", "4.75"] in shown
 
 
+def test_columns_move_together_before_they_become_lines():
+    shown = lines(table(), 38)
+    (student,) = (line.split() for line in shown if "student" in line)
+    assert student == ["student", "–", "4.75"] and max(map(len, shown)) == 38
+
+
 def test_narrow_it_has_one_line_per_cell():
-    assert lines(table(), 40) == [
+    assert lines(table(), 37) == [
         "two arms × 3",
         "",
         "teacher's weights, causal",
         "  all right: 0.976",
         "  network evaluations per clip: 96.00",
-        "  state: failed: [/tmp/x] in [bold] –   ",
-        "  twice                                 ",
+        "  state: failed: [/tmp/x] in [bold] –",
+        "  twice                              ",
         "",
         "student",
         "  all right: –",

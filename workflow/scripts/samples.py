@@ -30,7 +30,7 @@ def make_arm(arm: str, out: Path, values: "Values") -> None:
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
-    table = requests(params, arm)
+    table = requests(params, setup.world.name, arm)
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
     source, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
@@ -56,7 +56,8 @@ def time_arms(out: Path, values: "Values") -> None:
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
-    tables = {arm: requests(params, arm).head(params.batch) for arm in timed_arms(setup.world.name)}
+    world = setup.world.name
+    tables = {arm: requests(params, world, arm).head(params.batch) for arm in timed_arms(world)}
     setup.encoder.prepare([*(text for table in tables.values() for text in table["text"]), setup.text.negative])
     sources, codec = {arm: build(arm, params, setup) for arm in tables}, setup.codec(params.fast_decoder)
 

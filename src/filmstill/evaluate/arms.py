@@ -21,8 +21,8 @@ from filmstill.evaluate.requests import LONG_ARM
 from filmstill.models.codec import Codec
 from filmstill.params.samples import Samples
 from filmstill.training.setup import Setup
-from filmstill.worlds.digits import real_clips
 from filmstill.worlds.grammar import parse_all
+from filmstill.worlds.symbols import real_clips
 
 WEIGHTS = {"undistilled": TEACHER, "init": INIT, "student": STUDENT, LONG_ARM: STUDENT}
 

@@ -13,50 +13,60 @@ from filmstill.evaluate.metrics import Metrics
 from filmstill.evaluate.results_table import ResultsTable
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
+from filmstill.prompts.eval_groups import MAIN
 from filmstill.runtime.tables import read_table
 
 DIMENSION = "n_"  # prefix of a dimension's column in the table of clips: other scores may have a dimension's name
+LOW, HIGH = "_low", "_high"  # suffixes of columns in the table of windows
 
 
 @dataclass(frozen=True)
 class SampledClips:
     """The samples artifact in `folder`.
 
-    codec: file of the codec that made the latents. manifest has one row per clip, failed one per clip that is not
-    finite, timing one per arm and round in which the arms were timed in turns.
+    codec: file of the codec that made the latents. block_frames: latent frames that the student denoised together.
+    manifest has one row per clip, failed one per clip that is not finite, timing one per arm and round in which the
+    arms were timed in turns.
     """
 
     folder: Path
     codec: Path
+    block_frames: int
     manifest: pd.DataFrame
     timing: pd.DataFrame
     failed: pd.DataFrame
 
     @classmethod
-    def read(cls, folder: Path, codec: Path) -> "SampledClips":
+    def read(cls, folder: Path, codec: Path, block_frames: int) -> "SampledClips":
         """Read the tables. Raises FilmstillError for one that is missing or damaged."""
         tables = (read_table(folder / f"{name}.parquet") for name in ("manifest", "timing", "failed"))
-        return cls(folder, codec, *tables)
+        return cls(folder, codec, block_frames, *tables)
 
     def of_arm(self, arm: str) -> pd.DataFrame:
         """Manifest rows of an arm, numbered from 0."""
         return self.manifest[self.manifest["arm"] == arm].reset_index(drop=True)
 
     def for_sheet(self, arm: str, prompts: int) -> pd.DataFrame:
-        """Manifest rows of an arm's first clip of each of the first `prompts` prompts, numbered as in `of_arm`."""
-        return self.of_arm(arm).drop_duplicates("prompt_id").head(prompts)
+        """Manifest rows of an arm's first clip of each of the first `prompts` prompts of the group main, numbered as in
+        `of_arm`."""
+        rows = self.of_arm(arm)
+        return rows[rows["group"] == MAIN].drop_duplicates("prompt_id").head(prompts)
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What a bench measured.
 
-    clips: columns arm, prompt_id, prompt, seed and the bench's scores and dimensions; one row per clip of the arms
-    compared. A bench may add its rows of the long stream, which are only averaged per prompt.
-    drift: one row per window of the long stream: `frame`, where the window ends, then mean scores.
+    clips: columns arm, group, prompt_id, prompt, seed and the bench's scores and dimensions; one row per clip of the
+    arms compared. An arm's means are those of its group main. A bench may add its rows of the long stream, which are
+    only averaged per prompt.
+    drift: one row per window of the long stream: `offset`, where the first window that it follows without a gap begins,
+    `frame`, where it ends, then mean scores, and with LOW and HIGH the ends of their intervals if there are any.
     sheet: per arm, clips [N, F, 3, H, W] in [0, 1] of the first prompts, shown at `sheet_fps`.
+    streams: long streams of the first prompts in the same form, of `stream_window` frames per window.
     pixel_frames: frames of a clip as a viewer sees it.
-    diversity: per arm, how much clips of one prompt differ from seed to seed.
+    metrics: further metrics, added to an arm's, to those of the long stream ("stream") or to those of two arms
+    ("student_vs_teacher").
     details: facts that details.json has beside the arms.
     """
 
@@ -64,8 +74,10 @@ class Measurement:
     drift: pd.DataFrame
     sheet: dict[str, Tensor]
     sheet_fps: int
+    streams: Tensor
+    stream_window: int
     pixel_frames: int
-    diversity: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, Metrics] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 

@@ -31,7 +31,7 @@ def write_samples(requested: dict[str, pd.DataFrame], shards: list[Path], timing
         for row, request in enumerate(table.itertuples()):
             video = f"video/{arm}/{row:05d}.mp4"
             clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}
-            clips.append({**clip, "shard": name, "index": row, "video": video})
+            clips.append({**clip, "group": request.group, "shard": name, "index": row, "video": video})
             if not finite[row]:
                 failed.append(clip)
             publish(clip_of(shard, row), folder / video)

@@ -1,8 +1,9 @@
-"""The dimensions of digits-bench: one function each, from clips to one score per clip.
+"""The dimensions of symbols-bench: one function each, from clips to one score per clip.
 
-They have VBench's names and formulas but are measured by other means, so they are named digits-bench and never
-compared with VBench. Where VBench runs a network (DINO, RAFT, AMT, GRiT, …), the digit itself is followed here:
-`judge.follow` finds its centre in every frame, and comparing centred crops is motion compensation.
+They have VBench's names and formulas but are measured by other means, so they are named symbols-bench and never
+compared with VBench. Where VBench runs a network (DINO, RAFT, AMT, GRiT, …), the symbol itself is followed here:
+`judge.look_at` finds its place in every frame, and comparing crops around it is motion compensation. Semantic
+dimensions grade what the judge only answers by yes and no.
 
 Source of names and formulas: VBench (arXiv:2311.17982), code of version 0.1.5.
 """
@@ -15,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstill.params.world import World
-from filmstill.worlds.digits import DIGIT_SIZE, SIZE
-from filmstill.worlds.grammar import Attributes
-from filmstill.worlds.judge import Track, assess, crop, follow
+from filmstill.worlds.grammar import COLOURS, Attributes
+from filmstill.worlds.judge import Frames, indices_of, paths
+from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE
 
 QUALITY = {  # weight in the quality score, as in VBench
     "subject_consistency": 1.0,
@@ -29,29 +30,37 @@ QUALITY = {  # weight in the quality score, as in VBench
 }
 SEMANTIC = ("object_class", "colour", "motion", "overall_consistency")
 NAMES = (*QUALITY, *SEMANTIC)
-MOVES = 6 * SIZE / 256  # pixels per frame above which a digit counts as moving: VBench's 6 at 256 pixels
+MOVES = 6 * SIZE / 256  # pixels per frame above which a symbol counts as moving: VBench's 6 at 256 pixels
 
 
 @dataclass(frozen=True)
 class TrackedClips:
-    """Clips [B, F, 3, 32, 32] in [0, 1], the digit's `track`, and RGB `crops` [B, F, 3, 16, 16] around the digit."""
+    """Clips as the judge sees them, and RGB `crops` [B, F, 3, 16, 16] around the symbol's `places` [B, F, 2]."""
 
-    video: Tensor
-    track: Track
+    frames: Frames
+    places: Tensor
     crops: Tensor
 
     @classmethod
-    def of(cls, video: Tensor) -> "TrackedClips":
-        """Follow the digit of every clip."""
-        track = follow(video)
-        return cls(video, track, crop(video, track.centres))
+    def of(cls, frames: Frames) -> "TrackedClips":
+        """Follow the symbol of every clip."""
+        places = frames.track()
+        corners = (places + REACH).long()
+        columns, rows = (corners[..., axis, None] + torch.arange(BOX) for axis in (0, 1))
+        batch, frame = (torch.arange(size) for size in places.shape[:2])
+        pixels = frames.video.movedim(2, -1)
+        at = batch[:, None, None, None], frame[:, None, None], rows[..., :, None], columns[..., None, :]
+        return cls(frames, places, pixels[at].movedim(-1, 2))
 
 
 def scores(
-    clips: TrackedClips, attributes: list[Attributes], world: World, sharpness_of_real: float
+    clips: TrackedClips, attributes: list[Attributes], fidelity: Tensor, world: World, sharpness_of_real: float
 ) -> dict[str, Tensor]:
-    """Raw score [B] per dimension; `attributes` are those that each clip's prompt names."""
-    confidence = assess(clips.track, world).confidence(attributes)  # [B, 3]
+    """Raw score [B] per dimension.
+
+    attributes: what each clip's prompt names; where it leaves the colour open, that score has no meaning. fidelity: in
+    dB, as the judge measures it, [B].
+    """
     by_quality: dict[str, Callable[[TrackedClips], Tensor]] = {
         "subject_consistency": subject_consistency,
         "background_consistency": background_consistency,
@@ -59,57 +68,78 @@ def scores(
         "motion_smoothness": motion_smoothness,
         "dynamic_degree": dynamic_degree,
     }
-    raw = {name: measure(clips) for name, measure in by_quality.items()}
-    raw["imaging_quality"] = imaging_quality(clips, sharpness_of_real)
-    raw |= {name: confidence[:, i] for i, name in enumerate(("object_class", "colour", "motion"))}
-    raw["overall_consistency"] = overall_consistency(confidence)
-    return raw
+    symbol, colour, motion = torch.tensor([indices_of(each) for each in attributes]).unbind(dim=1)
+    return {
+        **{name: measure(clips) for name, measure in by_quality.items()},
+        "imaging_quality": imaging_quality(clips, sharpness_of_real),
+        "object_class": object_class(clips, symbol),
+        "colour": colour_likeness(clips, colour),
+        "motion": motion_likeness(clips, symbol, motion, world),
+        "overall_consistency": fidelity,  # VBench: ViCLIP's cosine of video and prompt
+    }
 
 
 def subject_consistency(clips: TrackedClips) -> Tensor:
-    """VBench's formula, with the centred RGB crop in place of DINO features."""
+    """VBench's formula, with the RGB crop in place of DINO features."""
     return _consistency(clips.crops.flatten(2))
 
 
 def background_consistency(clips: TrackedClips) -> Tensor:
-    """VBench's formula, with the darkness of all pixels outside the digit's box in place of CLIP features."""
-    outside = 1 - clips.video.mean(dim=2)  # a black background is a zero vector, without a cosine; its darkness is not
-    return _consistency(torch.where(_box(clips.track.centres), 1.0, outside).flatten(2))
+    """VBench's formula, with the darkness of all pixels outside the symbol's box in place of CLIP features."""
+    dark = 1 - clips.frames.video.mean(dim=2)  # a black background is a zero vector, without a cosine; darkness is not
+    return _consistency(torch.where(_box(clips.places), 1.0, dark).flatten(2))
 
 
 def temporal_flickering(clips: TrackedClips) -> Tensor:
-    """1 - mean absolute difference of consecutive centred crops: VBench measures whole frames, but of still scenes."""
+    """1 - mean absolute difference of consecutive crops: VBench measures whole frames, but of still scenes."""
     return 1 - clips.crops.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
 
 
 def motion_smoothness(clips: TrackedClips) -> Tensor:
-    """1 - error of odd frames rebuilt from their two neighbours: crop and centre are the mean of the neighbours'."""
-    places = clips.track.centres / SIZE
+    """1 - error of odd frames rebuilt from their two neighbours: crop and place are the mean of the neighbours'."""
+    places = clips.places / SIZE
     picture = _rebuilt(clips.crops).abs().mean(dim=(1, 2, 3, 4))
     return 1 - picture - _rebuilt(places).norm(dim=-1).mean(dim=1)
 
 
 def dynamic_degree(clips: TrackedClips) -> Tensor:
-    """1 if the digit moves by more than MOVES pixels in at least a quarter of the frames, else 0. VBench uses RAFT."""
-    moves = clips.track.centres.diff(dim=1).norm(dim=-1) > MOVES  # [B, F - 1]
+    """1 if the symbol moves by more than MOVES pixels in at least a quarter of the frames, else 0. VBench uses RAFT."""
+    moves = clips.places.diff(dim=1).norm(dim=-1) > MOVES  # [B, F - 1]
     return (moves.sum(dim=1) >= max(1, round(moves.shape[1] / 4))).float()
 
 
 def imaging_quality(clips: TrackedClips, sharpness_of_real: float) -> Tensor:
-    """Likeness of the digit's sharpness to real clips', reduced by noise outside its box: [0, 1]. VBench uses MUSIQ."""
+    """Likeness of the symbol's sharpness to real clips', less noise outside its box: [0, 1]. VBench uses MUSIQ."""
     ratio = sharpness(clips) / sharpness_of_real
     likeness = torch.minimum(ratio, 1 / ratio.clamp(min=1e-6))
-    outside = torch.where(_box(clips.track.centres), 0.0, clips.video.mean(dim=2))
+    outside = torch.where(_box(clips.places), 0.0, clips.frames.video.mean(dim=2))
     return likeness * (1 - outside.abs().mean(dim=(1, 2, 3)) * SIZE).clamp(min=0)
 
 
-def overall_consistency(confidence: Tensor) -> Tensor:
-    """Joint confidence in digit, colour and motion, from [B, 3]. VBench uses ViCLIP's cosine of video and prompt."""
-    return confidence.prod(dim=1)
+def object_class(clips: TrackedClips, symbol: Tensor) -> Tensor:
+    """Mean correlation of each frame's details with those of the symbol [B] named. VBench uses GRiT."""
+    return clips.frames.details[torch.arange(len(symbol)), :, symbol].mean(dim=1)
+
+
+def colour_likeness(clips: TrackedClips, colour: Tensor) -> Tensor:
+    """1 - mean distance of each frame's unit RGB vector from that of the colour [B] named. VBench uses GRiT."""
+    known = F.normalize(torch.tensor([RGB[name] for name in COLOURS]), dim=1)[colour]
+    seen = F.normalize(clips.frames.rgb, dim=2, eps=1e-6)
+    return 1 - (seen - known[:, None]).norm(dim=-1).mean(dim=1)
+
+
+def motion_likeness(clips: TrackedClips, symbol: Tensor, motion: Tensor, world: World) -> Tensor:
+    """1 - mean distance from the path of the motion [B] named at its best phase, in units of the picture's width.
+
+    The place is that of the symbol [B] named: in a blurred clip another one may win, a pixel beside it.
+    """
+    places = clips.frames.places[torch.arange(len(symbol)), :, symbol].double()  # [B, F, 2]
+    path = paths(places.shape[1], world)[motion]  # [B, period, F, 2]
+    return 1 - (places[:, None] - path).norm(dim=-1).mean(dim=-1).amin(dim=1) / SIZE
 
 
 def sharpness(clips: TrackedClips) -> Tensor:
-    """Mean absolute luma gradient of the centred crop, divided by its mean luma: [B]."""
+    """Mean absolute luma gradient of the crop, divided by its mean luma: [B]."""
     luma = clips.crops.mean(dim=2)
     gradient = luma.diff(dim=-1).abs().mean(dim=(1, 2, 3)) + luma.diff(dim=-2).abs().mean(dim=(1, 2, 3))
     return gradient / luma.mean(dim=(1, 2, 3)).clamp(min=1e-6)
@@ -128,8 +158,8 @@ def _rebuilt(frames: Tensor) -> Tensor:
     return odd - (frames[:, : 2 * odd.shape[1] : 2] + frames[:, 2 : 2 * odd.shape[1] + 1 : 2]) / 2
 
 
-def _box(centres: Tensor) -> Tensor:
-    """Whether a pixel is in the digit's box, widened by 3 pixels for the codec's ringing: [B, F, 32, 32]."""
+def _box(places: Tensor) -> Tensor:
+    """Whether a pixel is in the symbol's box, widened by 3 pixels for the codec's ringing: [B, F, 32, 32]."""
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
-    inside = (axis - centres[..., None]).abs() <= DIGIT_SIZE / 2 + 3  # [B, F, 2, 32]
+    inside = (axis - places[..., None]).abs() <= BOX / 2 + 3  # [B, F, 2, 32]
     return inside[:, :, 1, :, None] & inside[:, :, 0, None, :]

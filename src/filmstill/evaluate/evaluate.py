@@ -9,20 +9,22 @@ from typing import Any
 
 import pandas as pd
 
-from filmstill.evaluate.bench import DIMENSION, Bench, Measurement, SampledClips
-from filmstill.evaluate.digits_bench import DIGITS_BENCH
-from filmstill.evaluate.intervals import bootstrap_interval, paired_differences
+from filmstill.evaluate.bench import DIMENSION, HIGH, LOW, Bench, Measurement, SampledClips
+from filmstill.evaluate.intervals import bootstrap_interval, paired_differences, ratio_of_means
 from filmstill.evaluate.metrics import Metrics, score_of
 from filmstill.evaluate.page import write_report
 from filmstill.evaluate.pixel_statistics import PIXEL_STATISTICS
-from filmstill.evaluate.requests import TIMED_AS
+from filmstill.evaluate.requests import LONG_ARM, TIMED_AS
 from filmstill.evaluate.sheet import comparison_sheet
+from filmstill.evaluate.stream_sheet import stream_sheet
+from filmstill.evaluate.symbols_bench import SYMBOLS_BENCH
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
+from filmstill.prompts.eval_groups import MAIN
 from filmstill.runtime.files import write_json, write_text
 from filmstill.runtime.tables import write_table
 
-BENCHES = {bench.name: bench for bench in (DIGITS_BENCH, PIXEL_STATISTICS)}  # each is named by its world
+BENCHES = {bench.name: bench for bench in (SYMBOLS_BENCH, PIXEL_STATISTICS)}  # each is named by its world
 CLOCKS = ("seconds", "network_seconds", "first_block_seconds", "evaluations_per_clip")
 DETAILS = ("dimensions", "intervals")  # of an arm: too many numbers for metrics.json, which `dvc metrics` compares
 
@@ -32,15 +34,15 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
     measured = bench.measure(samples, world, params, seed)
     metrics = summarise(bench, measured, samples, params, seed)
     write_tables(bench, measured, metrics, out)
-    prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
-    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
+    draw_pictures(measured, samples, params, out)
     write_report(bench, metrics, out)
     return metrics
 
 
 def summarise(bench: Bench, measured: Measurement, samples: SampledClips, params: Evaluate, seed: int) -> Metrics:
-    """Means, intervals and costs per arm, the student's drift, and the student compared with its teacher."""
-    clips, clocks = measured.clips, samples.timing.groupby("arm")[list(CLOCKS)].median().to_dict("index")
+    """Means, intervals and costs per arm, the long stream by window, and the student compared with its teacher."""
+    clips = measured.clips[measured.clips["group"] == MAIN]
+    clocks = samples.timing.groupby("arm")[list(CLOCKS)].median().to_dict("index")
     metrics: Metrics = {
         "bench": bench.name,
         "window_frames": params.window_frames,
@@ -57,16 +59,13 @@ def summarise(bench: Bench, measured: Measurement, samples: SampledClips, params
             **{name: costs[name] for name in bench.costs},
             "seconds_range": [float(rounds.min()), float(rounds.max())],
         }
-    for arm, value in measured.diversity.items():
-        metrics[arm]["diversity"] = value
-    windows = {name: measured.drift[name].tolist() for name in measured.drift.columns if name != "frame"}
-    if bench.main_score:
-        metrics["student"]["drift"] = windows.pop(bench.main_score)
-    metrics["student"]["drift_of"] = windows
+    metrics["stream"] = {"by_window": by_window(measured.drift)}
     metrics["student_vs_teacher"] = {
         **speedup(samples.timing),
-        **compare(bench, clips, metrics, params, seed),
+        **compare(bench, clips, params, seed),
     }
+    for name, further in measured.metrics.items():
+        metrics[name] = {**metrics.get(name, {}), **further}
     return metrics
 
 
@@ -81,6 +80,12 @@ def summarise_arm(bench: Bench, clips: pd.DataFrame, params: Evaluate, seed: int
         for name, column in columns.items()
     }
     return summary
+
+
+def by_window(drift: pd.DataFrame) -> dict[str, list[float]]:
+    """Every score of the long stream's windows from frame 0 on, without intervals."""
+    names = [name for name in drift.columns if name not in ("offset", "frame") and not name.endswith((LOW, HIGH))]
+    return {name: drift.loc[drift["offset"] == 0, name].tolist() for name in names}
 
 
 def costs_of(clock: dict[Hashable, float], pixel_frames: int) -> dict[str, float]:
@@ -101,14 +106,15 @@ def speedup(timing: pd.DataFrame) -> dict[str, Any]:
     return {"speedup": float(ratios.median()), "speedup_range": [float(ratios.min()), float(ratios.max())]}
 
 
-def compare(bench: Bench, clips: pd.DataFrame, metrics: Metrics, params: Evaluate, seed: int) -> dict[str, Any]:
+def compare(bench: Bench, clips: pd.DataFrame, params: Evaluate, seed: int) -> dict[str, Any]:
     """The student against its teacher: ratio of main scores, and differences paired by prompt and seed."""
-    student, teacher = metrics["student"], metrics["teacher"]
     compared: dict[str, Any] = {}
+    student, teacher = (clips[clips["arm"] == arm] for arm in ("student", "teacher"))
     if main := bench.main_score:
-        compared[f"{main}_ratio"] = student[main] / teacher[main] if teacher[main] else None
-    of_student, of_teacher = (clips[clips["arm"] == arm] for arm in ("student", "teacher"))
-    return compared | paired_differences(of_student, of_teacher, bench.compared, params.resamples, seed)
+        above, below = (arm.groupby("prompt_id")[main].mean() for arm in (student, teacher))
+        ratio, interval = ratio_of_means(above, below, params.resamples, seed)
+        compared |= {f"{main}_ratio": ratio, f"{main}_ratio_interval": interval}
+    return compared | paired_differences(student, teacher, bench.compared, params.resamples, seed)
 
 
 def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Path) -> None:
@@ -119,7 +125,7 @@ def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Pat
     details = {arm: {name: metrics[arm][name] for name in DETAILS if name in metrics[arm]} for arm in arms}
     write_json(out / "details.json", {**details, **measured.details})
     write_table(out / "per_video.parquet", measured.clips)
-    per_prompt = measured.clips.groupby(["prompt_id", "prompt", "arm"], sort=True)[scores].mean().reset_index()
+    per_prompt = measured.clips.groupby(["group", "prompt_id", "prompt", "arm"], sort=True)[scores].mean().reset_index()
     _write_csv(out / "per_prompt.csv", per_prompt, bench.prompt_digits)
     means = [
         {"score": score_of(metrics[arm], name), "dimension": f"{name}, {arm}"}  # DVC's bar plot has one label per bar
@@ -129,6 +135,15 @@ def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Pat
     _write_csv(out / "scores.csv", pd.DataFrame(means))
     plotted = measured.drift[bench.main_score or bench.scores[0]]
     _write_csv(out / "drift.csv", measured.drift.assign(score=plotted))  # DVC plots `score`, whatever the bench
+
+
+def draw_pictures(measured: Measurement, samples: SampledClips, params: Evaluate, out: Path) -> None:
+    """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip."""
+    prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
+    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
+    prompts = samples.of_arm(LONG_ARM)["prompt"].head(len(measured.streams)).tolist()
+    gif, png = out / "stream.gif", out / "stream.png"
+    stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:

@@ -25,7 +25,7 @@ def flicker(video: Tensor) -> Tensor:
 
 
 def drift(video: Tensor) -> Tensor:
-    """The digit dissolves into the next clip's digit over time."""
+    """The symbol dissolves into the next clip's symbol over time."""
     share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
     return (1 - share) * video + share * video.roll(1, dims=0)
 
@@ -36,7 +36,7 @@ def wrong_colour(video: Tensor) -> Tensor:
 
 
 def discolour(video: Tensor) -> Tensor:
-    """The digit changes to the wrong colour over time."""
+    """The symbol changes to the wrong colour over time."""
     share = torch.linspace(0, 1, video.shape[1])[:, None, None, None]
     return (1 - share) * video + share * wrong_colour(video)
 
@@ -48,7 +48,9 @@ def noise(video: Tensor) -> Tensor:
 
 
 def jitter(video: Tensor) -> Tensor:
-    """Every other frame is shifted by three pixels."""
-    shaken = video.clone()
-    shaken[:, 1::2] = video[:, 1::2].roll(3, dims=-1)
-    return shaken
+    """Every other frame is shifted by three pixels, towards the middle so that the symbol stays in the picture."""
+    columns = torch.arange(video.shape[-1]) - (video.shape[-1] - 1) / 2
+    on_the_right = ((video.sum(dim=(2, 3)) * columns).sum(dim=-1) > 0)[..., None, None, None]
+    shifted = torch.where(on_the_right, video.roll(-3, dims=-1), video.roll(3, dims=-1))
+    shifted[:, ::2] = video[:, ::2]
+    return shifted

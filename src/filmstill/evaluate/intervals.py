@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts, and differences of two arms paired by prompt and seed."""
+"""Bootstrap intervals over prompts; ratios and differences of two arms, paired by prompt."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,22 @@ def bootstrap_interval(values: pd.Series, clusters: pd.Series, resamples: int, s
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def ratio_of_means(
+    first: pd.Series, second: pd.Series, resamples: int, seed: int
+) -> tuple[float | None, list[float] | None]:
+    """Mean of `first` over mean of `second`, paired by their index, prompts, and its 95 % percentile interval.
+
+    (None, None) where the mean of `second` is 0; resamples in which it is are left out.
+    """
+    both = pd.DataFrame({"first": first, "second": second})
+    if not both["second"].mean():
+        return None, None
+    picks = np.random.default_rng(seed).integers(len(both), size=(resamples, len(both)))
+    above, below = (both[name].to_numpy()[picks].mean(axis=1) for name in ("first", "second"))
+    low, high = np.quantile(above[below != 0] / below[below != 0], (0.025, 0.975))
+    return float(both["first"].mean() / both["second"].mean()), [float(low), float(high)]
 
 
 def paired_differences(

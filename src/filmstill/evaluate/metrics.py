@@ -47,14 +47,15 @@ def _check_shape(metrics: Metrics, path: Path) -> None:
 
     checked(metrics, "bench", str, "the name of a bench")
     checked(metrics, "window_frames", int, "a number of frames")
-    for name in (*ARMS, "student_vs_teacher"):
+    for name in (*ARMS, "student_vs_teacher", "student_vs_real", "stream"):
         values = checked(metrics, name, dict, "an object")
         for key, pair in values.items():
             right = not key.endswith(("_range", "_interval")) or pair is None or (type(pair) is list and len(pair) == 2)
             require(right, f"{path}: {name}.{key}", pair, "two numbers, the least and the most")
-        checked(values, "drift", list, "a list with a number per window", f"{name}.")
-        for key in (windows := checked(values, "drift_of", dict, "an object", f"{name}.")):
-            checked(windows, key, list, "a list with a number per window", f"{name}.drift_of.")
+    for key in (windows := checked(metrics.get("stream", {}), "by_window", dict, "an object", "stream.")):
+        checked(windows, key, list, "a list with a number per window", "stream.by_window.")
+    for key in (offsets := checked(metrics.get("stream", {}), "by_offset", dict, "an object", "stream.")):
+        checked(offsets, key, dict, "an object", "stream.by_offset.")
 
 
 def finite(value: object) -> float | None:

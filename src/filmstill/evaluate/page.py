@@ -29,18 +29,20 @@ small { display: block; color: var(--soft); font-weight: 400; white-space: nowra
 
 
 def write_report(bench: Bench, metrics: Metrics, folder: Path) -> None:
-    """Write plots/*.png and report.html into `folder`; the page shows the folder's sheet.gif if it exists."""
+    """Write plots/*.png and report.html into `folder`; the page shows its sheet.gif and stream.gif if they exist."""
     save_plots(bench.draw, metrics, folder / "plots")
     write_text(folder / "report.html", page(bench, metrics, folder))
 
 
 def page(bench: Bench, metrics: Metrics, folder: Path) -> str:
-    """The page as HTML, with the pictures in `folder`: sheet.gif and plots/*.png."""
-    table, sheet = bench.table, folder / "sheet.gif"
+    """The page as HTML, with the pictures in `folder`: sheet.gif, stream.gif and plots/*.png."""
+    table, sheet, stream = bench.table, folder / "sheet.gif", folder / "stream.gif"
     sections = [
         table_of(["arm", *table.columns], table.rows(metrics), marked=table.arms.index("student")),
         f'<p class="note">{html.escape(table.timing_note)}</p>' if table.timing_note else "",
+        *(f"<p>{html.escape(line, quote=False)}</p>" for line in table.lines(metrics)),
         "<h2>Side by side</h2><p>Same prompts, same seeds, every arm.</p>" + image(sheet, "clips by arm"),
+        "<h2>Long streams</h2><p>The student's.</p>" + image(stream, "long streams of the student"),
         *(section_of(section, folder) for section in bench.page_sections(metrics)),
     ]
     return (

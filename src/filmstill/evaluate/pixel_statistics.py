@@ -42,18 +42,21 @@ def measure(samples: SampledClips, world: World, params: Evaluate, _seed: int) -
     """Statistics of every clip and of every window of the long streams."""
     rows = []
     with progress("evaluate", len(samples.manifest), unit="clip") as bar:
-        for clip in samples.manifest[["arm", "prompt_id", "prompt", "seed", "video"]].to_dict("records"):
+        for clip in samples.manifest[["arm", "group", "prompt_id", "prompt", "seed", "video"]].to_dict("records"):
             pieces = windows(read_video(samples.folder / clip.pop("video")), clip["arm"], params)
             rows += [{**clip, "window": window, **statistics(piece)} for window, piece in enumerate(pieces)]
             bar.update()
     clips = drop_failed(pd.DataFrame(rows), samples.failed)
     drift = clips[clips["arm"] == LONG_ARM].groupby("window")[list(STATISTICS)].mean().reset_index(drop=True)
     drift.insert(0, "frame", STRIDE * params.window_frames * (drift.index + 1))
+    drift.insert(0, "offset", 0)
     return Measurement(
         clips=clips,
         drift=drift,
         sheet={arm: sheet_clips(samples, arm, world, params) for arm in short_arms(OPEN)},
         sheet_fps=SHEET_FPS,
+        streams=sheet_clips(samples, LONG_ARM, world, params),
+        stream_window=STRIDE * params.window_frames // _every(world.fps),
         pixel_frames=1 + STRIDE * (world.frames - 1),
     )
 
@@ -111,8 +114,12 @@ def sheet_clips(samples: SampledClips, arm: str, world: World, params: Evaluate)
 
 
 def _small(video: Tensor, fps: int) -> Tensor:
-    fewer = video[:: max(1, fps // SHEET_FPS)]
-    return shrunk(fewer[None], SHEET_HEIGHT)[0]
+    return shrunk(video[:: _every(fps)][None], SHEET_HEIGHT)[0]
+
+
+def _every(fps: int) -> int:
+    """Frames from one that the sheet shows to the next."""
+    return max(1, fps // SHEET_FPS)
 
 
 def draw(metrics: Metrics) -> dict[str, Figure]:
@@ -143,7 +150,7 @@ def sections(metrics: Metrics) -> list[Section]:
         ),
         Section(
             "Drift",
-            PIXEL_TABLE.drift_line(metrics),
+            "Statistics of the windows of a long stream, beside its first window's.",
             plot=("drift", "statistics of a long stream by window"),
         ),
     ]

@@ -94,42 +94,52 @@ def _row_of_scores(axes: Axes, metrics: Metrics, name: str, row: float) -> None:
         axes.plot([score], [y], marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
 
 
-def drift(metrics: Metrics, attributes: Mapping[str, str]) -> Figure:
-    """The long stream's main score per window, and a line per attribute (key of `drift_of` -> label)."""
+def drift(metrics: Metrics) -> Figure:
+    """Share of the long streams that are all right, by where a window ends: offset 0 with its interval, others thin."""
     figure = Figure(figsize=(7.6, 3.9), layout="constrained")
     axes = figure.subplots()
-    frames, colour = metrics.get("window_frames", 12), LOOKS["student"][0]
-    windows = arm_of(metrics, "student").get("drift") or []
-    axes.axvspan(0, frames, color="#f1f3f6", linewidth=0)
-    axes.text(frames / 2, 1.1, "length trained on", ha="center", va="center", color=GREY, size=9)
-    for index, score in enumerate(map(finite, windows)):
-        if score is not None:
-            ends, below = [(index + 0.03) * frames, (index + 0.97) * frames], score > 0.2
-            axes.plot(ends, [score, score], color=colour, linewidth=4, solid_capstyle="butt")
-            place, side = (score - 0.03, "top") if below else (score + 0.03, "bottom")
-            axes.text((index + 0.5) * frames, place, number(score, 2), ha="center", va=side, color=INK)
-    _attributes_drift(axes, metrics, attributes, frames)
+    size, colour = metrics.get("window_frames", 12), LOOKS["student"][0]
+    windows = metrics.get("windows") or {"offset": [], "frame": []}
+    end = max([size, *windows["frame"]])
     teacher = score_of(arm_of(metrics, "teacher"), "all_attributes")
-    end = frames * max(len(windows), 1)
     if teacher is not None:
-        axes.axhline(teacher, color=LOOKS["teacher"][0], linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.text(end, 1.1, "dashed: teacher, one clip", ha="right", va="center", color=LOOKS["teacher"][0], size=9)
-    axes.set(xlim=(0, end), ylim=(0, 1.18), xlabel="frame of the stream", ylabel="share of streams, right")
-    axes.set_xticks([index * frames for index in range(max(len(windows), 1) + 1)])
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.set_title("Drift: one long stream, scored window by window")
+        axes.axhline(teacher, color=LOOKS["teacher"][0], linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
+        axes.text(end, 1.09, "dashed: teacher, one clip", ha="right", va="center", color=LOOKS["teacher"][0], size=9)
+    for offset in sorted(set(windows["offset"]), reverse=True):
+        frames, right, low, high, kept = _windows_at(windows, offset)
+        if offset == 0:
+            axes.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0, label="95 % over prompts")
+            axes.plot(frames, right, color=colour, linewidth=2.2, marker="o", markersize=4, label="all right")
+            axes.plot(frames, kept, color=INK, linewidth=1.2, linestyle=":", label="… and in the first phase")
+        else:
+            label = "windows at other offsets" if offset == max(windows["offset"]) else None
+            axes.plot(frames, right, color=GREY, linewidth=0.8, alpha=0.7, zorder=1, label=label)
+    _mark_worst(axes, windows, end)
+    axes.set(xlim=(0, end * 1.01), ylim=(0, 1.16), xlabel="frame of the stream at which the window ends")
+    axes.set(ylabel="share of streams, all right", yticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.grid(axis="y", color=LIGHT)
+    if windows["frame"]:
+        axes.legend(loc="lower left", frameon=False, ncols=2, fontsize=9)
+    axes.set_title(f"Drift: long streams in windows of {size} frames")
     return figure
 
 
-def _attributes_drift(axes: Axes, metrics: Metrics, attributes: Mapping[str, str], frames: int) -> None:
-    """A thin line per attribute, labelled at its end."""
-    measured = arm_of(metrics, "student").get("drift_of", {})
-    lines = [(label, measured[name]) for name, label in attributes.items() if measured.get(name)]
-    places = spread([values[-1] for _, values in lines], 0.09)
-    for (label, values), place, style in zip(lines, places, ("-", "--", ":"), strict=False):
-        middles = [(index + 0.5) * frames for index in range(len(values))]
-        axes.plot(middles, values, color=GREY, linewidth=1.2, linestyle=style, marker=".", zorder=1)
-        axes.text(frames * (len(values) + 0.06), place, label, va="center", color=GREY, size=9, clip_on=False)
+def _windows_at(windows: Mapping[str, list[float]], offset: int) -> list[list[float]]:
+    """Ends of the windows of an offset, and per window the share all right, both ends of its interval, phase kept."""
+    names = ("frame", "all_attributes", "all_attributes_low", "all_attributes_high", "phase_kept")
+    rows = [row for row, at in enumerate(windows["offset"]) if at == offset]
+    return [[windows[name][row] for row in rows] for name in names]
+
+
+def _mark_worst(axes: Axes, windows: Mapping[str, list[float]], end: float) -> None:
+    """Name the worst of all windows."""
+    if not windows["frame"]:
+        return
+    score, frame = min(zip(windows["all_attributes"], windows["frame"], strict=True))
+    above = score < 0.5
+    axes.plot([frame], [score], "o", color=INK, markersize=9, markerfacecolor="none", markeredgewidth=1.4)
+    axes.annotate(f"worst window {number(score, 2)}", (frame, score), (0, 12 if above else -16), color=INK, size=9,
+                  textcoords="offset points", ha="right" if frame > end / 2 else "left")  # fmt: skip
 
 
 def speed(metrics: Metrics) -> Figure:
@@ -205,7 +215,7 @@ def relative_drift(metrics: Metrics) -> Figure:
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     axes = figure.subplots()
     frames = metrics["window_frames"]
-    for (name, values), style in zip(metrics["student"]["drift_of"].items(), ("-", "--", ":", "-."), strict=True):
+    for (name, values), style in zip(metrics["stream"]["by_window"].items(), ("-", "--", ":", "-."), strict=True):
         middles = [(index + 0.5) * frames for index in range(len(values))]
         shown = [value / (values[0] or 1.0) for value in values]
         axes.plot(middles, shown, color=LOOKS["student"][0], linestyle=style, marker=".", label=name.replace("_", " "))

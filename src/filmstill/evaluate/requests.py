@@ -5,7 +5,6 @@ Imports neither torch nor, before `requests` is called, pandas: both take long.
 
 from typing import TYPE_CHECKING
 
-from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED
 
@@ -19,7 +18,7 @@ TIMED_AS = {"undistilled": "student", "init": "student"}  # the same network wit
 
 
 def short_arms(world: str) -> tuple[str, ...]:
-    """Arms whose clips are compared in the world of this name: only digits can be drawn for real."""
+    """Arms whose clips are compared in the world of this name: only symbols can be drawn for real."""
     return ARMS if world == EMBEDDED else ARMS[1:]
 
 
@@ -33,14 +32,21 @@ def timed_arms(world: str) -> tuple[str, ...]:
     return tuple(arm for arm in every_arm(world) if arm not in TIMED_AS)
 
 
-def requests(params: Samples, arm: str) -> "pd.DataFrame":
-    """Clips requested of an arm: columns id, prompt, text, seed; the seeds of a prompt in neighbouring rows."""
+def requests(params: Samples, world: str, arm: str) -> "pd.DataFrame":
+    """Clips requested of an arm in the world of this name: columns id, prompt, text, group, seed.
+
+    Groups are in the order of `eval_groups`, the seeds of a prompt in neighbouring rows. A long stream is requested for
+    the first prompts of `main`.
+    """
     import pandas as pd
 
-    from filmstill.prompts.store import load_prompts
+    from filmstill.prompts.eval_groups import HELD_OUT, MAIN, OPEN_ENDED, eval_groups
 
-    prompts = load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")
+    groups = {name: prompts.assign(group=name) for name, prompts in eval_groups(params, world).items()}
     if arm == LONG_ARM:
-        return prompts.head(params.long_prompts).assign(seed=0)
-    seeds = pd.DataFrame({"seed": range(params.seeds)})
-    return prompts.merge(seeds, how="cross")
+        return groups[MAIN].head(params.long_prompts).assign(seed=0)
+    seeds = {MAIN: params.seeds, HELD_OUT: 1, OPEN_ENDED: params.open_seeds}
+    tables = [
+        prompts.merge(pd.DataFrame({"seed": range(seeds[name])}), how="cross") for name, prompts in groups.items()
+    ]
+    return pd.concat(tables, ignore_index=True)

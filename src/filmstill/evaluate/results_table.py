@@ -1,4 +1,5 @@
-"""The results of a run, as the terminal, the page and the README show them: one row per arm, and three lines below.
+"""The results of a run, as the terminal, the page and the README show them: one row per arm, one per offset of the long
+stream's windows, and a few lines.
 
 Imports neither torch nor pandas, so that `python -m filmstill results` answers without delay.
 """
@@ -17,7 +18,8 @@ from filmstill.runtime.text_table import TextTable
 
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
 TIMED_ONCE = "measured once: they are the same network with other weights, in as many passes"
-ATTRIBUTES = {"object": "digit", "colour": "colour", "motion": "motion"}  # key of the metrics -> label
+EVERY_OFFSET = "all"
+STREAM_HEADING = ["windows from frame", "worst window", "mean window", "first phase kept", "last fidelity dB"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,16 @@ class ResultsTable:
     """The results table of a bench.
 
     arms: its rows. columns: heading -> (key of an arm's metrics, digits after the point). headline: the student in one
-    line. drift_line: the long stream in one line.
+    line. lines: what else is worth one. stream_rows: those of the long stream's table, under STREAM_HEADING; None: no
+    such table.
     """
 
     title: str
     arms: tuple[str, ...]
     columns: dict[str, tuple[str, int]]
     headline: Callable[[Metrics], str]
-    drift_line: Callable[[Metrics], str]
+    lines: Callable[[Metrics], list[str]]
+    stream_rows: Callable[[Metrics], list[list[str]]] | None = None
 
     def rows(self, metrics: Metrics) -> list[list[str]]:
         """Per arm, its name and its columns as text. Real clips are drawn, not generated: they have no cost."""
@@ -58,10 +62,17 @@ class ResultsTable:
             table.add(*row, bold=arm == "student")
         return table
 
+    def stream_for_terminal(self, metrics: Metrics) -> TextTable:
+        """The long stream's table as rich prints it."""
+        table = TextTable("", STREAM_HEADING)
+        for row in self.stream_rows(metrics) if self.stream_rows else ():
+            table.add(*row, bold=row[0] == EVERY_OFFSET)
+        return table
+
 
 def table_of(metrics: Metrics) -> ResultsTable:
     """The table of the bench that made `metrics`."""
-    return TABLES.get(metrics.get("bench", EMBEDDED), DIGITS_TABLE)
+    return TABLES.get(metrics.get("bench", EMBEDDED), SYMBOLS_TABLE)
 
 
 def show_results(folder: Path = RESULTS) -> None:
@@ -70,15 +81,18 @@ def show_results(folder: Path = RESULTS) -> None:
     table = table_of(metrics)
     console = Console(highlight=False, markup=False)
     console.print(table.for_terminal(metrics))
+    if table.stream_rows:
+        console.print(table.stream_for_terminal(metrics))
     console.print(table.headline(metrics), style="bold", soft_wrap=True)
-    console.print(table.drift_line(metrics), soft_wrap=True)
-    console.print(table.timing_note, soft_wrap=True)
+    for line in (*table.lines(metrics), table.timing_note):
+        console.print(line, soft_wrap=True)
     console.print(f"side by side: {folder}/sheet.gif, film strip: {folder}/sheet.png", soft_wrap=True)
+    console.print(f"long streams: {folder}/stream.gif, film strip: {folder}/stream.png", soft_wrap=True)
     console.print(f"everything on one page: {folder}/report.html", soft_wrap=True)
     console.print(f"plots: {folder}/plots/, or `dvc plots show`", soft_wrap=True)
 
 
-def _digits_headline(metrics: Metrics) -> str:
+def _symbols_headline(metrics: Metrics) -> str:
     against = metrics.get("student_vs_teacher", {})
     return (
         f"student: {number(against.get('all_attributes_ratio'))} of the teacher's score, "
@@ -86,14 +100,33 @@ def _digits_headline(metrics: Metrics) -> str:
     )
 
 
-def _digits_drift_line(metrics: Metrics) -> str:
-    """All-right score per window, and the score of each attribute in the last window."""
-    student = metrics.get("student", {})
-    scores = "  ".join(number(score, 2) for score in student.get("drift") or [None])
-    line = f"drift: all right per window of {metrics.get('window_frames', 12)} frames of a long stream: {scores}"
-    windows = student.get("drift_of", {})
-    last = ", ".join(f"{label} {number(windows[key][-1], 2)}" for key, label in ATTRIBUTES.items() if windows.get(key))
-    return f"{line} (in the last: {last})" if last else line
+def _symbols_lines(metrics: Metrics) -> list[str]:
+    """The student on held-out combinations, its variety, and its long stream."""
+    teacher, real = (metrics.get(f"student_vs_{arm}", {}) for arm in ("teacher", "real"))
+    stream = metrics.get("stream", {})
+    return [
+        f"held-out combinations: {_ratio(teacher, 'held_out_ratio')} of the teacher's score",
+        f"entropy of colours left open: {_ratio(teacher, 'entropy_ratio')} of the teacher's, "
+        f"{_ratio(real, 'entropy_ratio')} of real clips'",
+        f"long stream of {number(stream.get('frames'), 0)} frames, {number(stream.get('prompts'), 0)} prompts: "
+        f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', 12)}, "
+        f"{number(stream.get('mean_window'))} in the mean one; {number(stream.get('phase_kept'))} right and still in "
+        "their first phase at the end",
+    ]
+
+
+def _ratio(against: Metrics, name: str) -> str:
+    """A ratio of two arms, and its 95 % interval if there is one."""
+    ratio, ends = number(against.get(name)), against.get(f"{name}_interval")
+    return f"{ratio} ({number(ends[0])} to {number(ends[1])})" if ends else ratio
+
+
+def symbols_stream_rows(metrics: Metrics) -> list[list[str]]:
+    """A row per offset of the windows, and one of them all: the worst of each column, and the mean window's mean."""
+    stream = metrics.get("stream", {})
+    rows = {**stream.get("by_offset", {}), EVERY_OFFSET: stream}
+    keys = {"worst_window": 3, "mean_window": 3, "phase_kept": 3, "last_fidelity": 2}
+    return [[offset, *(number(row.get(key), digits) for key, digits in keys.items())] for offset, row in rows.items()]
 
 
 def _pixel_headline(metrics: Metrics) -> str:
@@ -104,11 +137,11 @@ def _pixel_headline(metrics: Metrics) -> str:
     )
 
 
-def _pixel_drift_line(metrics: Metrics) -> str:
-    """Every statistic per window."""
-    windows = metrics.get("student", {}).get("drift_of", {})
+def _pixel_lines(metrics: Metrics) -> list[str]:
+    """Every statistic of the long stream per window."""
+    windows = metrics.get("stream", {}).get("by_window", {})
     shown = "; ".join(f"{name} {'  '.join(map(number, values))}" for name, values in windows.items())
-    return f"drift per window of {metrics.get('window_frames')} latent frames of a long stream: {shown or MISSING}"
+    return [f"drift per window of {metrics.get('window_frames')} latent frames of a long stream: {shown or MISSING}"]
 
 
 def _times_faster(metrics: Metrics) -> str:
@@ -125,21 +158,24 @@ def _first_block(metrics: Metrics) -> str:
     return MISSING if seconds is None else f"{seconds * 1000:.0f}"
 
 
-DIGITS_TABLE = ResultsTable(
-    title="digits-bench",
+SYMBOLS_TABLE = ResultsTable(
+    title="symbols-bench",
     arms=short_arms(EMBEDDED),
     columns={
         "all right": ("all_attributes", 3),
-        "digit": ("object", 3),
+        "symbol": ("symbol", 3),
         "colour": ("colour", 3),
         "motion": ("motion", 3),
-        "total": ("total", 3),
-        "network evaluations per clip": ("evaluations_per_clip", 2),
-        "seconds per clip": ("seconds_per_clip", 3),
+        "fidelity dB": ("fidelity", 2),
+        "entropy": ("entropy", 3),
+        "held out": ("held_out", 3),
+        "passes per clip": ("evaluations_per_clip", 2),
+        "s per clip": ("seconds_per_clip", 3),
         "first block s": ("first_block_seconds", 3),
     },
-    headline=_digits_headline,
-    drift_line=_digits_drift_line,
+    headline=_symbols_headline,
+    lines=_symbols_lines,
+    stream_rows=symbols_stream_rows,
 )
 PIXEL_TABLE = ResultsTable(
     title="pixel statistics",
@@ -155,6 +191,6 @@ PIXEL_TABLE = ResultsTable(
         "first block s": ("first_block_seconds", 3),
     },
     headline=_pixel_headline,
-    drift_line=_pixel_drift_line,
+    lines=_pixel_lines,
 )
-TABLES = {EMBEDDED: DIGITS_TABLE, OPEN: PIXEL_TABLE}  # by `bench` in metrics.json
+TABLES = {EMBEDDED: SYMBOLS_TABLE, OPEN: PIXEL_TABLE}  # by `bench` in metrics.json

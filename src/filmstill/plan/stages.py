@@ -143,7 +143,7 @@ def distill(run: Run) -> StagePlan:
 def samples(run: Run) -> StagePlan:
     """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing."""
     params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
-    clips, streams = params.prompts * params.seeds, params.long_prompts
+    clips, streams = params.clips(run.params.world.name), params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
     of_arm = {"real": 0.0, "teacher": sampling_flops(run.real_scores[0], run.clip().whole(2), params.teacher_steps)}
     student = rollout_flops(config, run.clip().blocks(run.attention), steps)
@@ -167,7 +167,7 @@ def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
     While arms are timed in turns, the networks of all three are loaded.
     """
     params, codec = run.params.samples, run.codec_bytes
-    clips, streams = min(params.batch, params.prompts * params.seeds), min(params.batch, params.long_prompts)
+    clips, streams = (min(params.batch, n) for n in (params.clips(run.params.world.name), params.long_prompts))
     networks = _inference(run, [*run.real_scores, run.config, run.config])
     streaming = replace(networks, codec=codec)
     made = {

@@ -1,7 +1,7 @@
 """Tables on a terminal of any width: no column is dropped and no word is cut.
 
-A table wraps its cells between words where it is too wide, and becomes one block of lines per row where even that does
-not fit.
+A table wraps its cells between words where it is too wide, sets its columns closer together where even that does not
+fit, and becomes one block of lines per row as a last resort.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+GAPS = (2, 1)  # spaces between two columns, the first that fits
 PLAIN = str.maketrans({"–": "-", "×": "x", "…": "..."})  # for a terminal that is not UTF-8: the widths stay right
 
 
@@ -41,25 +42,25 @@ class TextTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text | Padding]:
         shown = self._translated() if options.ascii_only else self
-        widths = shown._widths(options.max_width)
-        if widths:
-            yield shown._as_table(widths)
-        else:
-            yield from shown._as_blocks()
+        for gap in GAPS:
+            if widths := shown._widths(options.max_width, gap):
+                yield shown._as_table(widths, gap)
+                return
+        yield from shown._as_blocks()
 
     def _translated(self) -> "TextTable":
         """The table in characters that any encoding has."""
         rows = [[cell.translate(PLAIN) for cell in row] for row in self.rows]
         return TextTable(self.title.translate(PLAIN), self.headings, self.left, rows, self.bold, self.section_ends)
 
-    def _widths(self, width: int) -> list[int] | None:
-        """Widths of the columns on a terminal of `width`, one space between two; None if a word would be cut.
+    def _widths(self, width: int, gap: int) -> list[int] | None:
+        """Widths of the columns on a terminal of `width`, `gap` spaces between two; None if a word would be cut.
 
         A heading takes the width of its longest word; cells take one line, or are wrapped if there is too little space.
         """
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(map(_longest_word, column)) for column in columns]
-        space = width - sum(widths) - 2 * len(widths)  # rich writes two spaces between columns
+        space = width - sum(widths) - gap * (len(widths) - 1) - 2  # rich writes a space on either side
         if space < 0:
             return None
         for number, (_heading, *cells) in enumerate(columns):
@@ -68,10 +69,10 @@ class TextTable:
             space -= more
         return widths
 
-    def _as_table(self, widths: list[int]) -> Table:
+    def _as_table(self, widths: list[int], gap: int) -> Table:
         title = Text(self.title, "italic") if self.title else None
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        table.padding = (0, 1, 0, 0)
+        table.padding = (0, gap - 1, 0, 0)  # rich writes one space more between columns
         for number, (heading, width) in enumerate(zip(self.headings, widths, strict=True)):
             justify = "left" if number == 0 or heading in self.left else "right"
             table.add_column(Text(heading), justify=justify, vertical="top", width=width)  # type: ignore[arg-type]

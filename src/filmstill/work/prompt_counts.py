@@ -7,6 +7,7 @@ from filmstill.artifacts import EVAL_PROMPTS, TRAIN_PROMPTS
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.params.schema import Params
+from filmstill.params.world import EMBEDDED
 from filmstill.runtime.files import read_json
 from filmstill.work import graph
 
@@ -19,9 +20,8 @@ def check_prompt_counts(params: Params) -> None:
     It is found here before a stage spends hours. Nothing is checked while the tables are still to be made.
     """
     held: dict[str, int] = {}
-    with suppress(FilmstillError):
-        if graph.is_current("prompts", COUNTS, Values.read()):
-            held = read_json(COUNTS)
+    if _is_current(COUNTS):
+        held = read_json(COUNTS)
     for key, count, table in (
         ("ode_pairs.prompts", params.ode_pairs.prompts, TRAIN_PROMPTS),
         ("ode_init.gate.prompts", params.ode_init.gate.prompts, TRAIN_PROMPTS),
@@ -33,3 +33,15 @@ def check_prompt_counts(params: Params) -> None:
             raise FilmstillError(
                 f"params.yaml: {key}: is {count}, but {table} holds {found} prompts; lower it or filter less"
             )
+    if params.world.name == EMBEDDED and _is_current(EVAL_PROMPTS):
+        # Here: imports pandas, which the open world does not need. counts.json does not hold the sizes of the groups.
+        from filmstill.prompts.eval_groups import eval_groups
+
+        eval_groups(params.samples, params.world.name)
+
+
+def _is_current(output: Path) -> bool:
+    """Whether the prompts stage has made this output from the current inputs."""
+    with suppress(FilmstillError):
+        return graph.is_current("prompts", output, Values.read())
+    return False

@@ -145,7 +145,7 @@ def _shown_motion(track: Tensor, asked: list[Attributes], world: World) -> tuple
 
     The phase of a clip that shows no motion is that of the nearest path of the motion asked for.
     """
-    off = (track[:, None, None] - _paths(track.shape[1], world)).norm(dim=-1).amax(dim=-1)  # [B, 4, period]
+    off = (track[:, None, None] - paths(track.shape[1], world)).norm(dim=-1).amax(dim=-1)  # [B, 4, period]
     distance, phases = off.min(dim=2)
     nearest = distance.argmin(dim=1)
     motion = torch.where(distance.amin(dim=1) <= MAX_DISTANCE, nearest, -1)
@@ -177,7 +177,7 @@ def _rendered(shown: Attributes, amplitude: float, period: int) -> Tensor:
     return render([shown], period, World(amplitude=amplitude, period=period))[0].flatten(1)
 
 
-def _paths(frames: int, world: World) -> Tensor:
+def paths(frames: int, world: World) -> Tensor:
     """Places of every motion at every phase, in pixels: [4, period, frames, 2]."""
     at = torch.arange(world.period)[:, None] + torch.arange(frames)
     one_period = torch.stack([path(motion, torch.arange(world.period), world) for motion in MOTIONS])

@@ -1,16 +1,18 @@
-"""digits-bench: the clips of the embedded world, scored from 0 (the world's floor) to 1 (its ceiling).
+"""symbols-bench: clips of the embedded world, what is right in them and scores from 0 (its floor) to 1 (its ceiling).
 
-digits_scores.py measures it, dimension by dimension as in dimensions.py.
+symbols_scores.py measures it, dimension by dimension as in dimensions.py; drift.py the windows of the long stream, and
+open_prompts.py the variety of clips whose prompt leaves the colour open.
 """
 
 from matplotlib.figure import Figure
 
 from filmstill.evaluate import plots
 from filmstill.evaluate.bench import Bench, Section
-from filmstill.evaluate.digits_scores import AGGREGATES, RIGHT, measure
 from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC
+from filmstill.evaluate.judged_clips import JUDGED
 from filmstill.evaluate.metrics import TITLES, Metrics, arm_of, interval_of, number, score_of
-from filmstill.evaluate.results_table import ATTRIBUTES, DIGITS_TABLE
+from filmstill.evaluate.results_table import STREAM_HEADING, SYMBOLS_TABLE, symbols_stream_rows
+from filmstill.evaluate.symbols_scores import AGGREGATES, measure
 from filmstill.params.world import EMBEDDED
 
 SUMMARY = ("all_attributes", "total")
@@ -19,8 +21,8 @@ GROUPS = {"Summary": SUMMARY, "Semantic": SEMANTIC, "Quality": tuple(QUALITY)}
 
 def draw(metrics: Metrics) -> dict[str, Figure]:
     return {
-        "scores": plots.scores(metrics, GROUPS, "digits-bench by dimension (this embedded world, not VBench)"),
-        "drift": plots.drift(metrics, ATTRIBUTES),
+        "scores": plots.scores(metrics, GROUPS, "symbols-bench by dimension (this embedded world, not VBench)"),
+        "drift": plots.drift(metrics),
         "speed": plots.speed(metrics),
     }
 
@@ -30,15 +32,22 @@ def note(metrics: Metrics) -> str:
     against = metrics.get("student_vs_teacher", {})
     low, high = against.get("all_attributes_interval") or (None, None)
     return (
-        f"{number(metrics.get('clips'), 0)} clips per arm. Student minus teacher, all right, paired by prompt: "
+        f"{number(metrics.get('clips'), 0)} clips per arm in the table. Student minus teacher, all right, paired by "
+        "prompt: "
         f"{number(against.get('all_attributes_difference'))} (95 % interval {number(low)} to {number(high)})."
     )
 
 
 def sections(metrics: Metrics) -> list[Section]:
-    """Speed, dimensions, drift, diversity, and the meaning of 0 and 1."""
-    diversity = [number(arm_of(metrics, arm).get("diversity")) for arm in TITLES]
+    """The long stream, speed, dimensions, variety, and the meaning of 0 and 1."""
     return [
+        Section(
+            "Drift",
+            "Long streams, in windows that begin at every block of the student. First phase kept: all is right at the "
+            "end of the stream, in the phase of the first window.",
+            (STREAM_HEADING, symbols_stream_rows(metrics)),
+            ("drift", "share of long streams that are all right, by window"),
+        ),
         Section("Quality against time", plot=("speed", "score against seconds per clip, by arm")),
         Section(
             "Scores by dimension",
@@ -47,14 +56,10 @@ def sections(metrics: Metrics) -> list[Section]:
             ("scores", "scores by dimension and arm, with intervals"),
         ),
         Section(
-            "Drift",
-            DIGITS_TABLE.drift_line(metrics),
-            plot=("drift", "all-attributes score by window of a long stream"),
-        ),
-        Section(
-            "Diversity",
-            "How much clips of one prompt differ from seed to seed.",
-            (["", *TITLES.values()], [["diversity", *diversity]]),
+            "Open prompts and held-out combinations",
+            "Entropy, over seeds, of the colours shown where a prompt leaves the colour open: 0 if all clips show one, 1 "
+            "if all alike. As many real clips, drawn uniformly, are the reference. All right: any colour will do.",
+            (["", *TITLES.values()], group_rows(metrics)),
         ),
         Section(
             "What 0 and 1 mean",
@@ -63,6 +68,20 @@ def sections(metrics: Metrics) -> list[Section]:
             (["dimension", "floor", "ceiling"], bound_rows(metrics)),
         ),
     ]
+
+
+def group_rows(metrics: Metrics) -> list[list[str]]:
+    """Entropy and shares of clips all right, of the groups beside main: a cell per arm, with its interval."""
+    keys = {"entropy": "entropy", "all right, colour open": "open", "all right, held-out combinations": "held_out"}
+    rows = []
+    for label, key in keys.items():
+        cells = []
+        for arm in TITLES:
+            values = arm_of(metrics, arm)
+            low, high = values.get(f"{key}_interval") or (None, None)
+            cells.append(number(values.get(key)) + (f"\n{number(low)} to {number(high)}" if low is not None else ""))
+        rows.append([label, *cells])
+    return rows
 
 
 def dimension_rows(metrics: Metrics) -> list[list[str]]:
@@ -87,19 +106,19 @@ def bound_rows(metrics: Metrics) -> list[list[str]]:
     ]
 
 
-DIGITS_BENCH = Bench(
+SYMBOLS_BENCH = Bench(
     name=EMBEDDED,
-    table=DIGITS_TABLE,
+    table=SYMBOLS_TABLE,
     measure=measure,
-    scores=("all_attributes", *RIGHT, *AGGREGATES),
+    scores=(*JUDGED, *AGGREGATES),
     dimensions=NAMES,
-    with_interval=("all_attributes", *AGGREGATES),
-    compared=("all_attributes", "total"),
+    with_interval=("all_attributes", "fidelity", *AGGREGATES),
+    compared=("all_attributes", "fidelity", "total"),
     main_score="all_attributes",
     costs=("seconds_per_clip", "evaluations_per_clip", "first_block_seconds"),
     prompt_digits=4,
-    page_title="digits-bench",
-    page_warning="digits-bench: scores of this embedded world; not comparable with VBench",
+    page_title="symbols-bench",
+    page_warning="symbols-bench: scores of this embedded world; not comparable with VBench",
     page_note=note,
     page_sections=sections,
     draw=draw,

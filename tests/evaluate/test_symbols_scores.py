@@ -1,11 +1,11 @@
-"""Normalisation and aggregation of digits-bench, by numbers computed by hand."""
+"""Normalisation and aggregation of symbols-bench, by numbers computed by hand."""
 
 import pandas as pd
 import pytest
 
 from filmstill.errors import FilmstillError
-from filmstill.evaluate.digits_scores import aggregate, normalise
 from filmstill.evaluate.dimensions import NAMES, QUALITY
+from filmstill.evaluate.symbols_scores import aggregate, normalise
 
 
 def test_normalisation_is_linear_and_not_clipped():

@@ -1,0 +1,101 @@
+"""Which eval prompts each arm is given, in how many seeds, and what is said of too few."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from filmstill.artifacts import EVAL_PROMPTS
+from filmstill.errors import FilmstillError
+from filmstill.evaluate.requests import ARMS, LONG_ARM, requests
+from filmstill.params.samples import Samples
+from filmstill.params.world import EMBEDDED, OPEN
+from filmstill.runtime.tables import write_table
+from filmstill.worlds.grammar import COMBINATIONS, parse
+from symbols_samples import prompts_of
+
+HELD_OUT = [each for each in COMBINATIONS if each.held_out]
+TRAINED = [each for each in COMBINATIONS if not each.held_out]
+OPEN_ENDED = [replace(each, colour=None) for each in TRAINED[::23]]  # 12
+PARAMS = Samples(prompts=20, seeds=2, held_out_prompts=26, open_prompts=8, open_seeds=3, long_prompts=5)
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """The eval table: 30 prompts of combinations trained on, each held-out combination twice, and the open prompts."""
+    monkeypatch.chdir(tmp_path)
+    asked = [*HELD_OUT[:2], *TRAINED[:30], *(each for each in HELD_OUT for _ in (0, 1)), *OPEN_ENDED]
+    prompts = prompts_of(asked)
+    written = pd.DataFrame({"id": [f"p{i:03d}" for i in range(len(asked))], "prompt": prompts, "text": prompts})
+    write_table(EVAL_PROMPTS, written)
+    return written
+
+
+def test_clips_are_of_three_groups(table: pd.DataFrame):
+    found = requests(PARAMS, EMBEDDED, "teacher")
+    assert list(found.columns) == ["id", "prompt", "text", "group", "seed"]
+    assert Counter(found["group"]) == {"main": 40, "held_out": 26, "open": 24}
+    assert len(found) == PARAMS.clips(EMBEDDED) and not found.duplicated(["id", "seed"]).any()
+    main = found[found["group"] == "main"]
+    assert main["id"].drop_duplicates().tolist() == table["id"][2:22].tolist(), "in the order of the table"
+    assert main["seed"].tolist() == [0, 1] * 20
+    assert found.loc[found["group"] == "open", "seed"].tolist() == [0, 1, 2] * 8
+
+
+def test_every_short_arm_is_given_the_same():
+    first = requests(PARAMS, EMBEDDED, ARMS[0])
+    assert all(requests(PARAMS, EMBEDDED, arm).equals(first) for arm in ARMS[1:])
+
+
+def test_every_held_out_combination_comes_once_before_one_comes_twice(table: pd.DataFrame):
+    found = requests(PARAMS, EMBEDDED, "student").query("group == 'held_out'")
+    shown = [parse(prompt) for prompt in found["prompt"]]
+    assert set(shown[: len(HELD_OUT)]) == set(HELD_OUT) and shown[:2] == HELD_OUT[:2]
+    assert len(shown) == 26 and set(found["seed"]) == {0}
+    assert found["id"].is_unique and found["id"].iloc[0] == table["id"][0]
+
+
+def test_open_prompts_are_the_first_of_the_table(table: pd.DataFrame):
+    found = requests(PARAMS, EMBEDDED, "student").query("group == 'open'").drop_duplicates("id")
+    assert found["id"].tolist() == table["id"][-len(OPEN_ENDED) :][:8].tolist()
+    assert all(parse(prompt).open for prompt in found["prompt"])
+
+
+def test_long_streams_are_of_the_first_main_prompts(table: pd.DataFrame):
+    found = requests(PARAMS, EMBEDDED, LONG_ARM)
+    assert found["id"].tolist() == table["id"][2:7].tolist()
+    assert set(found["seed"]) == {0} and set(found["group"]) == {"main"}
+
+
+def test_in_the_open_world_every_prompt_is_of_the_main_group(table: pd.DataFrame):
+    found = requests(PARAMS, OPEN, "teacher")
+    assert found["id"].drop_duplicates().tolist() == table["id"][:20].tolist()
+    assert set(found["group"]) == {"main"} and len(found) == PARAMS.clips(OPEN) == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"prompts": 31}, "samples.prompts: is 31, but {table} holds 30 prompts of combinations trained on"),
+        (
+            {"held_out_prompts": 51},
+            "samples.held_out_prompts: is 51, but {table} holds 50 prompts of held-out combinations",
+        ),
+        (
+            {"open_prompts": 13},
+            "samples.open_prompts: is 13, but {table} holds 12 prompts that leave the colour open",
+        ),
+    ],
+)
+def test_too_few_prompts_of_a_group_are_one_line(change: dict[str, int], line: str):
+    assert len(requests(Samples(**{**vars(PARAMS), **{name: n - 1 for name, n in change.items()}}), EMBEDDED, "real"))
+    with pytest.raises(FilmstillError) as raised:
+        requests(Samples(**{**vars(PARAMS), **change}), EMBEDDED, "real")
+    assert str(raised.value) == line.format(table=EVAL_PROMPTS) + "; lower it or filter less"
+
+
+def test_groups_may_be_left_out():
+    found = requests(Samples(prompts=3, seeds=1, held_out_prompts=0, open_prompts=0, long_prompts=1), EMBEDDED, "real")
+    assert set(found["group"]) == {"main"} and len(found) == 3
