@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from counting import counted
-from filmstill.diffusion.schedule import TIMESTEPS, velocity_to_x0
+from filmstill.diffusion.schedule import TIMESTEPS, velocity_to_x0, x0_to_velocity
 from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal
-from filmstill.objectives.denoising import x0_loss
-from filmstill.params.ode_init import OdeInit
+from filmstill.objectives.denoising import velocity_loss, x0_loss
+from filmstill.params.ode_init import LOSSES, OdeInit
 from filmstill.params.profile import compose
 from filmstill.runtime import randomness
 from filmstill.training.ode_init import OdeRegression, draw_nodes, train_ode_init
@@ -84,8 +84,9 @@ def regression(micro_batch: int | None = None, **changes: object) -> OdeRegressi
     return OdeRegression(params, pairs, WINDOW, 2, SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, micro_batch))
 
 
-def test_a_step_is_the_regression_of_repeated_trajectories():
-    run, gradients = regression(muon_lr=None), []
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_step_is_the_regression_of_repeated_trajectories(kind: str):
+    run, gradients = regression(muon_lr=None, loss=kind), []
     for optimizer in run.optimizers.values():
         optimizer.step = lambda: gradients.append(gradient_of(run))
     run.params.max_grad_norm = 1e9
@@ -98,8 +99,11 @@ def test_a_step_is_the_regression_of_repeated_trajectories():
     index = nodes[:, None, :, None, None, None].expand(-1, -1, -1, *SHAPE[1:])
     xt, sigma, noisy = chained.gather(1, index)[:, 0], run.sigmas[nodes], nodes < 2
     text = run.model.read_text(ENCODER.encode([PROMPTS[i] for i in chosen]))
-    predicted = velocity_to_x0(run.model(xt, sigma * TIMESTEPS, text, attention=WINDOW), xt, sigma)
-    expected = x0_loss(chained[:, -1][noisy], predicted[noisy])
+    velocity, x0 = run.model(xt, sigma * TIMESTEPS, text, attention=WINDOW), chained[:, -1]
+    if kind == "x0":
+        expected = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy])
+    else:
+        expected = velocity_loss(x0_to_velocity(x0[noisy], xt[noisy], sigma[noisy]), velocity[noisy])
     expected.backward()
     assert loss == expected.item() and torch.equal(gradients[0], gradient_of(run))
 

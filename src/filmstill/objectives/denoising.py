@@ -27,9 +27,14 @@ def noise_loss(noise: Tensor, noise_pred: Tensor) -> Tensor:
     return torch.mean((noise - noise_pred) ** 2)
 
 
+def velocity_loss(velocity: Tensor, velocity_pred: Tensor) -> Tensor:
+    """Mean squared error of predicted velocity: that of x0 over sigma**2, which gives little noise more weight."""
+    return torch.mean((velocity_pred - velocity) ** 2)
+
+
 def flow_loss(x0: Tensor, noise: Tensor, velocity_pred: Tensor) -> Tensor:
     """Flow matching (arXiv:2210.02747): mean squared error of predicted velocity, whose target is noise - x0."""
-    return torch.mean((velocity_pred - (noise - x0)) ** 2)
+    return velocity_loss(noise - x0, velocity_pred)
 
 
 def v_loss(x0: Tensor, x0_pred: Tensor, alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from filmstill.errors import require
 from filmstill.params.gates import Gate
 from filmstill.params.keys import check_intervals, key
+
+LOSSES = ("velocity", "x0")
 
 
 @dataclass
@@ -13,11 +16,14 @@ class OdeInit:
     steps: int = key(900, "optimizer steps", "[1, 100000000]")
     batch: int = key(8, "samples per step, over all ranks", "[1, 65536]")
     muon_lr: float | None = key(
-        1e-2, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"
+        6e-3, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"
     )
-    adamw_lr: float = key(2e-3, "learning rate of AdamW, for all other parameters", "(0, 10]")
+    adamw_lr: float = key(1.5e-3, "learning rate of AdamW, for all other parameters", "(0, 10]")
     beta1: float = key(0.9, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.999, "AdamW's beta2", "[0, 1)")
+    loss: str = key(
+        "velocity", "squared error of the predicted velocity or x0; velocity's gives fine detail more weight"
+    )
     weight_decay: float = key(0.0, "weight decay of Muon, or of AdamW where muon_lr is null", "[0, 100]")
     max_grad_norm: float = key(1.0, "gradients are clipped to this norm", "(0, 1e12]")
     warmup: int = key(10, "steps of linear warm-up", "[0, 100000000]")
@@ -38,3 +44,4 @@ class OdeInit:
 
     def __post_init__(self) -> None:
         check_intervals(self)
+        require(self.loss in LOSSES, "loss", self.loss, f"one of {', '.join(LOSSES)}")

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
+from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0, x0_to_velocity
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
 from filmstill.models.text import TextEncoder
-from filmstill.objectives.denoising import x0_loss
+from filmstill.objectives.denoising import velocity_loss, x0_loss
 from filmstill.params.ode_init import OdeInit
 from filmstill.runtime import distributed, randomness
 from filmstill.runtime.randomness import batch_indices
@@ -113,10 +113,17 @@ class OdeRegression:
             text = self.encoder.encode([self.pairs.prompts[i] for i in indices]).to(device)
         with part("forward"):
             velocity = self.model(xt, sigma * TIMESTEPS, self.model.read_text(text), attention=self.attention)
-            loss = x0_loss(x0[noisy], velocity_to_x0(velocity, xt, sigma)[noisy]) * (noisy.sum() / noisy_in_batch)
+            error = self._error(x0[noisy], xt[noisy], velocity[noisy], sigma.to(device)[noisy])
+            loss = error * (noisy.sum() / noisy_in_batch)
         with part("backward"):
             loss.backward()
         return loss.detach()
+
+    def _error(self, x0: Tensor, xt: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+        """Mean squared error of the velocity, or of the x0 that it gives, of frames [N, C, H, W] at sigma [N]."""
+        if self.params.loss == "x0":
+            return x0_loss(x0, velocity_to_x0(velocity, xt, sigma))
+        return velocity_loss(x0_to_velocity(x0, xt, sigma), velocity)
 
 
 def train_ode_init(folder: Path, run: OdeRegression, draw_sheet: Callable[[Path], None]) -> list[float]:
