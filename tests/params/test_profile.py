@@ -72,14 +72,12 @@ def test_nothing_is_copied_where_no_value_is_the_users_own(repository: Path, cap
 def test_own_values_are_named_and_kept(repository: Path, capsys: pytest.CaptureFixture):
     capsys.readouterr()
     path = repository / "params.yaml"
-    edited = (
-        path.read_text().replace("  lr: 0.0002", "  lr: 5.0e-05").replace("denoising_steps: 4", "denoising_steps: 2")
-    )
+    edited = path.read_text().replace("beta2: 0.99 ", "beta2: 0.5 ").replace("denoising_steps: 4", "denoising_steps: 2")
     path.write_text(edited)
     assert main(["profile", "embedded", "student.denoising_steps=2"]) == 0  # keeps one of the two
     assert capsys.readouterr().out.splitlines()[:2] == [
         "params.yaml: had 1 value that its profile does not set; kept in params.yaml.bak",
-        "  distill.lr: 5e-05, now 0.0002",
+        "  distill.beta2: 0.5, now 0.99",
     ]
     assert (repository / "params.yaml.bak").read_text() == edited
     path.write_text(edited + "mine: 1\n")
@@ -87,7 +85,7 @@ def test_own_values_are_named_and_kept(repository: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines()[:4] == [
         "params.yaml: had 3 values that its profile does not set; kept in params.yaml.bak.1",
         "  student.denoising_steps: 2, now 4",
-        "  distill.lr: 5e-05, now 0.0002",
+        "  distill.beta2: 0.5, now 0.99",
         "  mine: 1, now no key",
     ]
     assert (repository / "params.yaml.bak").read_text() == edited

@@ -48,7 +48,7 @@ def refused(read=check) -> str:
         ("yes", "True", "'yes'"),
         ("Off", "False", "'Off'"),
         ("09", "'09'", "9"),
-        ("${ode_pairs.prompts}", "192", "'${ode_pairs.prompts}'"),
+        ("${ode_pairs.nodes}", "4", "'${ode_pairs.nodes}'"),
         ("2026-11-27", "'2026-11-27'", "datetime.date(2026, 11, 27)"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_value_that_no_machine_can_meet_is_refused(params: Path, key: str, tex
             "model.num_layers: is 9, allowed: fewer layers or channels: ",
         ),
         (
-            ("compute.micro_batch=5",),
+            ("ode_init.batch=16", "compute.micro_batch=5"),
             "ode_init.batch: is 16, allowed: a multiple of 5 samples (compute.micro_",
         ),
         (("samples.fast_decoder=true",), "samples.fast_decoder: is True, allowed: false where world.name is symbols"),

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from filmstill.prompts.duplicates import exact_reasons
 from filmstill.prompts.filter import STEPS, filter_prompts, is_eval, show_counts
 from filmstill.prompts.safety import read_words, word_reasons
 from filmstill.runtime.randomness import generator
-from filmstill.worlds.grammar import ATTRIBUTES, COMBINATIONS, parse
+from filmstill.worlds.grammar import COMBINATIONS, parse
 from filmstill.worlds.sentences import sentence
 from prompt_tables import ROOT, SCORES, params, refusal, run, showable, write_csv
 
@@ -39,11 +38,11 @@ OUTPUTS = ("train.parquet", "eval.parquet", "rejected.parquet", "counts.json")
         ("雨の東京を歩く少女、アニメ風", "script", "script CJK"),
         ("12 34 56 78 90", "script", "no letters"),
         ("😀😀😀😀😀😀😀😀😀", "script", "no letters"),
-        ("a cat on the beach", "world", "unknown word 'cat'"),
+        ("a cat on the beach", "world", "no symbol"),
         ("a red star and a blue heart sway", "world", "two symbols"),
         ("a red star sways like a cat", "world", "unknown word 'like'"),
         ("a red star", "world", "no motion"),
-        ("a star moves", "world", "no colour"),
+        ("a red star moves left", "world", "no motion"),
     ],
 )
 def test_each_drop_has_its_step_and_reason(tmp_path: Path, prompt: str, step: str, reason: str) -> None:
@@ -198,15 +197,13 @@ def test_the_raw_table_holds_every_kind_of_eval_prompt(tmp_path: Path, monkeypat
         for side in ("train", "eval")
     )
     assert not any(shown.held_out for shown in train)
-    held_out = Counter(shown for shown in for_eval if shown.held_out)
-    assert len(held_out) == 24 and min(held_out.values()) >= 2
-    assert held_out.total() == counts["eval.held_out"] >= 48
-    left_open = Counter(shown.open for shown in for_eval)
-    assert left_open.total() - left_open[None] == counts["eval.open"] >= 24
-    assert all(left_open[name] >= 6 for name in ATTRIBUTES)
-    assert left_open[None] - held_out.total() >= 96, "full prompts of trained combinations"
-    open_to_train = Counter(shown.open for shown in train)
-    assert 0.13 < 1 - open_to_train[None] / len(train) < 0.17 and all(open_to_train[name] > 40 for name in ATTRIBUTES)
+    held_out = [shown for shown in for_eval if shown.held_out]
+    assert len(set(held_out)) == 24 and len(held_out) == counts["eval.held_out"] >= 96
+    left_open = [shown for shown in for_eval if shown.open]
+    assert len(set(left_open)) >= 24 and len(left_open) == counts["eval.open"] >= 32
+    assert len(for_eval) - len(held_out) - len(left_open) >= 128, "full prompts of trained combinations"
+    assert len({shown for shown in train if not shown.open}) >= 256, "nearly all of the 264 trained combinations"
+    assert 0.13 < sum(shown.open for shown in train) / len(train) < 0.17
 
 
 def test_prompts_of_held_out_combinations_are_all_for_evaluation(tmp_path: Path) -> None:

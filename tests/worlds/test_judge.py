@@ -19,7 +19,7 @@ WORLD = World()
 CODEC = DctCodec(torch.zeros(16), torch.ones(()))
 EVERYTHING = list(COMBINATIONS)
 SOME = EVERYTHING[::5]  # every symbol, colour and motion
-WORLDS = [WORLD, World(amplitude=8.0, period=24), World(amplitude=3.0, period=30), World(amplitude=2.0, period=4)]
+WORLDS = [WORLD, World(amplitude=8.0, period=24), World(amplitude=5.0, period=22), World(amplitude=4.0, period=4)]
 RIGHT, WRONG = [True, True, True], [False, False, False]
 
 

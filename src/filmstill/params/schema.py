@@ -83,7 +83,7 @@ class Params:
             world.name != OPEN, "ode_init.clips", self.ode_init.clips, f"{loops}, and those of the open world don't"
         )
         allowed = f"a divisor of world.frames ({world.frames}) {chained}: a chained clip must end where it begins"
-        require(world.frames % world.period == 0, "world.period", world.period, allowed)
+        require(world.loops, "world.period", world.period, allowed)
         window, copied = student.window_frames, "a block must not see the copy of its own noise"
         allowed = f"at most world.frames ({world.frames}) {chained}: {copied}"
         require(window is not None and window <= world.frames, "student.window_frames", window, allowed)

@@ -23,11 +23,11 @@ class World:
     )
     height: int = key(32, "height of a frame in pixels", "[1, 16384]")
     width: int = key(32, "width of a frame in pixels", "[1, 16384]")
-    amplitude: float = key(8.0, "pixels that a symbol moves each way (symbols world only, as the next key)", "[2, 8]")
+    amplitude: float = key(8.0, "pixels that a symbol moves each way (symbols world only, as the next key)", "[4, 8]")
     period: int = key(
         12,
         "frames per full swing or turn; a clip of a whole number of periods loops, see ode_init.clips",
-        "[4, 1000000]",
+        "[4, 10000]",
     )
 
     def __post_init__(self) -> None:
@@ -39,6 +39,9 @@ class World:
                 require(size == 32, name, size, "32: symbols are drawn so")
             else:
                 require(size % multiple == 0, name, size, f"a positive multiple of {multiple} pixels")
+        if self.name == EMBEDDED:
+            allowed = f"at most 2 * frames ({2 * self.frames}): in less than half a period a motion cannot be judged"
+            require(self.period <= 2 * self.frames, "period", self.period, allowed)
 
     @property
     def loops(self) -> bool:

@@ -174,7 +174,7 @@ def _one_period(shown: Attributes, world: World) -> Tensor:
 
 @cache
 def _rendered(shown: Attributes, amplitude: float, period: int) -> Tensor:
-    return render([shown], period, World(amplitude=amplitude, period=period))[0].flatten(1)
+    return render([shown], period, World(frames=period, amplitude=amplitude, period=period))[0].flatten(1)
 
 
 def paths(frames: int, world: World) -> Tensor:
