@@ -76,7 +76,8 @@ def test_samples_share_prompts_seeds_and_open_as_video(smoke: Path):
     assert groups.reset_index().values.tolist() == [["main", 4, 8], ["held_out", 2, 2], ["open", 3, 6]]
     video = iio.imread(smoke / "data/samples" / manifest["video"].iloc[0], plugin="pyav")
     assert video.shape == (12, 128, 128, 3)
-    assert len(iio.imread(smoke / "data/evaluate/sheet.gif")) == 12
+    for name, frames in (("sheet", 12), ("stream", 24)):
+        assert len(list(iio.imiter(smoke / f"data/evaluate/{name}.gif"))) == frames
 
 
 def test_a_second_repro_has_nothing_to_do(smoke: Path):
