@@ -50,6 +50,9 @@ def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tu
     overrides = [
         "distill.batch=2",
         "distill.critic_updates=1",
+        "distill.rollout_frames=null",
+        "ode_init.clips=1",
+        "student.window_frames=null",
         "world.frames=6",
         f"compute.activation_checkpointing={str(activation_checkpointing).lower()}",
     ]
@@ -75,20 +78,19 @@ def test_operations_of_a_training_step_are_those_counted(activation_checkpointin
 
 def test_time_counts_every_window_by_its_share_and_memory_the_longest():
     """Windows at 0, 12, 24: the plan is the mean of the plans with one window each, and the memory of the last."""
-    short, long = (
-        stages(Run(compose("smoke", ["world.period=12", "distill.first_window_share=0.6", *overrides]), H100))
-        for overrides in ([], ["distill.rollout_frames=36"])
-    )
-    run = Run(compose("smoke", ["world.period=12", "distill.rollout_frames=36"]), H100)
-    assert run.loss_windows.shares() == pytest.approx({0: 0.6, 12: 0.2, 24: 0.2})
-    one = {}
-    for start in (12, 24):
-        overrides = ["world.period=12", f"distill.rollout_frames={12 + start}", "distill.first_window_share=0"]
-        one[start] = stages(Run(compose("smoke", overrides), H100))["distill"].flops
+    base = ["world.period=12", "student.window_frames=null", "ode_init.clips=1"]  # all frames before stay in the cache
+
+    def planned(frames: int | None, first_share: float) -> Run:
+        rollouts = [f"distill.rollout_frames={frames or 'null'}", f"distill.first_window_share={first_share}"]
+        return Run(compose("smoke", [*base, *rollouts]), H100)
+
+    short, long = (stages(planned(frames, 0.6)) for frames in (None, 36))
+    assert planned(36, 0.6).loss_windows.shares() == pytest.approx({0: 0.6, 12: 0.2, 24: 0.2})
+    one = {start: stages(planned(12 + start, 0.0))["distill"].flops for start in (12, 24)}
     later = {12: one[12], 24: 2 * one[24] - one[12]}  # the plan of 36 frames has both later windows, equally often
     expected = 0.6 * short["distill"].flops + 0.2 * (later[12] + later[24])
     assert long["distill"].flops == pytest.approx(expected)
-    peaks = [planned["distill"].phases["generator update, backward"] for planned in (short, long)]
+    peaks = [stage["distill"].phases["generator update, backward"] for stage in (short, long)]
     assert peaks[1].kv_cache > peaks[0].kv_cache and peaks[1].activations > peaks[0].activations
     assert {name for name in short if short[name] != long[name]} == {"distill"}
 

@@ -14,6 +14,7 @@ from filmstill.worlds.judge import judge, look_at
 from filmstill.worlds.symbols import BOX, RGB, SIZE, draw, glyph, path, real_clips, render
 
 WORLD = World()
+SHORT = World(frames=3, period=6)
 CODEC = DctCodec(torch.zeros(16), torch.ones(()))
 WORLDS = [WORLD, World(amplitude=6.0, period=24), World(amplitude=7.0, period=12), World(amplitude=4.0, period=4)]
 STAR = Attributes("star", "red", "sways")
@@ -89,8 +90,8 @@ def test_no_symbol_looks_like_another_after_the_codec():
 
 def test_draws_are_addressed():
     def drawn(seed: int, purpose: str, step: int, samples: range, share: float = 0.3) -> list[tuple[Attributes, str]]:
-        clips = draw(World(frames=3, period=6), seed, purpose, step, samples, share)
-        assert torch.equal(clips.video, render(clips.attributes, 3, WORLD))
+        clips = draw(SHORT, seed, purpose, step, samples, share)
+        assert torch.equal(clips.video, render(clips.attributes, 3, SHORT))
         return list(zip(clips.attributes, clips.prompts, strict=True))
 
     first = drawn(0, "test", 0, range(12))
@@ -107,7 +108,7 @@ def test_a_training_sees_every_trained_combination_and_no_other():
     seen: Counter[Attributes] = Counter()
     left_open = 0
     for step in range(120):
-        clips = draw(World(frames=3, period=6), 0, "test", step, range(40), 0.15)
+        clips = draw(SHORT, 0, "test", step, range(40), 0.15)
         for shown, prompt in zip(clips.attributes, clips.prompts, strict=True):
             named = parse(prompt)
             assert named == (replace(shown, colour=None) if named.open else shown)
@@ -120,7 +121,7 @@ def test_a_training_sees_every_trained_combination_and_no_other():
 
 
 def test_no_prompt_is_open_unless_asked():
-    clips = draw(World(frames=3, period=6), 0, "test", 0, range(120))
+    clips = draw(SHORT, 0, "test", 0, range(120))
     assert [parse(prompt) for prompt in clips.prompts] == clips.attributes
 
 
