@@ -30,6 +30,7 @@ def make_arm(arm: str, out: Path, values: "Values") -> None:
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
+    torch.set_num_threads(1)  # arms run in parallel
     table = requests(params, setup.world.name, arm)
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
