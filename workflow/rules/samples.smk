@@ -16,3 +16,12 @@ rule samples_shard:
         turn=lambda wildcards: "-" if CPUS else Path("turn").resolve(),
     shell:
         "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} {params.turn:q} > {params.log:q} 2>&1"
+
+
+ruleorder: samples_teacher_shard > samples_shard
+
+
+use rule samples_shard as samples_teacher_shard with:
+    output:
+        "shards/samples-{arm,teacher}.safetensors",
+    priority: 1  # the slowest arm starts first

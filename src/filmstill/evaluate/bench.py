@@ -14,6 +14,7 @@ from filmstill.evaluate.results_table import ResultsTable
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
 from filmstill.prompts.eval_groups import MAIN
+from filmstill.runtime.image import spread
 from filmstill.runtime.tables import read_table
 
 DIMENSION = "n_"  # prefix of a dimension's column in the table of clips: other scores may have a dimension's name
@@ -47,10 +48,11 @@ class SampledClips:
         return self.manifest[self.manifest["arm"] == arm].reset_index(drop=True)
 
     def for_sheet(self, arm: str, prompts: int) -> pd.DataFrame:
-        """Manifest rows of an arm's first clip of each of the first `prompts` prompts of the group main, numbered as in
+        """Manifest rows of an arm's first clip of each of `prompts` prompts spread over the group main, numbered as in
         `of_arm`."""
         rows = self.of_arm(arm)
-        return rows[rows["group"] == MAIN].drop_duplicates("prompt_id").head(prompts)
+        rows = rows[rows["group"] == MAIN].drop_duplicates("prompt_id")
+        return rows.iloc[spread(len(rows), prompts)]
 
 
 @dataclass(frozen=True)

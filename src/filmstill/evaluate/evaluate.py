@@ -141,7 +141,7 @@ def draw_pictures(measured: Measurement, samples: SampledClips, params: Evaluate
     """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip."""
     prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
     comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
-    prompts = samples.of_arm(LONG_ARM)["prompt"].head(len(measured.streams)).tolist()
+    prompts = samples.for_sheet(LONG_ARM, len(measured.streams))["prompt"].tolist()
     gif, png = out / "stream.gif", out / "stream.png"
     stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window)
 

@@ -22,6 +22,7 @@ from filmstill.evaluate.judged_clips import DecodedClips
 from filmstill.evaluate.metrics import Metrics
 from filmstill.evaluate.open_prompts import entropy_metrics
 from filmstill.evaluate.requests import ARMS, LONG_ARM
+from filmstill.evaluate.stream_sheet import GIF_PROMPTS
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
@@ -57,7 +58,7 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
         drift=means,
         sheet=sheet,
         sheet_fps=world.fps,
-        streams=streams.video,
+        streams=streams.video[samples.for_sheet(LONG_ARM, GIF_PROMPTS).index.tolist()],
         stream_window=params.window_frames,
         pixel_frames=world.frames,
         metrics={**group_metrics(table, params, seed), "stream": stream_metrics(windows, means, params, seed)},
