@@ -26,7 +26,7 @@ from filmstill.serve.streamer import Files, Streamer, compute_on
 from filmstill.training.setup import student_facts
 from goldens import TINY, tiny
 
-STUDENT = Student(denoising_steps=2, block_frames=3, sink_frames=1)
+STUDENT = Student(denoising_steps=2, block_frames=3, window_frames=None, sink_frames=1)
 CHANNELS = 16
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from counting import Live
-from filmstill.diffusion.rollout import RolloutConfig
+from filmstill.diffusion.rollout import RolloutConfig, rollout
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError, GateError
 from filmstill.models.attention import BlockCausal
@@ -15,9 +15,11 @@ from filmstill.models.rope import rope_table
 from filmstill.params.gates import Gate
 from filmstill.params.profile import compose
 from filmstill.params.world import World
+from filmstill.runtime import randomness
 from filmstill.training import preview
 from filmstill.training.gate import _check, _with_gate
 from filmstill.training.preview import Preview
+from filmstill.worlds.judge import Judgement
 from goldens import TINY, tiny
 from rollouts import rollout_config
 
@@ -43,31 +45,41 @@ def preview_of(stream_frames: int | None, config: RolloutConfig = CONFIG) -> Pre
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, int]]:
-    """Every clip that the judge saw, and its first frame; in each call after the first one more of them is wrong."""
-    seen: list[tuple[Tensor, int]] = []
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Every clip that the judge saw; in each call after the first one more of them is wrong."""
+    seen: list[Tensor] = []
 
-    def judge(video: Tensor, attributes: list[Any], world: World, first_frame: int) -> Tensor:
-        assert len(attributes) == len(video) == PROMPTS
-        seen.append((video.clone(), first_frame))
+    def judge(video: Tensor, attributes: list[Any], world: World) -> Judgement:
+        assert len(attributes) == len(video) == PROMPTS and world == World()
         right = torch.ones(len(video), 3, dtype=torch.bool)
-        right[: len(seen) - 1, 1] = False
-        return right
+        right[: len(seen), 1] = False
+        seen.append(video.clone())
+        return judgement(right)
 
-    monkeypatch.setattr(preview, "all_right", judge)
+    monkeypatch.setattr(preview, "judge", judge)
     return seen
+
+
+def judgement(right: Tensor) -> Judgement:
+    """What the judge says where these attributes [B, 3] are right; a gate reads no more."""
+    return Judgement(shown=right.int(), phase=right[:, 0].int(), right=right, fidelity=right[:, 0].float())
 
 
 def test_without_a_stream_only_clips_are_scored(judged):
     assert preview_of(None).score(tiny("causal")) == {"all_attributes": 1.0} and len(judged) == 1
 
 
+@torch.no_grad()
 def test_the_stream_is_the_worst_of_its_windows(judged):
-    found = preview_of(18)
-    scores = found.score(tiny("causal"))
+    found, model = preview_of(18), tiny("causal")
+    scores = found.score(model)
     assert scores["stream_windows"] == pytest.approx([2 / 3, 1 / 3, 0]) and scores["stream"] == 0
-    assert scores["all_attributes"] == 1 and [first for _, first in judged] == [0, 0, 6, 12]
+    assert scores["all_attributes"] == 1
     assert found.codec.frames == [6] * 4  # decoded window by window
+    shape, samples = (CONFIG.noises, 3, *SHAPE[1:]), range(PROMPTS)
+    drawn = [randomness.normal(shape, 0, "probe/stream", start, samples) for start in range(0, 18, 3)]
+    stream = torch.cat(list(rollout(model, model.read_text(found.texts), torch.cat(drawn, 2), CONFIG)), 1)
+    assert torch.equal(torch.cat(judged[1:], 1), stream), "every frame once, in order"
 
 
 def test_a_stream_is_one_rollout_and_does_not_depend_on_its_length(judged):
@@ -75,19 +87,18 @@ def test_a_stream_is_one_rollout_and_does_not_depend_on_its_length(judged):
     for frames in (18, 21, 12):
         preview_of(frames).score(tiny("causal"))
     (_, *long), (_, *longer), (_, *short) = judged[:4], judged[4:8], judged[8:]
-    for (a, _), (b, _) in [*zip(long, longer, strict=True), *zip(long, short, strict=False)]:
+    for a, b in [*zip(long, longer, strict=True), *zip(long, short, strict=False)]:
         assert torch.equal(a, b)
-    assert len(short) == 2 and not torch.equal(long[0][0], long[1][0])
+    assert len(short) == 2 and not torch.equal(long[0], long[1])
     alone = preview_of(12, rollout_config(FlowSchedule(5), 2, BlockCausal(3, 3), 0.0))
     del judged[:]
     alone.score(tiny("causal"))
-    assert not torch.equal(judged[2][0], long[1][0]), "the second window has the first one as its context"
+    assert not torch.equal(judged[2], long[1]), "the second window has the first one as its context"
 
 
 @torch.no_grad()
-def test_the_memory_of_a_stream_does_not_grow(monkeypatch: pytest.MonkeyPatch):
+def test_the_memory_of_a_stream_does_not_grow():
     """Peak bytes beyond those of the weights, for streams of 4 and of 40 windows."""
-    monkeypatch.setattr(preview, "all_right", lambda video, *_: torch.ones(len(video), 3, dtype=torch.bool))
     peaks = []
     for windows in (4, 40):
         model, live = tiny("causal"), Live()

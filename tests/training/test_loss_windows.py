@@ -181,7 +181,7 @@ def test_resumed_in_mid_run_is_uninterrupted_bit_for_bit(tmp_path):
 
 def test_windows_of_the_parameters():
     of = partial(LossWindows.of, frames=12)
-    assert of(Distill(), stride=12) == LossWindows(range(0), 0.6)
+    assert of(Distill(rollout_frames=None), stride=12) == LossWindows(range(0), 0.6)
     assert list(of(Distill(rollout_frames=36), stride=12).shares()) == [0, 12, 24]
     assert list(of(Distill(rollout_frames=18), stride=3).shares()) == [0, 3, 6]
     assert list(of(Distill(rollout_frames=12), stride=3).shares()) == [0]
@@ -195,7 +195,7 @@ def test_windows_of_the_parameters():
         ("embedded", ["distill.rollout_frames=37"], "is 37, allowed: a multiple of student.block_frames (3)"),
         (
             "embedded",
-            ["distill.rollout_frames=24"],  # the period is 24
+            ["distill.rollout_frames=24", "world.period=24"],
             "is 24, allowed: world.frames (12) and a multiple of 24, the frames between the windows' starts",
         ),
         (
@@ -216,8 +216,8 @@ def test_rollouts_that_no_window_ends_are_refused(profile: str, overrides: list[
 @pytest.mark.parametrize(
     ("profile", "overrides"),
     [
-        ("embedded", ["distill.rollout_frames=12", "world.period=10"]),
-        ("embedded", ["distill.rollout_frames=36"]),
+        ("embedded", ["distill.rollout_frames=12", "world.period=10", "ode_init.clips=1"]),
+        ("embedded", ["distill.rollout_frames=36", "world.period=24", "ode_init.clips=1"]),
         ("embedded", ["distill.rollout_frames=36", "world.period=12", "student.window_frames=9"]),
         ("wan-mini", ["distill.rollout_frames=9"]),
     ],
