@@ -29,7 +29,7 @@ def every_arm(world: str) -> tuple[str, ...]:
 
 def timed_arms(world: str) -> tuple[str, ...]:
     """The arms that are timed."""
-    return tuple(arm for arm in every_arm(world) if arm not in TIMED_AS)
+    return tuple(arm for arm in short_arms(world) if arm not in TIMED_AS)
 
 
 def requests(params: Samples, world: str, arm: str) -> "pd.DataFrame":
