@@ -119,7 +119,7 @@ def drift(metrics: Metrics) -> Figure:
     axes.set(ylabel="share of streams, all right", yticks=[0, 0.25, 0.5, 0.75, 1])
     axes.grid(axis="y", color=LIGHT)
     if windows["frame"]:
-        axes.legend(loc="lower left", frameon=False, ncols=2, fontsize=9)
+        axes.legend(loc="best", frameon=False, ncols=2, fontsize=9)
     axes.set_title(f"Drift: long streams in windows of {size} frames")
     return figure
 
