@@ -74,3 +74,13 @@ def test_sheet_takes_broken_clips_and_long_prompts(tmp_path: Path) -> None:
     comparison_sheet(videos, wordy, 8, tmp_path / "again.gif", tmp_path / "again.png")
     assert (tmp_path / "sheet.gif").read_bytes() == (tmp_path / "again.gif").read_bytes()
     assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
+def test_titles_show_the_scores_of_the_arms(tmp_path: Path):
+    videos, prompts = comparison(2)
+    sheets = []
+    for score in ("0.00", "1.00"):
+        png = tmp_path / f"{score}.png"
+        comparison_sheet(videos, prompts, 8, tmp_path / "sheet.gif", png, dict.fromkeys(videos, score))
+        sheets.append(png.read_bytes())
+    assert sheets[0] != sheets[1]

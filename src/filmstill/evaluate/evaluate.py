@@ -11,7 +11,7 @@ import pandas as pd
 
 from filmstill.evaluate.bench import DIMENSION, HIGH, LOW, Bench, Measurement, SampledClips
 from filmstill.evaluate.intervals import bootstrap_interval, paired_differences, ratio_of_means
-from filmstill.evaluate.metrics import Metrics, score_of
+from filmstill.evaluate.metrics import Metrics, finite, number, score_of
 from filmstill.evaluate.page import write_report
 from filmstill.evaluate.pixel_statistics import PIXEL_STATISTICS
 from filmstill.evaluate.requests import LONG_ARM, TIMED_AS
@@ -34,7 +34,7 @@ def evaluate(bench: Bench, samples: SampledClips, world: World, params: Evaluate
     measured = bench.measure(samples, world, params, seed)
     metrics = summarise(bench, measured, samples, params, seed)
     write_tables(bench, measured, metrics, out)
-    draw_pictures(measured, samples, params, out)
+    draw_pictures(bench, measured, metrics, samples, params, out)
     write_report(bench, metrics, out)
     return metrics
 
@@ -137,13 +137,21 @@ def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Pat
     _write_csv(out / "drift.csv", measured.drift.assign(score=plotted))  # DVC plots `score`, whatever the bench
 
 
-def draw_pictures(measured: Measurement, samples: SampledClips, params: Evaluate, out: Path) -> None:
-    """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip."""
+def draw_pictures(
+    bench: Bench, measured: Measurement, metrics: Metrics, samples: SampledClips, params: Evaluate, out: Path
+) -> None:
+    """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip.
+
+    Arms are titled with their main score, streams with that of their worst window: pictures of a few clips may flatter.
+    """
     prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
-    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png")
+    scores = {arm: number(metrics[arm][bench.main_score], 2) for arm in measured.sheet} if bench.main_score else {}
+    comparison_sheet(measured.sheet, prompts, measured.sheet_fps, out / "sheet.gif", out / "sheet.png", scores)
     prompts = samples.for_sheet(LONG_ARM, len(measured.streams))["prompt"].tolist()
     gif, png = out / "stream.gif", out / "stream.png"
-    stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window)
+    worst = finite(metrics["stream"].get("worst_window"))
+    score = "" if worst is None else f"All right in the worst window: {worst:.2f}."
+    stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window, score)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:

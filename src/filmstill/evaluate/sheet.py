@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -33,12 +34,15 @@ STRIP_EVERY, STRIP_PICTURES = 2, 6  # least frames from one picture of the strip
 LABEL_WIDTH, LABEL_CHARACTERS, LABEL_LINES = 124, 17, 6
 
 
-def comparison_sheet(videos: dict[str, Tensor], prompts: list[str], fps: int, gif: Path, png: Path) -> None:
+def comparison_sheet(
+    videos: dict[str, Tensor], prompts: list[str], fps: int, gif: Path, png: Path, scores: Mapping[str, str] = {}
+) -> None:
     """Write clips of the same prompts as a looping GIF (one row per prompt, one column per arm) and as a film strip.
 
-    `videos` maps an arm to [N, F, 3, H, W] in [0, 1]; clip i of every arm was made from prompts[i].
+    `videos` maps an arm to [N, F, 3, H, W] in [0, 1]; clip i of every arm was made from prompts[i]. scores: by arm,
+    what is shown beside its title.
     """
-    pictures = {TITLES.get(arm, arm): as_bytes(video) for arm, video in videos.items()}
+    pictures = {f"{TITLES.get(arm, arm)} {scores.get(arm, '')}".rstrip(): as_bytes(v) for arm, v in videos.items()}
     frames = min(video.shape[1] for video in pictures.values())
     drawn = (sheet_frame(pictures, prompts, frame) for frame in range(frames))
     save_gif(drawn, list(range(frames + 1)), fps, list(pictures.values()), GIF_COLOURS, gif)

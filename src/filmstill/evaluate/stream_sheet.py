@@ -41,17 +41,20 @@ GIF_PIXELS = 2_000_000  # of all clips' frames: 8 streams of 240 frames of 32x32
 LABEL_WIDTH, LABEL_CHARACTERS, LABEL_LINES = 112, 17, 6
 
 
-def stream_sheet(video: Tensor, prompts: list[str], fps: int, gif: Path, png: Path, window: int) -> None:
+def stream_sheet(
+    video: Tensor, prompts: list[str], fps: int, gif: Path, png: Path, window: int, score: str = ""
+) -> None:
     """Write streams [N, F, 3, H, W] in [0, 1], one per prompt, as a film strip and as a looping GIF.
 
     The strip shows the first prompts in rows of `window` frames, as many as fit, evenly spread over the stream; the GIF
-    more prompts at `fps`. Frames higher than HEIGHT are scaled down. Both pictures state which frames they leave out.
+    more prompts at `fps`. Frames higher than HEIGHT are scaled down. Both pictures state which frames they leave out,
+    and the `score` of all streams.
     """
-    save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window), png)
-    save_streams(video[:GIF_PROMPTS], prompts[:GIF_PROMPTS], fps, gif)
+    save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window, score), png)
+    save_streams(video[:GIF_PROMPTS], prompts[:GIF_PROMPTS], fps, score, gif)
 
 
-def strip(video: Tensor, prompts: list[str], window: int) -> Image.Image:
+def strip(video: Tensor, prompts: list[str], window: int, score: str) -> Image.Image:
     """The film strip: one block per prompt, one row per shown window."""
     frames = video.shape[1]
     window = min(window, frames)
@@ -61,7 +64,8 @@ def strip(video: Tensor, prompts: list[str], window: int) -> Image.Image:
         Block(prompt, [_small(stream, row) for row in rows]) for stream, prompt in zip(video, prompts, strict=True)
     ]
     labels = [f"{start} – {min(start + window, frames) - 1}" for start in starts]
-    return film_strip(blocks, labels, [], LINE, STRIP_ENLARGE, note_of(frames, window, len(starts), len(offsets)))
+    note = f"{note_of(frames, window, len(starts), len(offsets))} {score}"
+    return film_strip(blocks, labels, [], LINE, STRIP_ENLARGE, note.rstrip())
 
 
 def shown(frames: int, window: int, height: int, width: int) -> tuple[list[int], list[int]]:
@@ -80,7 +84,7 @@ def note_of(frames: int, window: int, rows: int, columns: int) -> str:
     return f"Streams of {frames} frames: {rows} of {math.ceil(frames / window)} windows of {window}, {every} of each."
 
 
-def save_streams(video: Tensor, prompts: list[str], fps: int, path: Path) -> None:
+def save_streams(video: Tensor, prompts: list[str], fps: int, score: str, path: Path) -> None:
     """The GIF: all streams side by side with the number of the frame; of large clips, frames are left out."""
     frames, (height, width, times) = video.shape[1], _size(video, GIF_ENLARGE)
     pixels = len(video) * frames * height * width // times**2
@@ -92,6 +96,7 @@ def save_streams(video: Tensor, prompts: list[str], fps: int, path: Path) -> Non
     def picture(index: int) -> Image.Image:
         drawn = canvas.copy()
         text = f"frame {starts[index]} of {frames}" + (f", 1 in {every} shown" if every > 1 else "")
+        text += f". {score}" if score else ""
         ImageDraw.Draw(drawn).text((MARGIN, MARGIN + 6), text, BRIGHT, font(13, bold=True), anchor="lm")
         for clip, place in zip(clips, places, strict=True):
             drawn.paste(image_of(clip[index], times), place)
