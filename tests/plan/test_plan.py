@@ -31,7 +31,6 @@ from filmstill.training.student_clips import LossWindows, StudentClips
 from goldens import TINY, tiny
 from rollouts import rollout_config
 
-
 # Training, on disk and in memory
 
 CLIPS = LossWindows()  # every rollout is a clip
