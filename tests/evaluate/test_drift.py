@@ -69,6 +69,13 @@ def test_a_stream_that_jumps_in_phase_keeps_what_is_right_and_loses_its_phase():
         assert row["phase_kept"] == float(end <= 24), end
 
 
+def test_a_broken_beginning_does_not_decide_the_phase():
+    video = render(ASKED, FRAMES, WORLD)
+    video[:, :5] = 0
+    for (_, end), row in shares(video).items():
+        assert row["all_attributes"] == row["phase_kept"] == float(end >= 5 + 12), end
+
+
 def test_half_of_the_streams_lost_is_a_half_with_an_interval():
     video = render(ASKED, FRAMES, WORLD)
     video[:4, 36:] = 0

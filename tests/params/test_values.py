@@ -127,6 +127,7 @@ def test_a_value_that_no_machine_can_meet_is_refused(params: Path, key: str, tex
             ("ode_init.batch=16", "compute.micro_batch=5"),
             "ode_init.batch: is 16, allowed: a multiple of 5 samples (compute.micro_",
         ),
+        (("prompts.world=null",), "prompts.world: is None, allowed: symbols where world.name is symbols: null would"),
         (("samples.fast_decoder=true",), "samples.fast_decoder: is True, allowed: false where world.name is symbols"),
     ],
 )

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from filmstill.params.load import Values
 
 
-def make_arm(arm: str, out: Path, values: "Values") -> None:
-    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips beside it."""
+def make_arm(arm: str, out: Path, values: "Values", side_by_side: bool) -> None:
+    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips beside it.
+
+    side_by_side: other arms are made on the same cores.
+    """
     import torch
 
     from filmstill.evaluate.arms import build, timed
@@ -30,7 +33,8 @@ def make_arm(arm: str, out: Path, values: "Values") -> None:
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
-    torch.set_num_threads(1)  # arms run in parallel
+    if side_by_side and setup.compute.device == "cpu":  # on a GPU, one arm is made after another
+        torch.set_num_threads(1)
     table = requests(params, setup.world.name, arm)
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
@@ -83,7 +87,7 @@ def main() -> None:
                 alone()
                 time_arms(out, values)
             else:
-                make_arm(arm, out, values)
+                make_arm(arm, out, values, side_by_side=turn != "-")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def build(arm: str, params: Samples, setup: Setup) -> Arm:
     if arm == "real":
         return Arm(_real(setup), 0.0)
     if arm == "teacher":
-        return Arm(_teacher(params, setup), 2.0 * params.teacher_steps)
+        branches = 1 if params.guidance_scale == 1 else 2
+        return Arm(_teacher(params, setup), float(branches * params.teacher_steps))
     frames, config = setup.world.frames, setup.rollout_config
     if arm == LONG_ARM:
         frames, config = params.long_frames, _long_config(params, setup)

@@ -64,8 +64,8 @@ class Measurement:
     only averaged per prompt.
     drift: one row per window of the long stream: `offset`, where the first window that it follows without a gap begins,
     `frame`, where it ends, then mean scores, and with LOW and HIGH the ends of their intervals if there are any.
-    sheet: per arm, clips [N, F, 3, H, W] in [0, 1] of the first prompts, shown at `sheet_fps`.
-    streams: long streams of the first prompts in the same form, of `stream_window` frames per window.
+    sheet: per arm, clips [N, F, 3, H, W] in [0, 1] of the prompts `for_sheet`, shown at `sheet_fps`.
+    streams: long streams of as many prompts in the same form, of `stream_window` frames per window.
     pixel_frames: frames of a clip as a viewer sees it.
     metrics: further metrics, added to an arm's, to those of the long stream ("stream") or to those of two arms
     ("student_vs_teacher").

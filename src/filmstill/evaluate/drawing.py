@@ -3,6 +3,7 @@
 The background is dark, as clips of symbols are; a sheet looks like a card on a light page and on a dark one.
 """
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ MARGIN, GAP, LINE = 16, 8, 1  # pixels around a sheet, between clips and between
 TITLE_HEIGHT = 24
 UNCHANGED = 255  # index of a GIF's pixels that are as before: no colour has it
 ROUNDED = 16  # colours that differ by less count once in a GIF's palette
+CAPTION_CHARACTERS, CAPTION_LINES = 17, 6
 PER_ROW = 2  # blocks of a film strip side by side
 
 
@@ -92,6 +94,11 @@ def fitted(text: str, width: int, typeface: ImageFont.FreeTypeFont) -> str:
     while text and typeface.getlength(text + "…") > width:
         text = text[:-1].rstrip()
     return text + "…"
+
+
+def wrapped(prompt: str) -> list[str]:
+    """The lines of a caption that fits beside or below a small clip."""
+    return textwrap.wrap(prompt, CAPTION_CHARACTERS, max_lines=CAPTION_LINES, placeholder="…")
 
 
 @cache

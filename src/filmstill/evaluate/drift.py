@@ -1,14 +1,14 @@
 """Drift of long streams: windows of a clip's length that begin at every block of the student, judged one by one.
 
 Windows that follow one another without a gap have the same offset, the frame at which their first one begins. A student
-may be right in every window and still slip from phase to phase between them, so the phase of an offset's first window
-is followed too.
+may be right in every window and still slip from phase to phase between them, so the phase of a stream's first right
+window, at whatever offset, is followed too.
 """
 
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
+import torch
 
 from filmstill.errors import require
 from filmstill.evaluate.bench import HIGH, LOW
@@ -18,7 +18,7 @@ from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
 from filmstill.worlds.judge import judge_frames, look_at
 
-PHASE_KEPT = "phase_kept"  # column: whether all is right and in the phase of the offset's first window
+PHASE_KEPT = "phase_kept"  # column: whether all is right and in the phase of the stream's first right window
 SCORES = (*JUDGED, PHASE_KEPT)
 
 
@@ -31,16 +31,16 @@ def score_windows(streams: DecodedClips, world: World, window_frames: int, block
     allowed = f"at most samples.long_frames ({length})"
     require(window_frames <= length, "evaluate.window_frames", window_frames, allowed)
     frames, tables = look_at(streams.video), []
-    first_phases: dict[int, Tensor] = {}
+    unknown = -1
+    begun = torch.full((len(streams.asked),), unknown)  # phase at frame 0, by each stream's first right window
     for start in window_starts(length, window_frames, block_frames):
         judgement = judge_frames(frames.window(start, start + window_frames), streams.asked, world)
-        offset = start % window_frames
-        first = first_phases.setdefault(offset, judgement.phase)
+        at_frame_0 = (judgement.phase - start) % world.period
+        begun = torch.where((begun == unknown) & judgement.all_right, at_frame_0, begun)
         table = streams.table(judgement)
-        in_phase = judgement.phase == (first + start - offset) % world.period
-        table[PHASE_KEPT] = table["all_attributes"] * in_phase.numpy()
+        table[PHASE_KEPT] = table["all_attributes"] * (at_frame_0 == begun).numpy()
         table.insert(0, "frame", start + window_frames)
-        table.insert(0, "offset", offset)
+        table.insert(0, "offset", start % window_frames)
         table.insert(0, "prompt_id", streams.rows["prompt_id"].to_numpy())
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

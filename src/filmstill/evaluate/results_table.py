@@ -107,7 +107,8 @@ def _symbols_lines(metrics: Metrics) -> list[str]:
     return [
         f"held-out combinations: {_ratio(teacher, 'held_out_ratio')} of the teacher's score",
         f"entropy of colours left open: {_ratio(teacher, 'entropy_ratio')} of the teacher's, "
-        f"{_ratio(real, 'entropy_ratio')} of real clips'",
+        f"{_ratio(real, 'entropy_ratio')} of real clips'; all right {number(metrics.get('student', {}).get('open'))} "
+        f"of these clips (teacher {number(metrics.get('teacher', {}).get('open'))})",
         f"long stream of {number(stream.get('frames'), 0)} frames, {number(stream.get('prompts'), 0)} prompts: "
         f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', 12)}, "
         f"{number(stream.get('mean_window'))} in the mean one; {number(stream.get('phase_kept'))} right and still in "

@@ -1,7 +1,6 @@
 """The comparison sheet: every arm's clip of the same prompt and seed, side by side, as a GIF and as a film strip."""
 
 import math
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from filmstill.evaluate.drawing import (
     magnification,
     save_gif,
     save_png,
+    wrapped,
 )
 from filmstill.evaluate.metrics import TITLES
 from filmstill.runtime.image import as_bytes
@@ -31,7 +31,7 @@ GIF_COLOURS = 192
 STRIP_ENLARGE = 3
 STRIP_PROMPTS = 4
 STRIP_EVERY, STRIP_PICTURES = 2, 6  # least frames from one picture of the strip to the next, most pictures
-LABEL_WIDTH, LABEL_CHARACTERS, LABEL_LINES = 124, 17, 6
+LABEL_WIDTH = 124
 
 
 def comparison_sheet(
@@ -65,14 +65,14 @@ def sheet_frame(pictures: dict[str, Tensor], prompts: list[str], frame: int) -> 
         for row, clip in enumerate(clips):
             canvas.paste(image_of(clip[frame], times), (x, top + row * (height + GAP)))
     for row, prompt in enumerate(prompts):
-        label = textwrap.wrap(prompt, LABEL_CHARACTERS, max_lines=LABEL_LINES, placeholder="…")
+        label = wrapped(prompt)
         middle = top + row * (height + GAP) + height / 2
         pen.multiline_text((MARGIN, middle), "\n".join(label), DIM, font(12), anchor="lm", spacing=4)
     return canvas
 
 
 def strip(pictures: dict[str, Tensor], prompts: list[str], frames: int) -> Image.Image:
-    """The first prompts, one block each: one row per arm, one column per picture, every few frames."""
+    """The first of the prompts, one block each: one row per arm, one column per picture, every few frames."""
     every = max(STRIP_EVERY, math.ceil(frames / STRIP_PICTURES))
     blocks = [
         Block(prompt, [clips[index, :frames:every] for clips in pictures.values()])

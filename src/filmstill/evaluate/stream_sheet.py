@@ -5,7 +5,6 @@ its symbol or its sharpness breaks the column.
 """
 
 import math
-import textwrap
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ from filmstill.evaluate.drawing import (
     magnification,
     save_gif,
     save_png,
+    wrapped,
 )
 from filmstill.runtime.image import as_bytes, shrunk, spread
 
@@ -38,7 +38,7 @@ GIF_PROMPTS, GIF_COLUMNS = 8, 4
 GIF_ENLARGE = 3
 GIF_COLOURS = 64  # with 192 the file is a third larger, and looks the same
 GIF_PIXELS = 2_000_000  # of all clips' frames: 8 streams of 240 frames of 32x32; of larger clips fewer frames are shown
-LABEL_WIDTH, LABEL_CHARACTERS, LABEL_LINES = 112, 17, 6
+LABEL_WIDTH = 112
 
 
 def stream_sheet(
@@ -107,7 +107,7 @@ def save_streams(video: Tensor, prompts: list[str], fps: int, score: str, path: 
 
 def _captioned(prompts: list[str], height: int, width: int) -> tuple[Image.Image, list[tuple[int, int]]]:
     """The GIF's background with the prompts, and the corners of the pictures above them."""
-    labels = [textwrap.wrap(prompt, LABEL_CHARACTERS, max_lines=LABEL_LINES, placeholder="…") for prompt in prompts]
+    labels = [wrapped(prompt) for prompt in prompts]
     down, across = height + GAP + 14 * max(map(len, labels)) + GAP, max(width, LABEL_WIDTH) + GAP
     columns, top = min(GIF_COLUMNS, len(prompts)), MARGIN + TITLE_HEIGHT
     places = [(MARGIN + index % columns * across, top + index // columns * down) for index in range(len(prompts))]

@@ -113,6 +113,11 @@ class Params:
             require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the embedded world trains its own")
             fast, allowed = self.samples.fast_decoder, f"false where world.name is {EMBEDDED}: its codec has no other"
             require(not fast, "samples.fast_decoder", fast, allowed)
+            kept, allowed = (
+                self.prompts.world,
+                f"{EMBEDDED} where world.name is {EMBEDDED}: null would train on what it holds out",
+            )
+            require(kept == EMBEDDED, "prompts.world", kept, allowed)
             score = self.teacher.real_score
             require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
             return
