@@ -73,8 +73,8 @@ SHOWN = {
         {"0": "0.310 – – –", "all": "0.250 – – –"},
         [
             "held-out combinations: 0.951 (0.900 to 1.000) of the teacher's score",
-            "entropy of colours left open: 0.655 (0.550 to 0.770) of the teacher's, – of real clips'; all right – of these "
-            "clips (teacher 0.969)",
+            "entropy of colours left open: 0.655 (0.550 to 0.770) of the teacher's, – of real clips'; all right – of "
+            "these clips (teacher 0.969)",
             "long stream of 36 frames, – prompts: all right 0.250 in the worst window of 12, – in the mean one; – "
             "right and still in their first phase at the end",
         ],
