@@ -44,7 +44,7 @@ def sections(metrics: Metrics) -> list[Section]:
         Section(
             "Drift",
             "Long streams, in windows that begin at every block of the student. First phase kept: all is right at the "
-            "end of the stream, in the phase of the first window.",
+            "end of the stream, in the phase of its first right window.",
             (STREAM_HEADING, symbols_stream_rows(metrics)),
             ("drift", "share of long streams that are all right, by window"),
         ),
