@@ -47,7 +47,7 @@ def level(sigma: float) -> Tensor:
 
 def by_hand(model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int) -> list[Tensor]:
     """The window's blocks: those before it are served into a KV cache, then each exits at `exit_step`."""
-    cache, made = KVCache(config.attention, TINY.num_layers), []
+    cache, made = KVCache(config.attention, TINY.num_layers, FRAMES, FRAMES - START), []
 
     def denoise(xt: Tensor, step: int) -> Tensor:
         sigma = level(config.sigmas[step])
@@ -85,7 +85,8 @@ def test_blocks_before_the_window_are_served_and_have_no_gradient(config: Rollou
     with torch.no_grad():
         served = list(rollout(model, model.read_text(vectors()), noise, config))
     assert all(torch.equal(block, other) for block, other in zip(blocks[:2], served[:2], strict=True))
-    assert torch.equal(blocks[2], served[2]) == (exit_step == STEPS - 1)
+    # A window that has moved adds up in another order: the cache has more slots where there are gradients.
+    assert torch.allclose(blocks[2], served[2], atol=1e-6) == (exit_step == STEPS - 1)
 
 
 @by_exit

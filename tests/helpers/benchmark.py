@@ -59,7 +59,7 @@ def rotated_by_parts(x: Tensor, table: Tensor) -> Tensor:
 
 def rotary() -> list[float]:
     """Seconds of rotary embedding with real and with complex numbers, forward and backward."""
-    x = torch.randn(24, 192, 4, 32, requires_grad=True)
+    x = torch.randn(24, 4, 192, 32, requires_grad=True)
     table = rope_table(32, 0, 12, 4, 4, x.device)
     return seconds(lambda: rotated_by_parts(x, table).sum().backward(), lambda: rotate(x, table).sum().backward())
 
@@ -88,7 +88,7 @@ def clips() -> tuple[list[float], list[float]]:
     block, time_zero = noise[:, 0, :3], torch.zeros(BATCH)
 
     def cache() -> KVCache:
-        return KVCache(attention, SIZES.num_layers)
+        return KVCache(attention, SIZES.num_layers, SHAPE[0])
 
     context = seconds(
         lambda: model(block, time_zero, text, cache=cache()),
@@ -107,7 +107,7 @@ def main() -> None:
     prepare("cpu", Compute().threads)
     context, clip = clips()
     rows = {
-        "rotary embedding, forward and backward, [24, 192, 4, 32]: real numbers, complex numbers": rotary(),
+        "rotary embedding, forward and backward, [24, 4, 192, 32]: real numbers, complex numbers": rotary(),
         "an mp4 of 12 frames at 128 pixels: imageio's PyAV plugin, PyAV": mp4(),
         f"context pass of a block, {BATCH} clips: whole network, up to the last keys": context,
         f"a clip in a batch of {BATCH}: teacher (48 steps, guided), student (4 steps)": clip,

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from caches import context
 from filmstill.errors import FilmstillError
 from filmstill.models.attention import BlockCausal, frame_mask
-from filmstill.models.kv_cache import KVCache
+from filmstill.models.kv_cache import KeysValues, KVCache
 from goldens import FRAME_TOKENS, TINY, tiny
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def test_cached_block_by_block_is_the_full_sequence(attention):
     x = torch.randn(2, frames, TINY.in_channels, 4, 6, generator=dice)
     text = model.read_text(torch.randn(2, 5, TINY.text_dim, generator=dice))
     whole = model(x, torch.zeros(2), text, attention)
-    cache = KVCache(attention, TINY.num_layers)
+    cache = KVCache(attention, TINY.num_layers, frames)
     parts = []
     for start, end in attention.blocks(frames):
         parts.append(model(x[:, start:end], torch.zeros(2), text, cache=cache))
@@ -80,54 +81,87 @@ def test_cached_block_by_block_is_the_full_sequence(attention):
 
 
 @by_attention
-def test_cache_holds_no_more_than_the_window_needs(attention):
-    """Counts the stored frames, not those returned by `context`: an endless stream needs constant memory."""
-    cache, held = KVCache(attention, 1), []
+@pytest.mark.parametrize("graph_frames", [0, 12])
+def test_cache_has_room_for_the_window_and_the_frames_with_a_gradient(attention, graph_frames):
+    """An endless stream needs constant memory, in one allocation."""
+    cache, held = KVCache(attention, 1, 60, graph_frames), set()
     for start, end in attention.blocks(60):
-        keys = torch.arange(start, end).repeat_interleave(FRAME_TOKENS).view(1, -1, 1, 1)
-        cache.commit([(keys, keys)], end - start)
-        stored = cache._buffers[0][0].flatten()
-        assert stored.untyped_storage().nbytes() == stored.nbytes  # no view of a larger tensor
-        held.append(len(stored) // FRAME_TOKENS)
-    # The next block takes at least one frame of the window; the block just finished is cached completely.
-    assert max(held) <= max((attention.window_frames or 61) - 1, attention.sink_frames + attention.block_frames)
-    assert held[-1] == (60 if attention.window_frames is None else held[-2])
+        remember(cache, start, end)
+        keys = cache._buffers[0][0]
+        assert keys.untyped_storage().nbytes() == keys.nbytes  # no view of a larger tensor
+        held.add((keys.data_ptr(), keys.shape[2]))
+    window = attention.window_frames
+    assert [tokens for _, tokens in held] == [FRAME_TOKENS * (60 if window is None else window + graph_frames)]
 
 
 @by_attention
-def test_cache_hands_out_the_frames_that_the_mask_shows(attention):
+@pytest.mark.parametrize("graph_frames", [0, 1, 12])
+def test_a_block_sees_the_frames_that_the_mask_shows(attention, graph_frames):
+    """With a gradient or without; a pass without one that is not committed, a denoising step, leaves no trace."""
     frames = 20
-    cache, mask = KVCache(attention, 1), frame_mask(attention, frames, 1, False, CPU).dense
+    cache, mask = KVCache(attention, 1, frames, graph_frames), frame_mask(attention, frames, 1, False, CPU).dense
     for start, end in attention.blocks(frames):
-        expected = mask[start, :start].nonzero().flatten().tolist()
-        context = cache.context(0, end - start)
-        assert ([] if context is None else context[0].flatten().tolist()) == expected
-        assert context is None or torch.equal(context[0], context[1])
-        numbers = torch.arange(start, end).view(1, -1, 1, 1)
-        cache.commit([(numbers, numbers)], end - start)
+        expected = mask[start].nonzero().flatten().tolist()
+        slots, own = cache.slots(end - start), numbered(start, end)
+        with torch.no_grad():
+            noisy = cache.join(0, slots, (own[0] - 1000, own[1] - 1000))[0]
+        assert sorted((noisy + 1000 * (noisy < 0)).flatten().tolist()) == repeated(expected)
+        keys, values = cache.join(0, slots, own)
+        assert keys.flatten().tolist() == repeated(expected)
+        assert torch.equal(keys, values)
+        remember(cache, start, end)
+
+
+@by_attention
+@torch.no_grad()
+def test_without_a_gradient_a_block_and_its_context_are_one_view_of_the_buffer(attention):
+    """Once the window is full, too, unless the last block is short: then it sees all that there is but its oldest."""
+    cache, frames = KVCache(attention, 1, 60), 60
+    for start, end in attention.blocks(frames):
+        keys, values = cache.join(0, cache.slots(end - start), numbered(start, end))
+        assert keys.data_ptr() == cache._buffers[0][0].data_ptr()
+        assert values.data_ptr() == cache._buffers[0][1].data_ptr()
+        cache.commit(end - start)
+
+
+@by_attention
+@pytest.mark.parametrize("graph_start", [6, 7, 12])
+def test_what_blocks_with_a_gradient_see_never_changes(attention, graph_start):
+    """Recomputed after the rollout, as activation checkpointing does in the backward pass."""
+    cache, seen = KVCache(attention, 1, 30, 30 - graph_start), []
+    for start, end in attention.blocks(30):
+        if start >= graph_start:
+            slots, own = cache.slots(end - start), numbered(start, end)
+            seen.append((slots, own, cache.join(0, slots, own)[0]))
+        remember(cache, start, end)
+    assert seen
+    assert all(torch.equal(cache.join(0, slots, own)[0], then) for slots, own, then in seen)
 
 
 def test_what_enters_the_cache_is_a_constant():
-    cache = KVCache(BlockCausal(1), 1)
+    cache = KVCache(BlockCausal(1), 1, 3)
     for _ in range(2):
         keys = torch.ones(1, 1, 1, 1, requires_grad=True) * 2
-        cache.commit([(keys, keys)], 1)
-    assert not any(tensor.requires_grad for tensor in cache.context(0, 1))
+        with torch.no_grad():
+            cache.join(0, cache.slots(1), (keys, keys))
+        cache.commit(1)
+    assert not any(tensor.requires_grad for tensor in context(cache, 0, 1))
 
 
-@by_attention
-def test_a_rollout_of_known_length_has_one_buffer(attention):
-    """Context returned for a block does not change when later blocks are written, and is one allocation."""
-    frames = 20
-    cache, shown = KVCache(attention, 1, total_frames=frames), []
-    for start, end in attention.blocks(frames):
-        if (context := cache.context(0, end - start)) is not None:
-            shown.append((context[0], context[0].clone()))
-        keys = torch.arange(start, end).repeat_interleave(2).view(1, -1, 1, 1)
-        cache.commit([(keys, -keys)], end - start)
-    assert all(torch.equal(view, then) for view, then in shown)
-    if attention.window_frames is None:
-        assert len({view.untyped_storage().data_ptr() for view, _ in shown}) == 1
+def remember(cache: KVCache, start: int, end: int) -> None:
+    with torch.no_grad():
+        cache.join(0, cache.slots(end - start), numbered(start, end))
+    cache.commit(end - start)
+
+
+def numbered(start: int, end: int) -> KeysValues:
+    """Keys and values [1, 1, tokens, 1] of frames [start, end) that contain the numbers of their frames."""
+    numbers = torch.arange(start, end).repeat_interleave(FRAME_TOKENS).view(1, 1, -1, 1)
+    return numbers, numbers
+
+
+def repeated(frames: list[int]) -> list[int]:
+    return [frame for frame in frames for _ in range(FRAME_TOKENS)]
 
 
 @pytest.mark.parametrize(

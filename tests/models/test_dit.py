@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from caches import context
 from filmstill.formats.tensor_names import to_diffusers
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.dit import DiTConfig, SelfAttention, VideoDiT
@@ -117,7 +118,7 @@ def test_teacher_forcing_is_a_stream_over_clean_context_at_once(attention, conte
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
     clean_t = torch.full((2, frames), context_t)
     at_once = model(noisy, t, text, attention=attention, clean=clean, clean_t=clean_t if context_t else None)
-    cache, pieces = KVCache(attention, 2), []
+    cache, pieces = KVCache(attention, 2, frames), []
     for start, end in attention.blocks(frames):
         pieces.append(model(noisy[:, start:end], t[:, start:end], text, cache=cache))
         model.remember(clean[:, start:end], clean_t[:, start:end], text, cache)
@@ -132,7 +133,7 @@ def test_a_stream_of_its_own_frames_is_the_masked_sequence(attention):
     t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
     masked = model(x, t, text, attention=attention)
-    cache, pieces = KVCache(attention, 2), []
+    cache, pieces = KVCache(attention, 2, frames), []
     for start, end in attention.blocks(frames):
         block = (x[:, start:end], t[:, start:end], text)
         pieces.append(model(*block, cache=cache))
@@ -150,17 +151,17 @@ def test_flex_attention_reads_the_mask_as_sdpa_does(attention, frame_tokens, tea
 
     mask = frame_mask(attention, 5, frame_tokens, teacher_forcing, torch.device("cpu"))
     length = len(mask.visible) * frame_tokens
-    q, k, v = torch.randn(3, 1, length, 2, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    q, k, v = torch.randn(3, 1, 2, length, 16, generator=torch.Generator().manual_seed(0)).unbind()
     dense = attend(q, k, v, mask)
-    flexed = flex_attention(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask.block_mask)
+    flexed = flex_attention(q, k, v, block_mask=mask.block_mask)
     assert_close(flexed.transpose(1, 2).flatten(2), dense, SAME)
 
 
 def test_frames_that_nobody_sees_change_nothing():
     mask = FrameMask(torch.tensor([[True, False], [True, True]]), 3, torch.device("cpu"))
-    q, k, v = torch.randn(3, 1, 6, 2, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    q, k, v = torch.randn(3, 1, 2, 6, 16, generator=torch.Generator().manual_seed(0)).unbind()
     before = attend(q, k, v, mask)
-    k[:, 3:], v[:, 3:] = 7.0, -7.0
+    k[:, :, 3:], v[:, :, 3:] = 7.0, -7.0
     after = attend(q, k, v, mask)
     assert torch.equal(before[:, :3], after[:, :3]) and not torch.equal(before[:, 3:], after[:, 3:])
 
@@ -201,9 +202,9 @@ def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
     near = model(x, t, text)
     assert near.dtype == torch.float32
     assert 1e-4 < (near - exact).abs().max() / exact.abs().max() < 3e-2
-    cache = KVCache(BlockCausal(4), 2)
+    cache = KVCache(BlockCausal(4), 2, 8)
     model.remember(x, t, text, cache)
-    assert cache.context(0, 4)[0].dtype == cache.context(0, 4)[1].dtype == torch.bfloat16
+    assert [cached.dtype for cached in context(cache, 0, 4)] == [torch.bfloat16] * 2
     assert model._embed_time(t)[1].dtype == torch.float32
 
 
@@ -218,7 +219,7 @@ def test_cudas_autocast_leaves_queries_and_keys_in_bfloat16(monkeypatch: pytest.
             layer = SelfAttention(48, 4).requires_grad_(False)
         weights = {name: torch.empty(p.shape, device="cuda") for name, p in layer.state_dict().items()}
         layer.load_state_dict(weights, assign=True)
-        x, rope = torch.empty(1, 6, 48, device="cuda"), torch.empty(6, 1, 6, device="cuda", dtype=torch.complex64)
+        x, rope = torch.empty(1, 6, 48, device="cuda"), torch.empty(6, 6, device="cuda", dtype=torch.complex64)
         with torch.autocast("cuda", torch.bfloat16):
             plain = F.rms_norm(x.bfloat16(), (48,))
             keys, values = layer.read(x, rope)
@@ -245,7 +246,7 @@ def test_timesteps_and_prompts_of_another_batch_are_refused(shape, prompts, mess
     text = model.read_text(torch.zeros(prompts, 5, TINY.text_dim))
     for call in (
         lambda: model(x, torch.zeros(shape), text),
-        lambda: model.remember(x, torch.zeros(shape), text, KVCache(BlockCausal(3), TINY.num_layers)),
+        lambda: model.remember(x, torch.zeros(shape), text, KVCache(BlockCausal(3), TINY.num_layers, 3)),
     ):
         with pytest.raises(ValueError, match=message):
             call()

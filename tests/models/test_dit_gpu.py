@@ -47,14 +47,14 @@ def test_compiled_flex_attention_and_its_gradients_are_those_of_the_dense_mask(
     mask = frame_mask(attention, 5, frame_tokens, teacher_forcing, torch.device("cuda"))
     exact = FrameMask(mask.visible, frame_tokens, torch.device("cpu"))
     length, dice = len(mask.visible) * frame_tokens, torch.Generator().manual_seed(0)
-    tensors = torch.randn(4, 1, length, 2, 16, generator=dice)
+    tensors = torch.randn(4, 1, 2, length, 16, generator=dice)
     found = []
     for device, dtype, rule in (("cuda", precision, mask), ("cpu", torch.float64, exact)):
         q, k, v, upward = (x.to(device, dtype) for x in tensors)
         for leaf in (q, k, v):
             leaf.requires_grad_()
         out = attend(q, k, v, rule)
-        out.backward(upward.flatten(2))
+        out.backward(upward.transpose(1, 2).flatten(2))
         found.append([out.detach().cpu(), *(leaf.grad.cpu() for leaf in (q, k, v))])
     for ours, theirs in zip(*found, strict=True):
         assert_close(ours, theirs, SAME[precision])
@@ -79,7 +79,7 @@ def test_a_stream_is_the_masked_sequence(attention, precision):
     x, t, words = given("cuda")
     text = model.read_text(words)
     masked = model(x, t, text, attention=attention)
-    cache, pieces = KVCache(attention, CONFIG.num_layers), []
+    cache, pieces = KVCache(attention, CONFIG.num_layers, FRAMES), []
     for start, end in attention.blocks(FRAMES):
         block = (x[:, start:end], t[:, start:end], text)
         pieces.append(model(*block, cache=cache))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from caches import context
 from filmstill.models.attention import BlockCausal, frame_mask
 from filmstill.models.dit import VideoDiT
 from filmstill.models.kv_cache import KVCache
@@ -60,7 +61,8 @@ def test_rope_and_timestep_embedding():
     ):
         assert_close(cosines[index][:, columns], g["rope.freqs_angle_cos"][:, columns], 1e-6)
         assert_close(sines[index][:, columns], g["rope.freqs_angle_sin"][:, columns], 1e-6)
-    assert_close(rotate(g["rope.x"], rope_table(12, 0, 6, 2, 3, torch.device("cpu"))), g["rope.out"], FORWARD)
+    rotated = rotate(g["rope.x"].transpose(1, 2), rope_table(12, 0, 6, 2, 3, torch.device("cpu")))
+    assert_close(rotated.transpose(1, 2), g["rope.out"], FORWARD)
     assert_close(timestep_embedding(g["A.t"], 32), g["A.inter.sinusoidal"], 1e-12)
 
 
@@ -100,7 +102,7 @@ def test_ragged_last_block_attends_to_no_padding():
 @torch.no_grad()
 def test_kv_cached_chunk_by_chunk(case):
     model, g, settings = tiny("causal"), CACHED, CACHED_CASES[case]
-    cache = KVCache(BlockCausal(3), num_layers=2)
+    cache = KVCache(BlockCausal(3), 2, sum(settings["chunks"]) + 1)
     text = model.read_text(g[f"{case}.context"])
     noisy, clean = [], []
     for i, frames in enumerate(settings["chunks"]):
@@ -114,10 +116,10 @@ def test_kv_cached_chunk_by_chunk(case):
         model.remember(finished, t, text, cache)
         kept = cache.frames * FRAME_TOKENS
         for layer in range(2):
-            keys = cache.context(layer, 1)[0]
-            assert_close(keys, g[f"{case}.k_cache_after_chunk"][i, layer][:, :kept], FORWARD)
+            keys = context(cache, layer, 1)[0]
+            assert_close(keys.transpose(1, 2), g[f"{case}.k_cache_after_chunk"][i, layer][:, :kept], FORWARD)
     for layer in range(2):
-        assert_close(cache.context(layer, 1)[1], g[f"{case}.v_cache_final"][layer], FORWARD)
+        assert_close(context(cache, layer, 1)[1].transpose(1, 2), g[f"{case}.v_cache_final"][layer], FORWARD)
     assert_close(swap(torch.cat(noisy, 1)), g[f"{case}.out_noisy"], FORWARD)
     if settings["two_pass"]:
         assert_close(swap(torch.cat(clean, 1)), g[f"{case}.out_clean"], FORWARD)

@@ -19,7 +19,7 @@ def medium() -> Iterator[None]:
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_of_medium_precision_is_that_of_the_highest(medium: None, masked: bool) -> None:
     dice = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 24, 4, 32, generator=dice) for _ in range(3))
+    q, k, v = (torch.randn(2, 4, 24, 32, generator=dice) for _ in range(3))
     mask = frame_mask(BlockCausal(3), 6, 4, False, q.device) if masked else None
     ours = attend(q, k, v, mask)
     torch.set_float32_matmul_precision("highest")
@@ -28,5 +28,5 @@ def test_attention_of_medium_precision_is_that_of_the_highest(medium: None, mask
 
 def test_medium_precision_is_deterministic(medium: None) -> None:
     dice = torch.Generator().manual_seed(0)
-    q = torch.randn(2, 96, 4, 32, generator=dice)
+    q = torch.randn(2, 4, 96, 32, generator=dice)
     assert torch.equal(attend(q, q, q), attend(q, q, q))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from caches import context
 from counting import Live, by_attention, by_precision, counted, given, without_numbers
 from filmstill.diffusion.rollout import RolloutConfig, rollout
 from filmstill.diffusion.schedule import FlowSchedule
@@ -92,10 +93,10 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
     """Each block attends to as many keys as planned, and before the last block the cache has as many bytes."""
     model, (x, t, text) = tiny("causal"), given(TINY, 2, 12, 4, 6)
     model.precision = DTYPES[precision]
-    cache, read, clip = KVCache(attention, TINY.num_layers), model.read_text(text), Clip(12, 6, 7)
+    cache, read, clip = KVCache(attention, TINY.num_layers, 12), model.read_text(text), Clip(12, 6, 7)
     for (start, end), planned in zip(attention.blocks(12), clip.blocks(attention), strict=True):
-        seen = cache.context(0, end - start)
-        assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[1])
+        seen = context(cache, 0, end - start)
+        assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[2])
         if end < 12:
             model.remember(x[:, start:end], t, read, cache)
     held = sum(tensor.nbytes for layer in cache._buffers for tensor in layer)

@@ -198,8 +198,8 @@ def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_boun
     with pytest.raises(FilmstillError if refused else Full) as error:
         generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     if refused:
-        # 2 layers and a copy of one, keys and values, 48 numbers of 4 bytes, 16 tokens per frame
-        size = 3 * 2 * 48 * 4 * 16 * (30_000 - 3) / 2**30
+        # 2 layers, keys and values, 48 numbers of 4 bytes, 16 tokens per frame
+        size = 2 * 2 * 48 * 4 * 16 * 30_000 / 2**30
         assert str(error.value) == (
             f"--frames: is 30000, whose KV cache takes {size:.1f} GiB, allowed: what fits into the 0.2 GiB of memory "
             "that are free; a --window of 4 or more frames bounds it"
@@ -208,7 +208,7 @@ def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_boun
 
 def test_a_growing_kv_cache_is_announced(files: Files, filmstill_log: pytest.LogCaptureFixture, no_work, monkeypatch):
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**40)
-    for frames, window in ((60_000, None), (60_000, 60), (300, None)):
+    for frames, window in ((90_000, None), (90_000, 60), (300, None)):
         with pytest.raises(Full):
             generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     (line,) = (record.getMessage() for record in filmstill_log.records)

@@ -67,6 +67,10 @@ class BlockCausal:
         later = self._later_starts(frames)
         return later[-1] if later else 0
 
+    def cache_frames(self, frames: int, graph_frames: int = 0) -> int:
+        """Number of frames that the KV cache of a rollout has room for; the last `graph_frames` have a gradient."""
+        return frames if self.window_frames is None else min(frames, self.window_frames + graph_frames)
+
     def _later_starts(self, frames: int) -> range:
         """First frames of every block of a clip but the first."""
         return range(1 if self.independent_first else self.block_frames, frames, self.block_frames)
@@ -139,8 +143,7 @@ def frame_mask(
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Tensor:
-    """Attention of q [B, L, heads, head_dim] over k, v [B, keys, heads, head_dim] to [B, L, heads * head_dim]."""
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    """Attention of q [B, heads, L, head_dim] over k, v [B, heads, keys, head_dim] to [B, L, heads * head_dim]."""
     if mask is not None and q.is_cuda and q.shape[-1] >= FLEX_MIN_HEAD_DIM:
         out = _flex_attention()(q, k, v, block_mask=mask.block_mask)
     elif not q.is_cuda and torch.get_float32_matmul_precision() != "highest":

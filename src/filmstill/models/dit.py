@@ -8,9 +8,9 @@ embeddings, the residual stream and the head stay float32.
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 import torch
@@ -25,7 +25,8 @@ from filmstill.models.modulation import EPS, gated, modulate
 from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
 
-TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, text_len, heads, head_dim]
+TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, heads, text_len, head_dim]
+Join = Callable[[KeysValues], KeysValues]  # adds what a KV cache contains to a block's own keys and values
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,21 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
-    def forward(
-        self, x: Tensor, rope: Tensor, mask: FrameMask | None, context: KeysValues | None
-    ) -> tuple[Tensor, KeysValues]:
-        """x [B, L, dim] to (output [B, L, dim], keys and values of x [B, L, heads, head_dim]).
-
-        context: cached keys and values of the frames before x.
-        """
-        q = rotate(self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1)), rope)
-        k, v = keys, values = self.read(x, rope)
-        if context is not None:
-            keys, values = torch.cat([context[0], k], 1), torch.cat([context[1], v], 1)
-        return self.o(attend(q, keys, values, mask)), (k, v)
+    def forward(self, x: Tensor, rope: Tensor, mask: FrameMask | None, join: Join | None) -> Tensor:
+        """x [B, L, dim] to [B, L, dim]. join: adds cached keys and values of the frames before x to its own."""
+        q = rotate(_by_head(self.norm_q(self.q(x)), self.num_heads), rope)
+        own = self.read(x, rope)
+        return self.o(attend(q, *(own if join is None else join(own)), mask))
 
     def read(self, x: Tensor, rope: Tensor) -> KeysValues:
-        """Keys and values [B, L, heads, head_dim] of x [B, L, dim]."""
-        heads = (self.num_heads, -1)
-        return rotate(self.norm_k(self.k(x)).unflatten(-1, heads), rope), self.v(x).unflatten(-1, heads)
+        """Keys and values [B, heads, L, head_dim] of x [B, L, dim]."""
+        keys = rotate(_by_head(self.norm_k(self.k(x)), self.num_heads), rope)
+        return keys, _by_head(self.v(x), self.num_heads)
+
+
+def _by_head(x: Tensor, num_heads: int) -> Tensor:
+    """Tokens [B, L, dim] as [B, heads, L, head_dim]."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -100,14 +99,12 @@ class CrossAttention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(dim, EPS), RMSNorm(dim, EPS)
 
     def read(self, text: Tensor) -> KeysValues:
-        """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
-        heads = (self.num_heads, -1)
-        return self.norm_k(self.k(text)).unflatten(-1, heads), self.v(text).unflatten(-1, heads)
+        """Keys and values [B, heads, text_len, head_dim] of embedded text [B, text_len, dim]."""
+        return _by_head(self.norm_k(self.k(text)), self.num_heads), _by_head(self.v(text), self.num_heads)
 
     def forward(self, x: Tensor, text: KeysValues) -> Tensor:
         """x [B, L, dim] and the prompt's keys and values to [B, L, dim]."""
-        q = self.norm_q(self.q(x)).unflatten(-1, (self.num_heads, -1))
-        return self.o(attend(q, *text))
+        return self.o(attend(_by_head(self.norm_q(self.q(x)), self.num_heads), *text))
 
 
 class Block(nn.Module):
@@ -130,22 +127,20 @@ class Block(nn.Module):
         text: KeysValues,
         rope: Tensor,
         mask: FrameMask | None,
-        context: KeysValues | None,
-    ) -> tuple[Tensor, KeysValues]:
-        """x [B, L, dim], modulation [B, F or 1, 6, dim] to (x, this layer's self-attention keys and values of x)."""
+        join: Join | None,
+    ) -> Tensor:
+        """x [B, L, dim], modulation [B, F or 1, 6, dim] to [B, L, dim]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).unbind(2)
-        attended, own = self.self_attn(modulate(x, shift1, scale1), rope, mask, context)
-        x = gated(x, attended, gate1)
+        x = gated(x, self.self_attn(modulate(x, shift1, scale1), rope, mask, join), gate1)
         x = x + self.cross_attn(self.norm3(x), text)
-        x = gated(x, self.ffn(modulate(x, shift2, scale2)), gate2)
-        return x, own
+        return gated(x, self.ffn(modulate(x, shift2, scale2)), gate2)
 
     def read_text(self, text: Tensor) -> KeysValues:
-        """Keys and values [B, text_len, heads, head_dim] of embedded text [B, text_len, dim]."""
+        """Keys and values [B, heads, text_len, head_dim] of embedded text [B, text_len, dim]."""
         return self.cross_attn.read(text)
 
     def read(self, x: Tensor, modulation: Tensor, rope: Tensor) -> KeysValues:
-        """Only the keys and values that `forward` returns."""
+        """Only this layer's self-attention keys and values of x, [B, heads, L, head_dim]."""
         shift, scale = (self.modulation + modulation).unbind(2)[:2]
         return self.self_attn.read(modulate(x, shift, scale), rope)
 
@@ -249,9 +244,9 @@ class VideoDiT(nn.Module):
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
-        for layer, (block, layer_text) in enumerate(zip(self.layers, text, strict=True)):
-            context = cache.context(layer, frames) if cache else None
-            tokens = self._run(block, tokens, modulation, layer_text, rope, mask, context)[0]
+        joins = self._joins(cache, frames)
+        for block, layer_text, join in zip(self.layers, text, joins, strict=True):
+            tokens = self._run(block, tokens, modulation, layer_text, rope, mask, join)
         patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)
@@ -261,18 +256,25 @@ class VideoDiT(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
 
+    def _joins(self, cache: KVCache | None, frames: int) -> Sequence[Join | None]:
+        """Per layer, what adds the cache to the next `frames` frames, wherever the cache may be by a backward pass."""
+        if cache is None:
+            return [None] * len(self.layers)
+        slots = cache.slots(frames)
+        return [partial(cache.join, layer, slots) for layer in range(len(self.layers))]
+
+    @torch.no_grad()
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
         """Append latents x at t (as in `forward`) to the cache; the last layer runs only up to keys and values."""
         _check_batch(x, text)
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
-        own = []
-        *first_layers, last = self.layers
-        for layer, block in enumerate(first_layers):
-            tokens, keys_values = block(tokens, modulation, text[layer], rope, None, cache.context(layer, frames))
-            own.append(keys_values)
-        cache.commit([*own, last.read(tokens, modulation, rope)], frames)
+        joins, (*first_layers, last) = self._joins(cache, frames), self.layers
+        for block, layer_text, join in zip(first_layers, text, joins, strict=False):
+            tokens = block(tokens, modulation, layer_text, rope, None, join)
+        cache.join(len(first_layers), cache.slots(frames), last.read(tokens, modulation, rope))
+        cache.commit(frames)
 
     def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(tokens [B, L, dim], time, modulation, rotary table) of latents x that follow the frames in the cache."""

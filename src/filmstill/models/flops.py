@@ -76,12 +76,9 @@ class Clip:
         pairs = sum(block.pairs for block in self.blocks(attention))
         return Pass(batch, self.tokens, self.tokens, pairs, self.text_len, self.frames)
 
-    def cached_tokens(self, attention: BlockCausal) -> int:
-        """Tokens per sample in the KV cache while the last block is denoised; that block itself is never cached."""
-        start = attention.context_frames(self.frames)
-        window = attention.window_frames
-        kept = start if window is None else min(start, max(window - 1, attention.min_window))
-        return kept * self.frame_tokens
+    def cached_tokens(self, attention: BlockCausal, graph_frames: int = 0) -> int:
+        """Tokens per sample that the KV cache has room for, as `BlockCausal.cache_frames`."""
+        return attention.cache_frames(self.frames, graph_frames) * self.frame_tokens
 
 
 @dataclass(frozen=True)

@@ -4,74 +4,100 @@ Keys are cached after rotary embedding at absolute frame positions. Cached tenso
 for every later block. The window and the sink follow `BlockCausal.visible_frames`, the rule of the full-sequence mask,
 in training and in serving.
 
-Each layer has one preallocated buffer if the rollout's length is known. When the window slides, `commit` replaces the
-buffer by a new one that contains only the visible frames. A buffer is only ever written past the frames that it already
-contains, so the views that the autograd graphs of earlier blocks hold never change.
+Each layer has one ring buffer, in which a new frame takes the slot of one that nobody sees any more. Without a gradient
+a block's own keys and values are written straight into their slots, again at every pass over the block, and attention
+reads them and the context as one view. With a gradient they are concatenated, for a graph must not see its tensors
+change. For the same reason the buffer has slots for all frames that have a gradient, beside those of the window. So
+once the window has moved, training and serving read the same keys in different orders.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from filmstill.models.attention import BlockCausal
 
-KeysValues = tuple[Tensor, Tensor]  # [B, tokens, heads, head_dim] both
+KeysValues = tuple[Tensor, Tensor]  # [B, heads, tokens, head_dim] both
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Slots of a block's own `frames` frames, of the `context` that it sees before them, and of all that it sees."""
+
+    frames: int
+    own: list[range]
+    context: list[range]
+    seen: list[range]
 
 
 class KVCache:
     """Context of one rollout. `frames`: number of committed frames; `attention`: which of them stay visible."""
 
-    def __init__(self, attention: BlockCausal, num_layers: int, total_frames: int = 0) -> None:
-        """total_frames: number of frames that will be committed, if known, for which buffers are preallocated."""
+    def __init__(self, attention: BlockCausal, num_layers: int, total_frames: int, graph_frames: int = 0) -> None:
+        """total_frames: length of the rollout; graph_frames: length of the part of it that has a gradient."""
         self.attention = attention
         self.frames = 0
-        self._frame_tokens = 0
-        self._buffer_frames = min(total_frames, attention.window_frames or total_frames)
-        self._cached: list[int] = []  # frame number of every cached frame, oldest first
+        self.capacity = attention.cache_frames(total_frames, graph_frames)  # in frames
         self._buffers: list[KeysValues | None] = [None] * num_layers
 
-    def context(self, layer: int, new_frames: int) -> KeysValues | None:
-        """Cached keys and values that a block of `new_frames` sees besides its own; None if the cache is empty."""
-        buffer = self._buffers[layer]
-        return None if buffer is None else self._select(buffer, self._visible(self.frames + new_frames))
-
-    def commit(self, blocks: list[KeysValues], new_frames: int) -> None:
-        """Append a finished block's keys and values, one pair per layer, and slide the window to its end."""
-        end = self.frames + new_frames
-        # The next block has at least one frame: frames that are invisible even then are dropped.
-        visible = self._visible(end + 1)
-        window_slides = len(visible) < len(self._cached)
-        self._frame_tokens = blocks[0][0].shape[1] // new_frames
-        used = len(visible) * self._frame_tokens
-        for layer, own in enumerate(blocks):
-            buffer, tokens = self._buffers[layer], own[0].shape[1]
-            if buffer is None or window_slides or buffer[0].shape[1] < used + tokens:
-                buffer = self._new_buffer(buffer, visible, own, new_frames)
-            for cached, new in zip(buffer, own, strict=True):
-                cached[:, used : used + tokens] = new.detach()
-            self._buffers[layer] = buffer
-        self._cached = [self._cached[i] for i in visible] + list(range(self.frames, end))
-        self.frames = end
-
-    def _visible(self, end: int) -> list[int]:
-        """Indices into the cached frames that a block ending before frame `end` sees: sink and window."""
+    def slots(self, new_frames: int) -> Slots:
+        """Slots of the next block, of `new_frames` frames."""
+        start, end = self.frames, self.frames + new_frames
         sink, first = self.attention.visible_frames(end)
-        return [i for i, frame in enumerate(self._cached) if frame < sink or frame >= first]
+        sinks = [range(sink)] if sink else []
+        is_full = sink + end - first == self.capacity  # then their order is any: it makes no difference to attention
+        seen = [range(self.capacity)] if is_full else sinks + self._ring(first, end)
+        return Slots(new_frames, self._ring(start, end), sinks + self._ring(first, start), seen)
 
-    def _new_buffer(self, old: KeysValues | None, visible: list[int], own: KeysValues, new_frames: int) -> KeysValues:
-        """A buffer that starts with the visible frames of `old` and has space for at least `new_frames` more."""
-        batch, _, *heads = own[0].shape
-        tokens = max(self._buffer_frames, len(visible) + new_frames) * self._frame_tokens
-        keys, values = (new.new_empty(batch, tokens, *heads) for new in own)
-        if old is not None:
-            for buffer, cached in zip((keys, values), self._select(old, visible), strict=True):
-                buffer[:, : cached.shape[1]] = cached
+    def join(self, layer: int, slots: Slots, own: KeysValues) -> KeysValues:
+        """The keys and values of `layer` that a block sees: those of its context, and its own."""
+        tokens, buffers = own[0].shape[2] // slots.frames, self._buffers[layer]
+        if torch.is_grad_enabled():
+            if buffers is None:
+                return own
+            keys, values = (
+                torch.cat([*_at(buffer, slots.context, tokens), new], dim=2)
+                for buffer, new in zip(buffers, own, strict=True)
+            )
+            return keys, values
+        if buffers is None:
+            buffers = self._buffers[layer] = _empty_like(own, self.capacity * tokens)
+        for buffer, new in zip(buffers, own, strict=True):
+            _write(_at(buffer, slots.own, tokens), new)
+        keys, values = (_joined(_at(buffer, slots.seen, tokens)) for buffer in buffers)
         return keys, values
 
-    def _select(self, buffer: KeysValues, visible: list[int]) -> KeysValues:
-        """Keys and values of the visible frames; views of the buffer if all cached frames are visible."""
-        keys, values = (t[:, : len(self._cached) * self._frame_tokens] for t in buffer)
-        if len(visible) == len(self._cached):
-            return keys, values
-        index = torch.tensor(visible, dtype=torch.long, device=keys.device)
-        frames = (len(self._cached), -1)
-        return keys.unflatten(1, frames)[:, index].flatten(1, 2), values.unflatten(1, frames)[:, index].flatten(1, 2)
+    def commit(self, new_frames: int) -> None:
+        """Make the block that was last joined in every layer, without a gradient, context of those after it."""
+        self.frames += new_frames
+
+    def _ring(self, start: int, end: int) -> list[range]:
+        """Slots of frames [start, end): the sink's are the first, the others take turns in those after it."""
+        if start == end:
+            return []
+        sink = self.attention.sink_frames
+        first = start if start < sink else sink + (start - sink) % (self.capacity - sink)
+        beyond = first + end - start - self.capacity
+        if beyond <= 0:
+            return [range(first, first + end - start)]
+        return [range(first, self.capacity), range(sink, sink + beyond)]
+
+
+def _at(buffer: Tensor, slots: list[range], tokens: int) -> list[Tensor]:
+    """The parts of a buffer [B, heads, tokens, head_dim] at these slots, of `tokens` tokens each, as views."""
+    return [buffer[:, :, each.start * tokens : each.stop * tokens] for each in slots]
+
+
+def _write(places: list[Tensor], new: Tensor) -> None:
+    for place, part in zip(places, new.split([place.shape[2] for place in places], dim=2), strict=True):
+        place.copy_(part)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _empty_like(own: KeysValues, tokens: int) -> KeysValues:
+    keys, values = (new.new_empty(*new.shape[:2], tokens, new.shape[3]) for new in own)
+    return keys, values

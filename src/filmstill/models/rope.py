@@ -14,7 +14,7 @@ ROPE_THETA = 10000.0
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a cached table made while sampling must also serve training
 def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Rotations exp(i*angle), complex64 [L, 1, head_dim/2], of tokens in (frame, row, column) order; cached per shape.
+    """Rotations exp(i*angle), complex64 [L, head_dim/2], of tokens in (frame, row, column) order; cached per shape.
 
     The c = head_dim/2 channel pairs of a head are split into c - 2*(c//3), c//3, c//3 for time, height and width
     (Wan2.1, `rope_params`). Angles are computed in float64.
@@ -29,12 +29,12 @@ def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width:
         shape[axis] = len(position)
         angle = torch.outer(position.double(), frequency).view(shape)
         axes.append(angle.expand(frames, height, width, size))
-    angles = torch.cat(axes, dim=-1).reshape(-1, 1, pairs)
+    angles = torch.cat(axes, dim=-1).reshape(-1, pairs)
     return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotary embedding of x [B, L, heads, head_dim]: adjacent channels, as a complex number, times the table."""
+    """Rotary embedding of x [B, heads, L, head_dim]: adjacent channels, as a complex number, times the table."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 

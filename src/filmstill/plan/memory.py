@@ -61,7 +61,7 @@ def gathered_bytes(config: DiTConfig, size: int) -> float:
 
 
 def kv_cache_bytes(config: DiTConfig, batch: int, tokens: int, size: int) -> float:
-    """Keys and values of all layers for `tokens` tokens per sample: a stream's context, or a prompt."""
+    """Keys and values of all layers for `tokens` tokens per sample: a rollout's, or a prompt's."""
     return 2.0 * config.num_layers * config.dim * batch * tokens * size
 
 
@@ -88,7 +88,7 @@ def backward_bytes(config: DiTConfig, call: Pass, size: int, activation_checkpoi
 
 
 def forward_bytes(config: DiTConfig, call: Pass, size: int) -> float:
-    """Peak working memory of a pass without gradients: in a feed-forward, or where cached keys are concatenated."""
-    feed_forward = (3 * FLOAT32 + 3 * size) * config.dim + 2 * size * config.ffn_dim
-    attention = (2 * FLOAT32 + 4 * size + 2 * size * call.keys / call.tokens) * config.dim
+    """Peak working memory of a pass without gradients: in a feed-forward, or in self-attention."""
+    feed_forward = 3 * FLOAT32 * config.dim + 2 * size * config.ffn_dim
+    attention = (2 * FLOAT32 + 6 * size) * config.dim
     return float(call.all_tokens * max(feed_forward, attention))

@@ -145,14 +145,13 @@ class Run:
         return vae_decode_flops(self.latent_shape(frames)) if self.open else 0.0
 
     def streaming(self, base: Memory, batch: int, attention: BlockCausal, frames: int | None = None) -> Memory:
-        """`base` while a rollout without gradients generates its last block, with that block's keys and values."""
+        """`base` while a rollout without gradients generates its last block."""
         clip = self.clip(frames)
         block = clip.blocks(attention, batch)[-1]
-        cached = clip.cached_tokens(attention) + block.tokens
         return replace(
             base,
             activations=forward_bytes(self.config, block, self.size),
-            kv_cache=kv_cache_bytes(self.config, batch, cached, self.size),
+            kv_cache=kv_cache_bytes(self.config, batch, clip.cached_tokens(attention), self.size),
             text=self.text_bytes(self.config, batch),
         )
 

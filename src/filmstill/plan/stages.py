@@ -206,20 +206,19 @@ def _rolled(run: Run, start: int, batch: int = 1) -> TrainingRollout:
 def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
     """The longest rollout's graph while the real score is evaluated, and then during the backward pass.
 
-    Only the window's blocks have a graph. With checkpointing, their layers are recomputed from their context, so all
-    their contexts stay in memory: as views of one buffer, or as one buffer per block under a moving window.
+    Only the window's blocks have a graph. With checkpointing, their layers are recomputed from the KV cache, which
+    therefore stays in memory.
     """
     config, size, clip, activation_checkpointing = run.config, run.size, run.clip(), run.activation_checkpointing
     start = max(run.loss_windows.shares())
     blocks, longest = _rolled(run, start, batch).window, run.clip(start + clip.frames)
-    moving = run.attention.window_frames is not None and activation_checkpointing
-    contexts = sum(block.keys - block.tokens for block in blocks) if moving else longest.cached_tokens(run.attention)
+    cached = longest.cached_tokens(run.attention, clip.frames)
     graph = sum(saved_bytes(config, block, size, activation_checkpointing) for block in blocks)
     rolled = replace(
         state,
         copies=run.copies(len(blocks), run.real_scores),
         activations=graph + backward_bytes(config, blocks[-1], size, activation_checkpointing),
-        kv_cache=kv_cache_bytes(config, batch, contexts, size),
+        kv_cache=kv_cache_bytes(config, batch, cached, size),
         text=run.text_bytes(config, batch),
     )
     scored = replace(

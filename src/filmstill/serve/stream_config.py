@@ -81,10 +81,9 @@ class StreamConfig:
         return replace(self, rollout=replace(self.rollout, attention=attention), latent_shape=shape)
 
     def cache_bytes(self, precision: str) -> float:
-        """Most bytes of the KV cache, and of one layer's part of it again, which attention copies."""
+        """Bytes of the KV cache of a stream."""
         tokens = Clip.of(self.latent_shape, 0).cached_tokens(self.attention)
-        layers = self.network.num_layers
-        return kv_cache_bytes(self.network, 1, tokens, DTYPES[precision].itemsize) * (layers + 1) / layers
+        return kv_cache_bytes(self.network, 1, tokens, DTYPES[precision].itemsize)
 
     def check_memory(self, compute: Compute) -> None:
         """Raise FilmstillError if the KV cache exceeds the free memory; without a window, log what a stream takes."""
