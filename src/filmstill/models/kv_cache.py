@@ -54,7 +54,7 @@ class KVCache:
         """The keys and values of `layer` that a block sees: those of its context, and its own."""
         tokens, buffers = own[0].shape[2] // slots.frames, self._buffers[layer]
         if torch.is_grad_enabled():
-            if buffers is None:
+            if buffers is None or not slots.context:
                 return own
             keys, values = (
                 torch.cat([*_at(buffer, slots.context, tokens), new], dim=2)
