@@ -1,10 +1,11 @@
 """The judge of the symbols world's clips, as strict as the eye.
 
-Every frame is compared with every symbol at every whole-pixel place, all seen through the codec. A clip shows a symbol
-if that symbol wins in every frame at correlations that a 3x3 blur fails, a colour if it is the nearest in every frame
-and as bright as it should be, and a motion if every frame is in place at one phase for the whole clip. An empty or
-noisy clip shows nothing, a frozen one no motion. Fidelity, the PSNR against the ideal clip at its best phase, does not
-saturate.
+Every frame is compared with every symbol at every whole-pixel place, all seen through the codec, and then with its
+ideal: the symbol that it shows, where it shows it, in the nearest colour (worlds/templates.py). A clip shows a symbol
+if that symbol wins in every frame at correlations that a 3x3 blur fails, with no spot on it and nothing beside it, a
+colour if it is the nearest in every frame and as bright as it should be, and a motion if every frame is in place at one
+phase for the whole clip. An empty or noisy clip shows nothing, a frozen one no motion. Fidelity, the PSNR against the
+ideal clip at its best phase, does not saturate.
 """
 
 from dataclasses import dataclass, fields
@@ -15,22 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstill.models.codec import DctCodec
 from filmstill.params.world import World
-from filmstill.worlds.grammar import ATTRIBUTES, COLOURS, MOTIONS, SYMBOLS, Attributes
-from filmstill.worlds.symbols import REACH, RGB, glyph, path, placed, render
+from filmstill.worlds.grammar import ATTRIBUTES, MOTIONS, SYMBOLS, Attributes
+from filmstill.worlds.symbols import path, render
+from filmstill.worlds.templates import details_of, places, rgb_of_ideals, templates
 
 MIN_CORRELATION = 0.93  # of a frame's luma with its symbol's; decoded real frames have at least 0.98
 # Of the luma less its 3x3 mean: decoded real frames have at least 0.91, a 3x3 blur of them at most 0.72. The luma alone
 # cannot tell: a blurred heart has 0.99, a sharp note 0.98.
 MIN_DETAIL_CORRELATION = 0.75
-MAX_COLOUR_DISTANCE = 0.25  # between unit RGB vectors: half of what parts the two nearest; the codec moves one by 0.2
-MAX_BRIGHTNESS_ERROR = 0.3  # of a frame's brightness, relative to the colour's
+# Limits of a frame against its ideal, which a decoded real frame equals. A frame that is drawn and not decoded has the
+# codec's own loss: a colour distance of up to 0.21, a spot of up to 0.036, 0.004 beside the symbol.
+MAX_COLOUR_DISTANCE = 0.12  # between unit RGB vectors; the ideals of the two nearest colours are 0.37 apart
+MAX_BRIGHTNESS_ERROR = 0.2  # relative to the ideal's brightness
+MAX_SPOT = 0.035  # mean squared error of any 4x4 patch
+MAX_BESIDE = 0.03  # squared error beside the symbol, relative to the ideal's energy: a copy at 20 % brightness has 0.04
 MAX_DISTANCE = 1.5  # pixels between a symbol and its place on the motion's path
 NOISE_FLOOR = 1e-6  # mean squared error of a perfect clip: fidelity is at most 60 dB
-FRAMES_AT_ONCE = 512  # whose correlations, 14 kB per frame, are in memory together
-
-ROW = range(-REACH, REACH + 1)
+FRAMES_AT_ONCE = 512  # whose correlations and errors, about 100 kB per frame, are in memory together
+PATCH = 4  # pixels: side of the patches whose errors are measured
+SUPPORT = 0.1  # brightness above which a pixel of the ideal, or one beside it, belongs to the symbol
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Frames:
     video: [B, F, 3, 32, 32] in [0, 1]. correlations: [B, F, 12] with each symbol at its best place, details: that of
     their details there, places: its (x, y) in pixels from the picture's centre, int [B, F, 12, 2]. rgb: colour of the
     best symbol, by least squares, [B, F, 3].
+
+    A frame's ideal is its best symbol where it is, in the nearest of COLOURS, through the codec. All [B, F]: colour:
+    index of that colour, int; colour_distance: from the ideal's rgb, both unit vectors; brightness: mean rgb relative
+    to the ideal's; spot: largest mean squared error of a 4x4 patch; beside: squared error outside the symbol, relative
+    to the ideal's energy.
     """
 
     video: Tensor
@@ -47,6 +57,11 @@ class Frames:
     details: Tensor
     places: Tensor
     rgb: Tensor
+    colour: Tensor
+    colour_distance: Tensor
+    brightness: Tensor
+    spot: Tensor
+    beside: Tensor
 
     def window(self, start: int, end: int) -> "Frames":
         """Frames [start, end) of every clip."""
@@ -88,22 +103,43 @@ def look_at(video: Tensor) -> Frames:
     """Compare every frame of clips [B, F, 3, 32, 32] with all symbols at all places."""
     video = video.nan_to_num(0, 0, 0).clamp(0, 1)
     compared = [_compare(chunk) for chunk in video.flatten(0, 1).split(FRAMES_AT_ONCE)]
-    parts = (torch.cat(part).unflatten(0, video.shape[:2]) for part in zip(*compared, strict=True))
-    return Frames(video, *parts)
+    parts = {name: torch.cat([chunk[name] for chunk in compared]) for name in compared[0]}
+    return Frames(video, **{name: part.unflatten(0, video.shape[:2]) for name, part in parts.items()})
 
 
-def _compare(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(correlations [N, 12], those of details [N, 12], places [N, 12, 2], rgb [N, 3]) of pictures [N, 3, 32, 32]."""
-    templates = _templates()
+def _compare(pictures: Tensor) -> dict[str, Tensor]:
+    """The fields of Frames for pictures [N, 3, 32, 32]."""
+    white = templates()
     luma = pictures.sum(dim=1)  # the background is black, so that any haze lowers the correlation
     flat = F.normalize(luma.flatten(1), dim=1, eps=1e-6)
-    scores = (flat @ templates.luma.flatten(0, 1).T).unflatten(1, (-1, len(_places())))
+    scores = (flat @ white.luma.flatten(0, 1).T).unflatten(1, (-1, len(places())))
     best, where = scores.max(dim=2)
-    details = torch.einsum("nd,nsd->ns", _details(luma), templates.details[torch.arange(len(SYMBOLS)), where])
-    winner, rows = best.argmax(dim=1), torch.arange(len(pictures))
-    found = winner, where[rows, winner]
-    rgb = torch.einsum("ncd,nd->nc", pictures.flatten(2), templates.luma[found]) / templates.size[found][:, None]
-    return best, details, _places()[where], rgb
+    details = torch.einsum("nd,nsd->ns", details_of(luma), white.details[torch.arange(len(SYMBOLS)), where])
+    symbol = best.argmax(dim=1)
+    place = where.gather(1, symbol[:, None])[:, 0]
+    found = {"correlations": best, "details": details, "places": places()[where]}
+    return {**found, **_compare_with_ideals(pictures, symbol, place)}
+
+
+def _compare_with_ideals(pictures: Tensor, symbol: Tensor, place: Tensor) -> dict[str, Tensor]:
+    """The other fields, for pictures whose best symbol and its place have indices [N]."""
+    rgb, named = templates().rgb(pictures, symbol, place), rgb_of_ideals()[symbol, place]  # [N, 3], [N, 6, 3]
+    apart = (F.normalize(rgb, dim=1, eps=1e-6)[:, None] - F.normalize(named, dim=2)).norm(dim=2)
+    distance, colour = apart.min(dim=1)
+    brightness = rgb.mean(dim=1) / named[torch.arange(len(colour)), colour].mean(dim=1)
+    ideals = templates().ideals(symbol, place, colour)
+    error = (pictures - ideals).square().mean(dim=1)
+    spot = F.avg_pool2d(error, PATCH, stride=1).flatten(1).amax(dim=1)
+    outside = F.max_pool2d(ideals.amax(dim=1), 3, stride=1, padding=1) <= SUPPORT
+    beside = (error * outside).sum(dim=(1, 2)) / ideals.square().mean(dim=1).sum(dim=(1, 2))
+    return {
+        "rgb": rgb,
+        "colour": colour,
+        "colour_distance": distance,
+        "brightness": brightness,
+        "spot": spot,
+        "beside": beside,
+    }
 
 
 def judge_frames(frames: Frames, asked: list[Attributes], world: World) -> Judgement:
@@ -123,21 +159,27 @@ def indices_of(asked: Attributes) -> list[int]:
 
 
 def _shown_symbol(frames: Frames) -> Tensor:
-    """The symbol that wins in every frame of each clip sharp and clear, or -1: [B]."""
+    """The symbol that wins in every frame of each clip, sharp, whole and alone, or -1: [B].
+
+    The errors are those from a frame in the nearest colour, so they count only where that colour is right.
+    """
     correlation, winner = frames.correlations.max(dim=2)
     detail = frames.details.gather(2, winner[..., None])[..., 0]
-    clear = (winner == winner[:, :1]) & (correlation >= MIN_CORRELATION) & (detail >= MIN_DETAIL_CORRELATION)
-    return torch.where(clear.all(dim=1), winner[:, 0], -1)
+    marred = _coloured(frames) & ((frames.spot > MAX_SPOT) | (frames.beside > MAX_BESIDE))
+    clear = (correlation >= MIN_CORRELATION) & (detail >= MIN_DETAIL_CORRELATION) & ~marred
+    return torch.where((clear & (winner == winner[:, :1])).all(dim=1), winner[:, 0], -1)
 
 
 def _shown_colour(frames: Frames) -> Tensor:
     """The colour that is the nearest in every frame of each clip, near enough and as bright as it is, or -1: [B]."""
-    rgb = torch.tensor([RGB[name] for name in COLOURS])
-    known = F.normalize(rgb, dim=1)
-    distance, nearest = (F.normalize(frames.rgb, dim=2, eps=1e-6)[:, :, None] - known).norm(dim=-1).min(dim=2)
-    dark = (frames.rgb.mean(dim=2) / rgb.mean(dim=1)[nearest] - 1).abs() > MAX_BRIGHTNESS_ERROR
-    clear = (nearest == nearest[:, :1]) & (distance <= MAX_COLOUR_DISTANCE) & ~dark
-    return torch.where(clear.all(dim=1), nearest[:, 0], -1)
+    clear = _coloured(frames) & (frames.colour == frames.colour[:, :1])
+    return torch.where(clear.all(dim=1), frames.colour[:, 0], -1)
+
+
+def _coloured(frames: Frames) -> Tensor:
+    """Whether each frame is as near to its ideal in colour and brightness as it must be: [B, F]."""
+    near = frames.colour_distance <= MAX_COLOUR_DISTANCE
+    return near & ((frames.brightness - 1).abs() <= MAX_BRIGHTNESS_ERROR)
 
 
 def _shown_motion(track: Tensor, asked: list[Attributes], world: World) -> tuple[Tensor, Tensor]:
@@ -182,36 +224,3 @@ def paths(frames: int, world: World) -> Tensor:
     at = torch.arange(world.period)[:, None] + torch.arange(frames)
     one_period = torch.stack([path(motion, torch.arange(world.period), world) for motion in MOTIONS])
     return one_period[:, at % world.period].double()
-
-
-@cache
-def _places() -> Tensor:
-    """The whole-pixel places of a template, (x, y) from the picture's centre: int [289, 2]."""
-    return torch.tensor(list(product(ROW, ROW)))
-
-
-@dataclass(frozen=True)
-class Templates:
-    """White symbols at every place, seen through the codec: luma and details as unit vectors, and the size of the luma.
-
-    luma, details: [12, 289, 1024]; size: [12, 289].
-    """
-
-    luma: Tensor
-    details: Tensor
-    size: Tensor
-
-
-@cache
-def _templates() -> Templates:
-    codec = DctCodec(torch.zeros(16), torch.ones(()))  # the codec's blur does not depend on its normalisation
-    inks = torch.stack([placed(glyph(symbol), x, y) for symbol in SYMBOLS for x, y in _places().tolist()])
-    white = codec.decode(codec.encode(inks[:, None, None].expand(-1, 1, 3, -1, -1)))[:, 0].mean(dim=1)  # [N, 32, 32]
-    flat = white.flatten(1)
-    parts = (F.normalize(flat, dim=1), _details(white), flat.norm(dim=1))
-    return Templates(*(part.unflatten(0, (len(SYMBOLS), -1)) for part in parts))
-
-
-def _details(luma: Tensor) -> Tensor:
-    """Frames [N, 32, 32] less the mean of each pixel's 3x3 neighbours, as unit vectors [N, 1024]."""
-    return F.normalize((luma - F.avg_pool2d(luma, 3, stride=1, padding=1)).flatten(1), dim=1, eps=1e-6)
