@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from filmstill.evaluate import faults
-from filmstill.evaluate.dimensions import NAMES, TrackedClips, scores
+from filmstill.evaluate.dimensions import NAMES, TrackedClips, aesthetic_quality, scores
 from filmstill.evaluate.symbols_scores import Bounds
 from filmstill.params.world import World
 from filmstill.training.teacher import fit_codec
@@ -20,17 +20,35 @@ FALLS, STAYS = -0.1, 0.05  # as shares of the way from the world's floor to its 
 
 # fault -> dimensions that must fall, dimensions that must not move
 RESPONSES = {
-    "blur": ({"imaging_quality", "object_class", "overall_consistency"}, {"colour", "motion", "dynamic_degree"}),
-    "freeze": ({"dynamic_degree", "motion", "overall_consistency"}, {"object_class", "colour", "subject_consistency"}),
-    "flicker": ({"temporal_flickering", "motion_smoothness"}, {"object_class", "colour", "motion", "imaging_quality"}),
+    "blur": (
+        {"aesthetic_quality", "imaging_quality", "object_class", "overall_consistency"},
+        {"colour", "motion", "dynamic_degree"},
+    ),
+    "freeze": (
+        {"dynamic_degree", "motion", "overall_consistency"},
+        {"object_class", "colour", "subject_consistency", "aesthetic_quality"},
+    ),
+    "flicker": (
+        {"temporal_flickering", "motion_smoothness", "aesthetic_quality"},
+        {"object_class", "colour", "motion", "imaging_quality"},
+    ),
     "drift": (
-        {"subject_consistency", "temporal_flickering", "object_class", "overall_consistency"},
+        {"subject_consistency", "temporal_flickering", "aesthetic_quality", "object_class", "overall_consistency"},
         {"dynamic_degree"},
     ),
     "wrong_colour": ({"colour", "overall_consistency"}, {"object_class", "motion", "subject_consistency"}),
-    "discolour": ({"subject_consistency", "colour", "overall_consistency"}, {"object_class", "motion"}),
-    "noise": ({"background_consistency", "imaging_quality", "temporal_flickering"}, {"dynamic_degree"}),
-    "jitter": ({"motion_smoothness", "motion"}, {"object_class", "colour", "background_consistency"}),
+    "discolour": (
+        {"subject_consistency", "aesthetic_quality", "colour", "overall_consistency"},
+        {"object_class", "motion"},
+    ),
+    "noise": (
+        {"background_consistency", "aesthetic_quality", "imaging_quality", "temporal_flickering"},
+        {"dynamic_degree"},
+    ),
+    "jitter": (
+        {"motion_smoothness", "motion"},
+        {"object_class", "colour", "background_consistency", "aesthetic_quality"},
+    ),
 }
 
 
@@ -63,6 +81,15 @@ def test_swapped_prompts_lower_every_semantic_dimension_and_no_other():
     for name in NAMES:
         semantic = name in ("object_class", "colour", "motion", "overall_consistency")
         assert (after[name] - CLEAN[name] < -0.5) if semantic else after[name] == CLEAN[name], name
+
+
+def test_a_picture_is_as_good_as_it_is_near_to_an_ideal_one():
+    """Ideal frames reach the greatest PSNR; one that is a tenth darker lacks a tenth of every pixel."""
+    ideal = TrackedClips.of(look_at(DRAWN.video))
+    assert aesthetic_quality(ideal).tolist() == pytest.approx([60.0] * len(DRAWN.video))
+    dark = aesthetic_quality(TrackedClips.of(look_at(0.9 * DRAWN.video)))
+    expected = -10 * (0.1 * DRAWN.video).square().mean(dim=(2, 3, 4)).log10().mean(dim=1)
+    assert dark.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_every_dimension_responds_to_some_fault():

@@ -93,7 +93,7 @@ def test_too_few_prompts_of_a_group_are_one_line(change: dict[str, int], line: s
     assert len(requests(Samples(**{**vars(PARAMS), **{name: n - 1 for name, n in change.items()}}), EMBEDDED, "real"))
     with pytest.raises(FilmstillError) as raised:
         requests(Samples(**{**vars(PARAMS), **change}), EMBEDDED, "real")
-    assert str(raised.value) == line.format(table=EVAL_PROMPTS) + "; lower it or filter less"
+    assert str(raised.value) == f"params.yaml: {line.format(table=EVAL_PROMPTS)}; lower it or filter less"
 
 
 def test_groups_may_be_left_out():

@@ -89,7 +89,7 @@ def test_a_clip_that_is_not_finite_scores_0_everywhere(metrics: dict[str, Any], 
     assert metrics["student"]["total"] == pytest.approx(17 / 18 * metrics["teacher"]["total"], rel=0.02)
     row = pd.read_parquet(evaluated / "per_video.parquet").query("arm == 'student'").iloc[0]
     scores = row.drop(["arm", "group", "prompt_id", "prompt", "seed", "shown_colour"])
-    assert (scores.astype(float) == 0).all() and len(scores) == 5 + 10 + 3
+    assert (scores.astype(float) == 0).all() and len(scores) == 5 + 11 + 3
 
 
 def test_held_out_combinations_are_scored_apart(metrics: dict[str, Any]):

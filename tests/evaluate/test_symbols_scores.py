@@ -21,7 +21,7 @@ def test_a_dimension_with_its_ceiling_at_its_floor_is_refused():
 def test_total_weighs_quality_four_to_one_and_dynamic_degree_half():
     row = dict.fromkeys(NAMES, 1.0) | {"dynamic_degree": 0.0, "motion": 0.0}
     total = aggregate(pd.DataFrame([row])).iloc[0]
-    assert total["quality"] == pytest.approx(5 / 5.5)
+    assert total["quality"] == pytest.approx(6 / 6.5)
     assert total["semantic"] == pytest.approx(0.75)
-    assert total["total"] == pytest.approx((4 * 5 / 5.5 + 0.75) / 5)
-    assert sum(QUALITY.values()) == 5.5
+    assert total["total"] == pytest.approx((4 * 6 / 6.5 + 0.75) / 5)
+    assert sum(QUALITY.values()) == 6.5  # as in VBench

@@ -24,7 +24,6 @@ SECTIONS = ", ".join(field.name for field in fields(Params))
 GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio, stream_frames, min_stream"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
-TABLE = r"data/prompts/train\.parquet"
 NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at least sink_frames + block_frames = 3"
 
 
@@ -211,14 +210,22 @@ def test_a_fan_out_checks_what_its_shards_read_before_one_starts(copied: Path, n
     assert not list(copied.glob(f".work/{name}/*/logs"))
 
 
-@pytest.mark.parametrize("key", ["ode_pairs.prompts", "ode_init.gate.prompts", "distill.gate.prompts"])
-def test_too_few_prompts_are_found_before_the_teacher_is_trained(copied: Path, key: str):
+@pytest.mark.parametrize(
+    ("key", "holds"),
+    [
+        ("ode_pairs.prompts", r"train\.parquet holds (\d+) prompts"),
+        ("ode_init.gate.prompts", r"train\.parquet holds (\d+) prompts"),
+        ("distill.gate.prompts", r"train\.parquet holds (\d+) prompts"),
+        ("samples.prompts", r"eval\.parquet holds (\d+) prompts of combinations trained on"),
+        ("samples.held_out_prompts", r"eval\.parquet holds (\d+) prompts of held-out combinations"),
+        ("samples.open_prompts", r"eval\.parquet holds (\d+) prompts that leave the colour open"),
+    ],
+)
+def test_too_few_prompts_are_found_before_the_teacher_is_trained(copied: Path, key: str, holds: str):
     check = ("python", "-m", "filmstill", "check")
     set_parameter(copied, key, 100_000)
     line = refusal(stage(copied, "teacher"))
-    held = re.fullmatch(
-        rf"params\.yaml: {key}: is 100000, but {TABLE} holds (\d+) prompts; lower it or filter less", line
-    )
+    held = re.fullmatch(rf"params\.yaml: {key}: is 100000, but data/prompts/{holds}; lower it or filter less", line)
     assert held and line in run(*check, cwd=copied, check=False).stderr
     set_parameter(copied, key, int(held[1]))
     run(*check, cwd=copied)

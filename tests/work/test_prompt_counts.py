@@ -8,7 +8,7 @@ import pytest
 from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.errors import FilmstillError
 from filmstill.params.schema import Params
-from filmstill.params.world import EMBEDDED
+from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.files import write_json
 from filmstill.runtime.tables import write_table
 from filmstill.work import prompt_counts
@@ -57,7 +57,25 @@ def test_one_too_many_of_a_group_is_one_line(params: Params, key: str, line: str
     setattr(params.samples, key, GROUPS[key] + 1)
     with pytest.raises(FilmstillError) as raised:
         check_prompt_counts(params)
-    assert str(raised.value).startswith(line) and str(raised.value).endswith("; lower it or filter less")
+    refused = str(raised.value)
+    assert refused.startswith(f"params.yaml: {line}") and refused.endswith("; lower it or filter less")
+
+
+@pytest.mark.parametrize("world", [EMBEDDED, OPEN])
+@pytest.mark.parametrize(("key", "held"), [("ode_pairs.prompts", 7), ("samples.prompts", 2)])
+def test_the_number_in_the_line_is_the_most_that_passes(params: Params, world: str, key: str, held: int):
+    """In the symbols world, samples.prompts counts two of the five eval prompts."""
+    params.world.name = world
+    held = 5 if (world, key) == (OPEN, "samples.prompts") else held
+    write_json(COUNTS, {"train": 7, "eval": 5})
+    for section in (params.ode_init, params.distill):
+        section.gate.prompts = 7
+    params.ode_pairs.prompts, section, name = 7, *key.split(".")
+    setattr(getattr(params, section), name, held)
+    check_prompt_counts(params)
+    setattr(getattr(params, section), name, held + 1)
+    with pytest.raises(FilmstillError, match=rf"^params\.yaml: {key}: is {held + 1}, but \S+ holds {held} prompts"):
+        check_prompt_counts(params)
 
 
 def test_a_table_that_is_to_be_made_anew_is_not_read(params: Params, monkeypatch: pytest.MonkeyPatch):

@@ -126,6 +126,7 @@ def test_inputs_read_from_the_lock_are_those_computed():
         (lambda: Path("dvc.yaml").write_text("[teacher]"), "dvc.yaml: contains no stages"),
         (lambda: Path("dvc.lock").write_text("stages: {teacher"), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("dvc.lock").write_text("stages: [teacher]"), "dvc.lock: not the lock file that DVC writes"),
+        (lambda: Path("dvc.lock").write_text(""), "dvc.lock: not the lock file that DVC writes"),
         (lambda: Path("distill.py").unlink(), "distill.py: dvc.yaml depends on it"),
         (lambda: write(params={"seed": 0}), "params.yaml: 'distill' is missing"),
         (lambda: Path("params.yaml").write_text("a: [1\n"), "params.yaml: not readable as YAML"),

@@ -11,7 +11,7 @@ from filmstill.models.codec import DctCodec
 from filmstill.params.world import World
 from filmstill.worlds.grammar import COLOURS, COMBINATIONS, MOTIONS, SYMBOLS, Attributes, parse
 from filmstill.worlds.judge import judge, look_at
-from filmstill.worlds.symbols import BOX, RGB, SIZE, draw, glyph, path, real_clips, render
+from filmstill.worlds.symbols import BOX, RGB, SIZE, _completed, draw, glyph, path, real_clips, render
 
 WORLD = World()
 SHORT = World(frames=3, period=6)
@@ -133,7 +133,15 @@ def test_real_clips_show_what_is_asked_and_draw_what_is_open():
     assert shown.all_right.all()
     assert torch.equal(clips[::2], render(240 * [STAR], 3, WORLD))
     drawn = shown.shown[1::2, 1].bincount(minlength=len(COLOURS))
-    assert (drawn - 40).abs().max() < 3.5 * 40**0.5, "uniform"
+    trained = [not replace(STAR, colour=colour).held_out for colour in COLOURS]
+    assert trained.count(False) == 1 and not drawn[~torch.tensor(trained)].any(), "none that no model could learn"
+    assert (drawn[trained] - 48).abs().max() < 3.5 * 48**0.5, "uniform"
+
+
+def test_every_open_prompt_has_trained_colours_to_draw():
+    asked = [Attributes(symbol, None, motion) for symbol in SYMBOLS for motion in MOTIONS]
+    drawn = {_completed(each, 0, seed) for each in asked for seed in range(60)}
+    assert drawn == {each for each in COMBINATIONS if not each.held_out}
 
 
 def test_real_clips_are_addressed_by_prompt_and_seed():

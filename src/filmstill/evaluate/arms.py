@@ -20,6 +20,7 @@ from filmstill.diffusion.sample import guided, sample
 from filmstill.evaluate.requests import LONG_ARM
 from filmstill.models.codec import Codec
 from filmstill.params.samples import Samples
+from filmstill.params.shared import guidance_branches
 from filmstill.training.setup import Setup
 from filmstill.worlds.grammar import parse_all
 from filmstill.worlds.symbols import real_clips
@@ -113,8 +114,8 @@ def build(arm: str, params: Samples, setup: Setup) -> Arm:
     if arm == "real":
         return Arm(_real(setup), 0.0)
     if arm == "teacher":
-        branches = 1 if params.guidance_scale == 1 else 2
-        return Arm(_teacher(params, setup), float(branches * params.teacher_steps))
+        passes = guidance_branches(params.guidance_scale) * params.teacher_steps
+        return Arm(_teacher(params, setup), float(passes))
     frames, config = setup.world.frames, setup.rollout_config
     if arm == LONG_ARM:
         frames, config = params.long_frames, _long_config(params, setup)

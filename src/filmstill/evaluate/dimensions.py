@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstill.params.world import World
-from filmstill.worlds.grammar import COLOURS, Attributes
-from filmstill.worlds.judge import Frames, indices_of, paths
-from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE
+from filmstill.worlds.grammar import COLOURS, SYMBOLS, Attributes
+from filmstill.worlds.judge import NOISE_FLOOR, Frames, indices_of, paths
+from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE, glyph
 
 QUALITY = {  # weight in the quality score, as in VBench
     "subject_consistency": 1.0,
@@ -26,6 +26,7 @@ QUALITY = {  # weight in the quality score, as in VBench
     "temporal_flickering": 1.0,
     "motion_smoothness": 1.0,
     "dynamic_degree": 0.5,
+    "aesthetic_quality": 1.0,
     "imaging_quality": 1.0,
 }
 SEMANTIC = ("object_class", "colour", "motion", "overall_consistency")
@@ -67,6 +68,7 @@ def scores(
         "temporal_flickering": temporal_flickering,
         "motion_smoothness": motion_smoothness,
         "dynamic_degree": dynamic_degree,
+        "aesthetic_quality": aesthetic_quality,
     }
     symbol, colour, motion = torch.tensor([indices_of(each) for each in attributes]).unbind(dim=1)
     return {
@@ -106,6 +108,20 @@ def dynamic_degree(clips: TrackedClips) -> Tensor:
     """1 if the symbol moves by more than MOVES pixels in at least a quarter of the frames, else 0. VBench uses RAFT."""
     moves = clips.places.diff(dim=1).norm(dim=-1) > MOVES  # [B, F - 1]
     return (moves.sum(dim=1) >= max(1, round(moves.shape[1] / 4))).float()
+
+
+def aesthetic_quality(clips: TrackedClips) -> Tensor:
+    """Mean PSNR in dB of each frame against the nearest ideal picture, whatever the prompt. VBench: LAION's predictor.
+
+    Ideal is the frame's best symbol in its place, in the nearest of the six colours, on black.
+    """
+    ink = torch.stack([glyph(symbol) for symbol in SYMBOLS])[clips.frames.correlations.argmax(dim=2)]  # [B, F, 16, 16]
+    rgb = torch.tensor(list(RGB.values()))
+    product = torch.einsum("bfchw,bfhw->bfc", clips.crops, ink) @ rgb.T  # of the crop with the symbol in each colour
+    size = ink.square().sum(dim=(2, 3))[..., None] * rgb.square().sum(dim=1)
+    video = clips.frames.video
+    error = (video.square().sum(dim=(2, 3, 4)) + (size - 2 * product).amin(dim=2)) / video[0, 0].numel()
+    return (-10 * error.clamp(min=NOISE_FLOOR).log10()).mean(dim=1)
 
 
 def imaging_quality(clips: TrackedClips, sharpness_of_real: float) -> Tensor:

@@ -2,8 +2,8 @@
 
 The entropy of the colours that the clips of one prompt show, over their seeds, is 0 for a model that has collapsed to
 one colour, and near 1 for one that draws all alike. Few seeds lower it (12 uniform draws have 0.86), so that a model is
-compared with real clips, which are uniform draws, of as many seeds. They are a little above what can be learned: of
-half of the pairs of symbol and motion, one colour is held out from training.
+compared with real clips of as many seeds. They are uniform draws of the colours that can be learned: of half of the
+pairs of symbol and motion, one of the six is held out from training.
 """
 
 import math

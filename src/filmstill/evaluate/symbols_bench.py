@@ -58,7 +58,8 @@ def sections(metrics: Metrics) -> list[Section]:
         Section(
             "Open prompts and held-out combinations",
             "Entropy, over seeds, of the colours shown where a prompt leaves the colour open: 0 if all show one, 1 "
-            "if all alike. As many real clips, drawn uniformly, are the reference. All right: any colour will do.",
+            "if all alike. As many real clips, drawn uniformly among the colours trained on, are the reference. All "
+            "right: any colour will do.",
             (["", *TITLES.values()], group_rows(metrics)),
         ),
         Section(

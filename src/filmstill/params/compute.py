@@ -18,7 +18,9 @@ class Compute:
         "float32", "matrix products and frozen weights: float32 or bfloat16; trained weights stay float32"
     )
     float32_matmul: str = key(
-        "medium", "torch's precision of float32 matrix products: highest, high or medium, which may use bfloat16 units"
+        "medium",
+        "float32 matrix products: highest, high or medium (bfloat16); "
+        "below highest, a CPU's attention takes O(L^2) memory",
     )
     activation_checkpointing: bool = key(False, "true: recompute each layer's activations in the backward pass")
     micro_batch: int | None = key(

@@ -48,3 +48,8 @@ def window_stride(world: World, student: Student) -> int:
     there too. In the open world clips begin anywhere, so a window begins at any block.
     """
     return student.block_frames if world.name == OPEN else world.period
+
+
+def guidance_branches(guidance_scale: float) -> int:
+    """Branches of classifier-free guidance that are computed: weight 1 is no guidance (diffusion/sample.py, guided)."""
+    return 1 if guidance_scale == 1 else 2

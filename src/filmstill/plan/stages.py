@@ -22,6 +22,7 @@ from filmstill.models.flops import (
     sampling_flops,
 )
 from filmstill.params.compute import Compute
+from filmstill.params.shared import guidance_branches
 from filmstill.params.teacher import NOTHING
 from filmstill.plan.known_models import UMT5_PARAMETERS, VAE_PARAMETERS
 from filmstill.plan.machine import USABLE, Machine
@@ -98,10 +99,11 @@ def teacher(run: Run) -> StagePlan:
 def ode_pairs(run: Run) -> StagePlan:
     """Guided sampling by the teacher, one GPU per shard."""
     params, config = run.params.ode_pairs, run.config
-    flops = params.prompts * sampling_flops(config, run.clip().whole(2), params.sampling_steps)
+    branches = guidance_branches(params.guidance_scale)
+    flops = params.prompts * sampling_flops(config, run.clip().whole(branches), params.sampling_steps)
     disk = params.prompts * (params.nodes + 1) * prod(run.latent_shape()) * run.size
     batch = min(params.batch, ceil(params.prompts / params.shards))
-    phases = {"sampling": _guided(run, [config], batch)}
+    phases = {"sampling": _guided(run, [config], branches * batch)}
     return StagePlan("ode_pairs", phases, flops, min(run.machine.gpus, params.shards), disk)
 
 
@@ -145,7 +147,9 @@ def samples(run: Run) -> StagePlan:
     params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
     clips, streams = params.clips(run.params.world.name), params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
-    of_arm = {"real": 0.0, "teacher": sampling_flops(run.real_scores[0], run.clip().whole(2), params.teacher_steps)}
+    branches = guidance_branches(params.guidance_scale)
+    guided = sampling_flops(run.real_scores[0], run.clip().whole(branches), params.teacher_steps)
+    of_arm = {"real": 0.0, "teacher": guided}
     student = rollout_flops(config, run.clip().blocks(run.attention), steps)
     stream = rollout_flops(config, run.clip(params.long_frames).blocks(long), steps)
     flops = disk = 0.0
@@ -170,8 +174,9 @@ def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
     clips, streams = (min(params.batch, n) for n in (params.clips(run.params.world.name), params.long_prompts))
     networks = _inference(run, [*run.real_scores, run.config, run.config])
     streaming = replace(networks, codec=codec)
+    guided = _guided(run, run.real_scores, guidance_branches(params.guidance_scale) * clips)
     made = {
-        "teacher": (replace(_guided(run, run.real_scores, clips), weights=networks.weights, codec=codec), clips, None),
+        "teacher": (replace(guided, weights=networks.weights, codec=codec), clips, None),
         "student": (run.streaming(streaming, clips, run.attention), clips, None),
         "long stream": (run.streaming(streaming, streams, long, params.long_frames), streams, params.long_frames),
     }
@@ -221,19 +226,20 @@ def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
         kv_cache=kv_cache_bytes(config, batch, cached, size),
         text=run.text_bytes(config, batch),
     )
+    both = guidance_branches(run.params.distill.guidance_scale) * batch
     scored = replace(
         rolled,
-        activations=graph + forward_bytes(run.real_scores[0], clip.whole(2 * batch), size),
+        activations=graph + forward_bytes(run.real_scores[0], clip.whole(both), size),
         kv_cache=rolled.kv_cache if activation_checkpointing else 0.0,
-        text=rolled.text + run.text_bytes(run.real_scores[0], 2 * batch),
+        text=rolled.text + run.text_bytes(run.real_scores[0], both),
     )
     return {"generator update, backward": rolled, "generator update, real score": scored}
 
 
 def _guided(run: Run, networks: list[DiTConfig], batch: int) -> Memory:
-    """Sampling by one of `networks`, with both branches of guidance in one batch."""
-    config, both = networks[0], run.clip().whole(2 * batch)
-    activations, text = forward_bytes(config, both, run.size), run.text_bytes(config, 2 * batch)
+    """Sampling by one of `networks`; `batch` includes all branches of guidance."""
+    config = networks[0]
+    activations, text = forward_bytes(config, run.clip().whole(batch), run.size), run.text_bytes(config, batch)
     return replace(_inference(run, networks), activations=activations, text=text)
 
 

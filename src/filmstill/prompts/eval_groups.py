@@ -7,10 +7,9 @@ leaves the colour open. In the open world every prompt is of `main`.
 import pandas as pd
 
 from filmstill.artifacts import EVAL_PROMPTS
-from filmstill.errors import FilmstillError
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED
-from filmstill.prompts.store import load_prompts
+from filmstill.prompts.store import check_count, load_prompts
 from filmstill.worlds.grammar import parse_all
 
 MAIN, HELD_OUT, OPEN_ENDED = "main", "held_out", "open"
@@ -38,8 +37,5 @@ def eval_groups(params: Samples, world: str) -> dict[str, pd.DataFrame]:
 
 
 def _first(table: pd.DataFrame, count: int, key: str, which: str) -> pd.DataFrame:
-    if len(table) < count:
-        raise FilmstillError(
-            f"samples.{key}: is {count}, but {EVAL_PROMPTS} holds {len(table)} {which}; lower it or filter less"
-        )
+    check_count(f"samples.{key}", count, EVAL_PROMPTS, len(table), which)
     return table.head(count)

@@ -77,6 +77,9 @@ class Inputs:
         return cls(deps, entry.get("params", {}).get("params.yaml", {}))
 
 
+Lock = dict[str, tuple[Inputs, dict[str, str]]]  # a dvc.lock: by stage, its inputs, and MD5 by path of its outputs
+
+
 def repository() -> Path:
     """The repository's root. Raises FilmstillError where the current folder is not the root."""
     root = Path.cwd()
@@ -164,22 +167,32 @@ def _graph() -> dict[str, Any]:
     return graph
 
 
-def _recorded() -> dict[str, tuple[Inputs, dict[str, str]]]:
-    """Inputs, and MD5 of every output by path, of each stage in dvc.lock; {} where dvc.lock does not exist yet."""
+def _recorded() -> Lock:
+    """The current folder's dvc.lock; {} where it does not exist yet."""
     lock = Path("dvc.lock")
     if not lock.exists():
         return {}
     try:
-        entries = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader).get("stages", {})
+        text = lock.read_bytes()
+    except OSError as error:
+        raise FilmstillError(f"{lock}: cannot be read ({error.strerror}); make it readable and run again") from None
+    return read_lock(text, str(lock), "restore it with `git checkout dvc.lock`")
+
+
+def read_lock(text: bytes, where: str, then: str) -> Lock:
+    """Every entry of a dvc.lock. Raises FilmstillError for other text: `where`, what is wrong, `then`.
+
+    Empty text is refused too: DVC writes the file in place, and may be killed in between.
+    """
+    try:
+        entries = yaml.load(text, Loader=yaml.CSafeLoader)["stages"]
         return {
             name: (Inputs.of_lock(entry), {out["path"]: out["md5"] for out in entry.get("outs", [])})
             for name, entry in entries.items()
         }
-    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
-        raise FilmstillError(
-            f"{lock}: not the lock file that DVC writes ({' '.join(str(error).split())[:200]}); restore it with "
-            "`git checkout dvc.lock`"
-        ) from None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise FilmstillError(f"{where}: not the lock file that DVC writes ({why}); {then}") from None
 
 
 def _without_gate(value: Any) -> Any:

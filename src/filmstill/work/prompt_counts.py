@@ -8,6 +8,7 @@ from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.params.schema import Params
 from filmstill.params.world import EMBEDDED
+from filmstill.prompts.store import check_count
 from filmstill.runtime.files import read_json
 from filmstill.work import graph
 
@@ -19,25 +20,22 @@ def check_prompt_counts(params: Params) -> None:
 
     It is found here before a stage spends hours. Nothing is checked while the tables are still to be made.
     """
-    held: dict[str, int] = {}
-    if _is_current(COUNTS):
-        held = read_json(COUNTS)
-    for key, count, table in (
-        ("ode_pairs.prompts", params.ode_pairs.prompts, TRAIN_PROMPTS),
-        ("ode_init.gate.prompts", params.ode_init.gate.prompts, TRAIN_PROMPTS),
-        ("distill.gate.prompts", params.distill.gate.prompts, TRAIN_PROMPTS),
-        ("samples.prompts", params.samples.prompts, EVAL_PROMPTS),
-    ):
-        found = held.get(table.stem, count)
-        if count > found:
-            raise FilmstillError(
-                f"params.yaml: {key}: is {count}, but {table} holds {found} prompts; lower it or filter less"
-            )
-    if params.world.name == EMBEDDED and _is_current(EVAL_PROMPTS):
+    held = read_json(COUNTS) if _is_current(COUNTS) else {}
+    of_train = {
+        "ode_pairs.prompts": params.ode_pairs.prompts,
+        "ode_init.gate.prompts": params.ode_init.gate.prompts,
+        "distill.gate.prompts": params.distill.gate.prompts,
+    }
+    for key, count in of_train.items():
+        check_count(key, count, TRAIN_PROMPTS, held.get("train", count))
+    samples = params.samples
+    if params.world.name != EMBEDDED:
+        check_count("samples.prompts", samples.prompts, EVAL_PROMPTS, held.get("eval", samples.prompts))
+    elif _is_current(EVAL_PROMPTS):
         # Here: imports pandas, which the open world does not need. counts.json does not hold the sizes of the groups.
         from filmstill.prompts.eval_groups import eval_groups
 
-        eval_groups(params.samples, params.world.name)
+        eval_groups(samples, params.world.name)
 
 
 def _is_current(output: Path) -> bool:

@@ -11,19 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from filmstill.errors import FilmstillError
-from filmstill.params.load import Values, to_plain
+from filmstill.params.load import Values
 from filmstill.work import graph
 from filmstill.work.checkouts import EXPERIMENTS, checkouts
 from filmstill.work.folder import WORK
-from filmstill.work.graph import Inputs, outputs, stages
+from filmstill.work.graph import Inputs, Lock, outputs, stages
 
 Keys = set[tuple[str, str]]  # (stage, key)
-Lock = dict[str, tuple[Inputs, dict[str, str]]]  # a dvc.lock: by stage, its inputs, and MD5 by output
 UNKNOWN = ""  # hash of a dependency that is not there
 QUEUED = ("refs/exps/celery/stash", "refs/exps/celery/failed")  # DVC keeps queued and failed experiments in reflogs
 
@@ -58,7 +53,8 @@ def needed_keys() -> Keys:
     """The keys that the dvc.lock of a branch or an experiment names, and those of checkouts and queued experiments."""
     needed: Keys = set()
     for branch in _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split():
-        needed |= _keys_of(_read_lock(branch, _git("show", f"{branch}:dvc.lock")))
+        if text := _git("show", f"{branch}:dvc.lock"):  # empty: the branch has none
+            needed |= _keys_of(_read_lock(text.encode(), branch))
     for folder in _all_checkouts():
         where = "the working tree" if folder == Path.cwd().resolve() else str(folder)
         needed |= _keys_in(folder, where)
@@ -92,8 +88,8 @@ def _keys_of_commit(commit: str) -> Keys:
 
 def _keys_in(folder: Path, where: str) -> Keys:
     """The keys that the files in a folder give, and those that its dvc.lock names."""
-    text, work = folder / "dvc.lock", WORK.resolve()
-    lock = _read_lock(where, text.read_text(encoding="utf-8") if text.is_file() else "")
+    file, work = folder / "dvc.lock", WORK.resolve()
+    lock = _read_lock(file.read_bytes(), where) if file.is_file() else {}
     needed = _keys_of(lock)
     with suppress(FileNotFoundError), contextlib.chdir(folder):  # not there: the experiment has ended
         try:
@@ -107,20 +103,8 @@ def _keys_of(lock: Lock) -> Keys:
     return {(stage, inputs.key) for stage, (inputs, _outs) in lock.items()}
 
 
-def _read_lock(where: str, text: str) -> Lock:
-    """Every entry in one dvc.lock. Raises FilmstillError where it cannot be read."""
-    if not text.strip():
-        return {}
-    try:
-        entries = to_plain(OmegaConf.create(text), f"dvc.lock of {where}")["stages"]
-        return {
-            stage: (Inputs.of_lock(entry), {out["path"]: out["md5"] for out in entry.get("outs", [])})
-            for stage, entry in entries.items()
-        }
-    except (OmegaConfBaseException, YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise FilmstillError(
-            f"dvc.lock of {where}: cannot be read ({type(error).__name__}); nothing is pruned"
-        ) from None
+def _read_lock(text: bytes, where: str) -> Lock:
+    return graph.read_lock(text, f"dvc.lock of {where}", "nothing is pruned")
 
 
 class _Expected:

@@ -98,7 +98,8 @@ class Attributes:
     def held_out(self) -> bool:
         """Whether this is one of the 24 combinations that no model trains on.
 
-        Every pair of a symbol and a colour, a symbol and a motion, a colour and a motion is in other combinations.
+        Every pair of a symbol and a colour, a symbol and a motion, a colour and a motion is in other combinations: at
+        most one colour of a symbol and a motion is held out.
         """
         if self.colour is None:
             return False

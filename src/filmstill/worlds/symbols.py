@@ -20,7 +20,7 @@ from torch import Tensor
 
 from filmstill.params.world import World
 from filmstill.runtime import randomness
-from filmstill.worlds.grammar import COLOURS, COMBINATIONS, SYMBOLS, Attributes
+from filmstill.worlds.grammar import COMBINATIONS, SYMBOLS, Attributes
 from filmstill.worlds.sentences import sentence
 
 Choice = TypeVar("Choice")
@@ -122,7 +122,8 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: range, open_
 def real_clips(asked: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
     """Clips that a perfect model might generate, [B, frames, 3, 32, 32] in [0, 1].
 
-    A colour that a prompt leaves open is drawn uniformly, addressed by (seed, seeds[i], asked[i]).
+    A colour that a prompt leaves open is drawn uniformly among those that are trained on with its symbol and motion,
+    addressed by (seed, seeds[i], asked[i]).
     """
     shown = [_completed(a, seed, clip_seed) for a, clip_seed in zip(asked, seeds, strict=True)]
     return render(shown, frames, world)
@@ -135,12 +136,14 @@ def _trained(symbol: str) -> list[Attributes]:
 
 
 def _completed(asked: Attributes, seed: int, clip_seed: int) -> Attributes:
-    """`asked` with a uniformly drawn colour if it leaves the colour open."""
+    """`asked`, or a trained combination of its symbol and motion if it leaves the colour open.
+
+    There are five or six of them: at most one colour of a symbol and a motion is held out.
+    """
     if not asked.open:
         return asked
-    return replace(
-        asked, colour=_pick(COLOURS, randomness.generator(seed, "real", clip_seed, asked.symbol, asked.motion))
-    )
+    choices = [each for each in _trained(asked.symbol) if each.motion == asked.motion]
+    return _pick(choices, randomness.generator(seed, "real", clip_seed, asked.symbol, asked.motion))
 
 
 def _pick(choices: Sequence[Choice], dice: torch.Generator) -> Choice:
