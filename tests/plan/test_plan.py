@@ -36,11 +36,14 @@ from rollouts import rollout_config
 CLIPS = LossWindows()  # every rollout is a clip
 
 
-def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tuple[Run, Distillation]:
+def one_step(
+    activation_checkpointing: bool, windows: LossWindows = CLIPS, guidance_scale: float = 3.0
+) -> tuple[Run, Distillation]:
     """Self-Forcing with the smoke profile's network, two clips per update and a real score of the same size."""
     overrides = [
         "distill.batch=2",
         "distill.critic_updates=1",
+        f"distill.guidance_scale={guidance_scale}",
         "distill.rollout_frames=null",
         "ode_init.clips=1",
         "student.window_frames=null",
@@ -52,7 +55,7 @@ def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tu
     generator, critic, score = (VideoDiT(run.config) for _ in range(3))
     generator.activation_checkpointing = critic.activation_checkpointing = activation_checkpointing
     encoder = HashedWords(run.params.model.text_len, run.config.text_dim)
-    objective = Objective(score.requires_grad_(False), critic, FlowSchedule(3), 3.0, encoder.encode([""]))
+    objective = Objective(score.requires_grad_(False), critic, FlowSchedule(3), guidance_scale, encoder.encode([""]))
     steps = rollout_config(FlowSchedule(3), 4, run.attention, 0.0)
     prompts, micro_batches = ["a red star bobs", "a blue sun"], [range(1), range(1, 2)]
     batch = run.params.distill.batch
@@ -61,9 +64,10 @@ def one_step(activation_checkpointing: bool, windows: LossWindows = CLIPS) -> tu
 
 
 @pytest.mark.parametrize("windows", [CLIPS, LossWindows(range(6, 7), 0.0)], ids=["clip", "later window"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_operations_of_a_training_step_are_those_counted(activation_checkpointing, windows):
-    _, training = one_step(activation_checkpointing, windows)
+def test_operations_of_a_training_step_are_those_counted(activation_checkpointing, guidance_scale, windows):
+    _, training = one_step(activation_checkpointing, windows, guidance_scale)
     assert training.cost().flops(0) == counted(lambda: training.step(0))
 
 

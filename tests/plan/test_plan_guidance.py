@@ -54,3 +54,4 @@ def test_memory_of_guidance_is_that_of_its_branches():
         assert one[stage].phases[phase].total == both[stage].phases[phase].total > half[stage].phases[phase].total
     score = "generator update, real score"
     assert one["distill"].phases[score].activations < both["distill"].phases[score].activations
+    assert one["distill"].flops < both["distill"].flops

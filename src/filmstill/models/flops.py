@@ -174,14 +174,14 @@ def critic_update_flops(config: DiTConfig, rolled: TrainingRollout, activation_c
 
 
 def generator_update_flops(
-    config: DiTConfig, score: DiTConfig, rolled: TrainingRollout, activation_checkpointing: bool
+    config: DiTConfig, score: DiTConfig, branches: int, rolled: TrainingRollout, activation_checkpointing: bool
 ) -> float:
     """Operations of a generator update per sample: rollout, backward pass of its window, guided teacher, critic.
 
-    score: sizes of the teacher.
+    score: sizes of the teacher. branches: of its guidance, 1 or 2.
     """
     backward = rollout_backward_flops(config, rolled.window, activation_checkpointing)
-    scores = reading_flops(score, rolled.clip.whole(2)) + reading_flops(config, rolled.clip.whole())
+    scores = reading_flops(score, rolled.clip.whole(branches)) + reading_flops(config, rolled.clip.whole())
     return rolled.flops(config) + backward + scores
 
 

@@ -125,11 +125,11 @@ def ode_init(run: Run) -> StagePlan:
 def distill(run: Run) -> StagePlan:
     """Self-Forcing: critic updates on rollouts without gradients, then a generator update on a rollout with them."""
     params, config = run.params.distill, run.config
-    flops = 0.0
+    branches, flops = guidance_branches(params.guidance_scale), 0.0
     for start, share in run.loss_windows.shares().items():
         rolled, checkpointing = _rolled(run, start), run.activation_checkpointing
         critic = critic_update_flops(config, rolled, checkpointing)
-        generator = generator_update_flops(config, run.real_scores[0], rolled, checkpointing)
+        generator = generator_update_flops(config, run.real_scores[0], branches, rolled, checkpointing)
         flops += share * params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.real_scores, run.machine.shards))

@@ -19,6 +19,7 @@ from filmstill.models.dit import VideoDiT
 from filmstill.models.experts import Denoiser
 from filmstill.objectives.denoising import Draw
 from filmstill.params.distill import Distill
+from filmstill.params.shared import guidance_branches
 from filmstill.runtime import distributed
 from filmstill.runtime.stopwatch import part
 from filmstill.training.ema import Ema
@@ -89,7 +90,8 @@ class Distillation:
 
     def cost(self) -> StepCost:
         """Work per step, for telemetry; its operations depend on the windows and exit steps that its updates draw."""
-        return StepCost.of_distillation(self.clips, self.objective.teacher.config, self.critics())
+        branches = guidance_branches(self.params.guidance_scale)
+        return StepCost.of_distillation(self.clips, self.objective.teacher.config, branches, self.critics())
 
     def step(self, index: int) -> dict[str, float]:
         """Make `critic_updates` updates of the critic, then one of the generator; return the scalars to log."""

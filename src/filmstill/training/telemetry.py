@@ -60,10 +60,10 @@ class StepCost:
         return cls(batch * clip.tokens, lambda _index: flops, model.device)
 
     @classmethod
-    def of_distillation(cls, clips: StudentClips, score: DiTConfig, critics: list[str]) -> "StepCost":
+    def of_distillation(cls, clips: StudentClips, score: DiTConfig, branches: int, critics: list[str]) -> "StepCost":
         """One update per name in `critics` and one of the generator, each with its own window and exit step.
 
-        score: sizes of the teacher.
+        score: sizes of the teacher. branches: of its guidance, 1 or 2.
         """
         generator, rollout = clips.generator, clips.rollout_config
         config, checkpointing = generator.config, generator.activation_checkpointing
@@ -75,7 +75,7 @@ class StepCost:
 
         def flops(index: int) -> float:
             critic = sum(critic_update_flops(config, rolled(index, update), checkpointing) for update in critics)
-            made = generator_update_flops(config, score, rolled(index, "generator"), checkpointing)
+            made = generator_update_flops(config, score, branches, rolled(index, "generator"), checkpointing)
             return clips.batch * (critic + made)
 
         return cls(clips.batch * (len(critics) + 1) * clip.tokens, flops, generator.device)
