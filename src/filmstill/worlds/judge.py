@@ -26,11 +26,11 @@ MIN_CORRELATION = 0.93  # of a frame's luma with its symbol's; decoded real fram
 # cannot tell: a blurred heart has 0.99, a sharp note 0.98.
 MIN_DETAIL_CORRELATION = 0.75
 # Limits of a frame against its ideal, which a decoded real frame equals. A frame that is drawn and not decoded has the
-# codec's own loss: a colour distance of up to 0.21, a spot of up to 0.036, 0.004 beside the symbol.
+# codec's own loss: a colour distance of up to 0.21, a spot of up to 0.036, 0.24 beside it.
 MAX_COLOUR_DISTANCE = 0.12  # between unit RGB vectors; the ideals of the two nearest colours are 0.37 apart
 MAX_BRIGHTNESS_ERROR = 0.2  # relative to the ideal's brightness
 MAX_SPOT = 0.035  # mean squared error of any 4x4 patch
-MAX_BESIDE = 0.03  # squared error beside the symbol, relative to the ideal's energy: a copy at 20 % brightness has 0.04
+MAX_BESIDE = 0.75  # squared error beside the symbol: a second one at 20 % of the brightness has at least 0.756
 MAX_DISTANCE = 1.5  # pixels between a symbol and its place on the motion's path
 NOISE_FLOOR = 1e-6  # mean squared error of a perfect clip: fidelity is at most 60 dB
 FRAMES_AT_ONCE = 512  # whose correlations and errors, about 100 kB per frame, are in memory together
@@ -48,8 +48,8 @@ class Frames:
 
     A frame's ideal is its best symbol where it is, in the nearest of COLOURS, through the codec. All [B, F]: colour:
     index of that colour, int; colour_distance: from the ideal's rgb, both unit vectors; brightness: mean rgb relative
-    to the ideal's; spot: largest mean squared error of a 4x4 patch; beside: squared error outside the symbol, relative
-    to the ideal's energy.
+    to the ideal's; spot: largest mean squared error of a 4x4 patch; beside: squared error outside the symbol, over
+    all its pixels and channels.
     """
 
     video: Tensor
@@ -131,7 +131,7 @@ def _compare_with_ideals(pictures: Tensor, symbol: Tensor, place: Tensor) -> dic
     error = (pictures - ideals).square().mean(dim=1)
     spot = F.avg_pool2d(error, PATCH, stride=1).flatten(1).amax(dim=1)
     outside = F.max_pool2d(ideals.amax(dim=1), 3, stride=1, padding=1) <= SUPPORT
-    beside = (error * outside).sum(dim=(1, 2)) / ideals.square().mean(dim=1).sum(dim=(1, 2))
+    beside = 3 * (error * outside).sum(dim=(1, 2))
     return {
         "rgb": rgb,
         "colour": colour,
