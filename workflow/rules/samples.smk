@@ -1,8 +1,8 @@
 rule samples_shard:
     output:
-        "shards/samples-{arm}.safetensors",
+        "shards/samples-{shard}.safetensors",
     log:
-        "logs/samples-{arm}.log",
+        "logs/samples-{shard}.log",
     conda:
         "../envs/filmstill.yaml"
     # The shard `timing` runs alone, by the lock file `turn` (filmstill.work.shard): it times every arm in turns.
@@ -12,10 +12,10 @@ rule samples_shard:
         root=ROOT,
         python=PYTHON,
         out=lambda wildcards, output: Path(output[0]).resolve(),
-        log=lambda wildcards: Path(f"logs/samples-{wildcards.arm}.log").resolve(),
+        log=lambda wildcards: Path(f"logs/samples-{wildcards.shard}.log").resolve(),
         turn=lambda wildcards: "-" if CPUS else Path("turn").resolve(),
     shell:
-        "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.arm} {params.out:q} {params.turn:q} > {params.log:q} 2>&1"
+        "cd {params.root:q} && {params.python} workflow/scripts/samples.py {wildcards.shard} {params.out:q} {params.turn:q} > {params.log:q} 2>&1"
 
 
 ruleorder: samples_teacher_shard > samples_shard
@@ -23,5 +23,5 @@ ruleorder: samples_teacher_shard > samples_shard
 
 use rule samples_shard as samples_teacher_shard with:
     output:
-        "shards/samples-{arm,teacher}.safetensors",
+        "shards/samples-{shard,teacher-.*}.safetensors",
     priority: 1  # the slowest arm starts first

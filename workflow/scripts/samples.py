@@ -1,6 +1,6 @@
-"""Make one arm of the samples, or time them all: `python workflow/scripts/samples.py ARM OUT TURN` from the root.
+"""Make one shard of an arm, or time every arm: `python workflow/scripts/samples.py SHARD OUT TURN` from the root.
 
-ARM `timing` times every arm. TURN is the lock file by which it has the machine to itself; "-" in a SLURM job, whose
+SHARD `timing` times every arm. TURN is the lock file by which it has the machine to itself; "-" in a SLURM job, whose
 cores no other shard uses.
 """
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from filmstill.params.load import Values
 
 
-def make_arm(arm: str, out: Path, values: "Values", side_by_side: bool) -> None:
-    """Write one arm's latents [N, F, C, H, W] to `out`, and its clips beside it.
+def make_shard(shard: str, out: Path, values: "Values", side_by_side: bool) -> None:
+    """Write the latents [N, F, C, H, W] of a shard to `out`, and its clips beside it.
 
-    side_by_side: other arms are made on the same cores.
+    side_by_side: other shards are made on the same cores.
     """
     import torch
 
     from filmstill.evaluate.arms import build, timed
     from filmstill.evaluate.clips import FINITE, clip_of
-    from filmstill.evaluate.requests import requests
+    from filmstill.evaluate.requests import arm_of, requests_by_shard
     from filmstill.params.samples import Samples
     from filmstill.runtime.tensor_files import save_tensors
     from filmstill.runtime.video import save_video
     from filmstill.training.setup import Setup
 
     params, setup = values.section(Samples, "samples"), Setup.prepared(values)
-    if side_by_side and setup.compute.device == "cpu":  # on a GPU, one arm is made after another
+    if side_by_side and setup.compute.device == "cpu":  # on a GPU, one shard is made after another
         torch.set_num_threads(1)
-    table = requests(params, setup.world.name, arm)
+    arm, table = arm_of(shard), requests_by_shard(params, setup.world.name)[shard]
     if arm != "real":
         setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
     source, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
@@ -77,17 +77,17 @@ def time_arms(out: Path, values: "Values") -> None:
 
 
 def main() -> None:
-    arm, out, turn = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    shard, out, turn = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     with shared_machine(None if turn == "-" else Path(turn)) as alone:
         import filmstill.evaluate.arms  # noqa: F401 (imports torch, which must not slow arms that are being timed)
         from filmstill.evaluate.requests import TIMING
 
         with inputs_unchanged("samples", out) as values:
-            if arm == TIMING:
+            if shard == TIMING:
                 alone()
                 time_arms(out, values)
             else:
-                make_arm(arm, out, values, side_by_side=turn != "-")
+                make_shard(shard, out, values, side_by_side=turn != "-")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from filmstill.evaluate.requests import arm_of
 from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
 from filmstill.work.folder import publish
@@ -14,27 +15,27 @@ FINITE = "finite"  # header of an arm's latents: JSON list, whether each clip is
 
 
 def clip_of(shard: Path, row: int) -> Path:
-    """Path of clip `row` of an arm, in the folder beside its shard."""
+    """Path of clip `row` of a shard, in the folder beside it."""
     return shard.with_suffix("") / f"{row:05d}.mp4"
 
 
 def write_samples(requested: dict[str, pd.DataFrame], shards: list[Path], timing: Path, folder: Path) -> None:
-    """Publish finished shards, one per arm in the order of `requested`, and their clips as the artifact in `folder`.
+    """Publish finished shards and their clips as the artifact in `folder`.
 
-    timing: the shard of timing.
+    requested: rows of every shard, in the order of `shards`, by its name. timing: the shard of timing.
     """
     clips, failed = [], []
-    for (arm, table), shard in zip(requested.items(), shards, strict=True):
-        name = f"latents/{arm}-0000.safetensors"
-        publish(shard, folder / name)
+    for (name, table), shard in zip(requested.items(), shards, strict=True):
+        latents, arm = f"latents/{name}.safetensors", arm_of(name)
+        publish(shard, folder / latents)
         finite = json.loads(read_metadata(shard)[FINITE])
-        for row, request in enumerate(table.itertuples()):
+        for index, (row, request) in enumerate(zip(table.index, table.itertuples(), strict=True)):
             video = f"video/{arm}/{row:05d}.mp4"
             clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}
-            clips.append({**clip, "group": request.group, "shard": name, "index": row, "video": video})
-            if not finite[row]:
+            clips.append({**clip, "group": request.group, "shard": latents, "index": index, "video": video})
+            if not finite[index]:
                 failed.append(clip)
-            publish(clip_of(shard, row), folder / video)
+            publish(clip_of(shard, index), folder / video)
     columns = ["arm", "prompt_id", "prompt", "seed"]
     tables = {
         "manifest": clips,

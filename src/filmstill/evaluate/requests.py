@@ -3,6 +3,7 @@
 Imports neither torch nor, before `requests` is called, pandas: both take long.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from filmstill.params.samples import Samples
@@ -30,6 +31,24 @@ def every_arm(world: str) -> tuple[str, ...]:
 def timed_arms(world: str) -> tuple[str, ...]:
     """The arms that are timed."""
     return tuple(arm for arm in short_arms(world) if arm not in TIMED_AS)
+
+
+def requests_by_shard(params: Samples, world: str) -> "dict[str, pd.DataFrame]":
+    """Rows of `requests` of every shard of every arm, by its name: whole batches of them."""
+    shards = {}
+    for arm in every_arm(world):
+        table = requests(params, world, arm)
+        batches = range(0, len(table), params.batch)
+        number = min(params.teacher_shards, len(batches)) if arm == "teacher" else 1
+        starts = [batches[len(batches) * shard // number] for shard in range(number)]
+        for shard, (start, end) in enumerate(pairwise([*starts, len(table)])):
+            shards[f"{arm}-{shard:04d}"] = table.iloc[start:end]
+    return shards
+
+
+def arm_of(shard: str) -> str:
+    """The arm of a shard of this name."""
+    return shard.rpartition("-")[0]
 
 
 def requests(params: Samples, world: str, arm: str) -> "pd.DataFrame":
