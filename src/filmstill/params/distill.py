@@ -15,7 +15,7 @@ class Distill:
 
     objective: str = key("dmd", f"file of src/filmstill/objectives that gives the losses: {' or '.join(OBJECTIVES)}")
     steps: int = key(
-        60, "training steps: critic_updates of the critic, then one update of the generator", "[1, 100000000]"
+        50, "training steps: critic_updates of the critic, then one update of the generator", "[1, 100000000]"
     )
     batch: int = key(16, "samples per update, over all ranks", "[1, 65536]")
     lr: float = key(1e-4, "learning rate of the generator", "(0, 10]")

@@ -10,7 +10,7 @@ from filmstill.params.keys import check_intervals, key
 class OdePairs:
     """Trajectories of the teacher's sampler, kept at the sigmas where a student denoises."""
 
-    prompts: int = key(384, "number of train prompts, each with one trajectory", "[1, 10000000]")
+    prompts: int = key(768, "number of train prompts, each with one trajectory", "[1, 10000000]")
     sampling_steps: int = key(12, "Euler steps of the teacher's sampler", "[1, 10000]")
     guidance_scale: float = key(1.5, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     nodes: int = key(4, "points kept per trajectory, besides the clean end", "[1, 1000]")
