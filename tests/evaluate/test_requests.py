@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from filmstill.artifacts import EVAL_PROMPTS
+from filmstill.artifacts import EVAL_PROMPTS, TRAIN_PROMPTS
 from filmstill.errors import FilmstillError
-from filmstill.evaluate.requests import ARMS, LONG_ARM, requests
+from filmstill.evaluate.requests import ARMS, LONG_ARM, arm_of, every_arm, requests, requests_by_shard
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.tables import write_table
@@ -30,6 +30,8 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     prompts = prompts_of(asked)
     written = pd.DataFrame({"id": [f"p{i:03d}" for i in range(len(asked))], "prompt": prompts, "text": prompts})
     write_table(EVAL_PROMPTS, written)
+    trained = prompts_of(TRAINED[:29])  # not the last
+    write_table(TRAIN_PROMPTS, pd.DataFrame({"id": trained, "prompt": trained, "text": trained}))
     return written
 
 
@@ -63,10 +65,31 @@ def test_open_prompts_are_the_first_of_the_table(table: pd.DataFrame):
     assert all(parse(prompt).open for prompt in found["prompt"])
 
 
+def test_main_prompts_are_of_combinations_of_train_prompts(table: pd.DataFrame):
+    """A rare combination may have eval prompts only: no student has seen it."""
+    found = requests(replace(PARAMS, prompts=29), EMBEDDED, "student").query("group == 'main'")
+    assert {parse(prompt) for prompt in found["prompt"]} == set(TRAINED[:29])
+
+
 def test_long_streams_are_of_the_first_main_prompts(table: pd.DataFrame):
     found = requests(PARAMS, EMBEDDED, LONG_ARM)
     assert found["id"].tolist() == table["id"][2:7].tolist()
     assert set(found["seed"]) == {0} and set(found["group"]) == {"main"}
+    assert found.index.tolist() == [0, 1, 2, 3, 4], "its clips are numbered from 0"
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "sizes"), [(7, 4, [21, 21, 21, 27]), (30, 4, [30, 30, 30]), (7, 1, [90]), (100, 4, [90])]
+)
+def test_the_teachers_shards_are_whole_batches_of_its_clips(batch: int, most: int, sizes: list[int]):
+    shards = requests_by_shard(replace(PARAMS, batch=batch, teacher_shards=most), EMBEDDED)
+    of_teacher = {name: table for name, table in shards.items() if arm_of(name) == "teacher"}
+    assert list(of_teacher) == [f"teacher-{number:04d}" for number in range(len(sizes))]
+    assert [len(table) for table in of_teacher.values()] == sizes
+    assert pd.concat(of_teacher.values()).equals(requests(PARAMS, EMBEDDED, "teacher"))
+    others = [arm for arm in every_arm(EMBEDDED) if arm != "teacher"]
+    assert [name for name in shards if name not in of_teacher] == [f"{arm}-0000" for arm in others]
+    assert shards["student_long-0000"].equals(requests(PARAMS, EMBEDDED, LONG_ARM))
 
 
 def test_in_the_open_world_every_prompt_is_of_the_main_group(table: pd.DataFrame):
@@ -78,7 +101,7 @@ def test_in_the_open_world_every_prompt_is_of_the_main_group(table: pd.DataFrame
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"prompts": 31}, "samples.prompts: is 31, but {table} holds 30 prompts of combinations trained on"),
+        ({"prompts": 30}, "samples.prompts: is 30, but {table} holds 29 prompts of combinations trained on"),
         (
             {"held_out_prompts": 51},
             "samples.held_out_prompts: is 51, but {table} holds 50 prompts of held-out combinations",

@@ -43,6 +43,7 @@ DATA = {
         "data/distill/student.safetensors",
         "data/ode_init/init.safetensors",
         "data/prompts/eval.parquet",
+        "data/prompts/train.parquet",
         CODEC,
         SCORE,
         TEACHER,

@@ -206,13 +206,13 @@ def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_boun
         )
 
 
-def test_a_growing_kv_cache_is_announced(files: Files, filmstill_log: pytest.LogCaptureFixture, no_work, monkeypatch):
+def test_a_large_kv_cache_is_announced(files: Files, filmstill_log: pytest.LogCaptureFixture, no_work, monkeypatch):
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**40)
     for frames, window in ((90_000, None), (90_000, 60), (300, None)):
         with pytest.raises(Full):
             generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
     (line,) = (record.getMessage() for record in filmstill_log.records)
-    assert line == "the KV cache grows to 1.0 GiB; a --window of 4 or more frames bounds it"
+    assert line == "the KV cache takes 1.0 GiB; a --window of 4 or more frames bounds it"
 
 
 def test_every_target_is_tried_before_anything_is_loaded(files: Files, tmp_path: Path, no_work):

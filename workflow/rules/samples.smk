@@ -6,7 +6,7 @@ rule samples_shard:
     conda:
         "../envs/filmstill.yaml"
     # The shard `timing` runs alone, by the lock file `turn` (filmstill.work.shard): it times every arm in turns.
-    # A GPU has memory for one arm at a time; every SLURM job has its own GPU.
+    # A GPU has memory for one shard at a time; every SLURM job has its own GPU.
     threads: CPUS or (workflow.cores if config.get("device") == "cuda" else 1)
     params:
         root=ROOT,

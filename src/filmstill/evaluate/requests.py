@@ -63,7 +63,7 @@ def requests(params: Samples, world: str, arm: str) -> "pd.DataFrame":
 
     groups = {name: prompts.assign(group=name) for name, prompts in eval_groups(params, world).items()}
     if arm == LONG_ARM:
-        return groups[MAIN].head(params.long_prompts).assign(seed=0)
+        return groups[MAIN].head(params.long_prompts).assign(seed=0).reset_index(drop=True)
     seeds = {MAIN: params.seeds, HELD_OUT: 1, OPEN_ENDED: params.open_seeds}
     tables = [
         prompts.merge(pd.DataFrame({"seed": range(seeds[name])}), how="cross") for name, prompts in groups.items()

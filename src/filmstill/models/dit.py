@@ -8,7 +8,7 @@ embeddings, the residual stream and the head stay float32.
 Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
@@ -230,7 +230,7 @@ class VideoDiT(nn.Module):
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
         attention: block-causal attention over this whole sequence; None: every frame sees every frame.
-        cache: the frames of x follow those in the KV cache, which is only read.
+        cache: the frames of x follow those in the KV cache; without a gradient it also has room for theirs meanwhile.
         clean: for teacher forcing under `attention`, the finished frames [B, F, C, H, W] of x, in which each block of x
         sees the blocks before it. clean_t [B, F]: timesteps of `clean` if it is noised.
         Raises ValueError for timesteps of another shape and for a `text` of another batch size.
@@ -244,7 +244,7 @@ class VideoDiT(nn.Module):
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
-        joins = self._joins(cache, frames)
+        joins = self._joins(cache, frames) if cache else [None] * len(self.layers)
         for block, layer_text, join in zip(self.layers, text, joins, strict=True):
             tokens = self._run(block, tokens, modulation, layer_text, rope, mask, join)
         patches = self.head(tokens[:, -frames * rows * columns :], time)
@@ -256,10 +256,8 @@ class VideoDiT(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
 
-    def _joins(self, cache: KVCache | None, frames: int) -> Sequence[Join | None]:
+    def _joins(self, cache: KVCache, frames: int) -> list[Join]:
         """Per layer, what adds the cache to the next `frames` frames, wherever the cache may be by a backward pass."""
-        if cache is None:
-            return [None] * len(self.layers)
         slots = cache.slots(frames)
         return [partial(cache.join, layer, slots) for layer in range(len(self.layers))]
 
@@ -270,10 +268,11 @@ class VideoDiT(nn.Module):
         _check_batch(x, text)
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
-        joins, (*first_layers, last) = self._joins(cache, frames), self.layers
+        *first_layers, last = self.layers
+        joins = self._joins(cache, frames)
         for block, layer_text, join in zip(first_layers, text, joins, strict=False):
             tokens = block(tokens, modulation, layer_text, rope, None, join)
-        cache.join(len(first_layers), cache.slots(frames), last.read(tokens, modulation, rope))
+        joins[-1](last.read(tokens, modulation, rope))
         cache.commit(frames)
 
     def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

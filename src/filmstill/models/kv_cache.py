@@ -42,9 +42,11 @@ class KVCache:
         self._buffers: list[KeysValues | None] = [None] * num_layers
 
     def slots(self, new_frames: int) -> Slots:
-        """Slots of the next block, of `new_frames` frames."""
+        """Slots of the next block, of `new_frames` frames. Raises ValueError for one past the end of the rollout."""
         start, end = self.frames, self.frames + new_frames
         sink, first = self.attention.visible_frames(end)
+        if sink + end - first > self.capacity:
+            raise ValueError(f"frames: are {end} with this block, but the KV cache is of a shorter rollout")
         sinks = [range(sink)] if sink else []
         is_full = sink + end - first == self.capacity  # then their order is any: it makes no difference to attention
         seen = [range(self.capacity)] if is_full else sinks + self._ring(first, end)

@@ -27,7 +27,7 @@ class Distill:
         36, "longest rollout in training, in latent frames; null: a clip's length, world.frames", "[3, 1000]"
     )
     first_window_share: float = key(
-        0.6,
+        0.25,
         "share of updates with a rollout of a clip's length; the others' are longer, with the loss on the last clip",
         "[0, 1]",
     )

@@ -10,8 +10,8 @@ from filmstill.params.keys import check_intervals, key
 class OdePairs:
     """Trajectories of the teacher's sampler, kept at the sigmas where a student denoises."""
 
-    prompts: int = key(768, "number of train prompts, each with one trajectory", "[1, 10000000]")
-    sampling_steps: int = key(12, "Euler steps of the teacher's sampler", "[1, 10000]")
+    prompts: int = key(1200, "number of train prompts, each with one trajectory", "[1, 10000000]")
+    sampling_steps: int = key(8, "Euler steps of the teacher's sampler", "[1, 10000]")
     guidance_scale: float = key(1.5, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
     nodes: int = key(4, "points kept per trajectory, besides the clean end", "[1, 1000]")
     shards: int = key(4, "number of files, made independently of one another", "[1, 10000]")

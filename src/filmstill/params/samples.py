@@ -26,10 +26,8 @@ class Samples:
     open_seeds: int = key(12, "clips per prompt that leaves the colour open", "[2, 1000]")
     teacher_steps: int = key(48, "Euler steps of the teacher's sampler", "[1, 10000]")
     guidance_scale: float = key(1.5, "weight w of the teacher's guidance, uncond + w * (cond - uncond)", "[0, 1000]")
-    teacher_shards: int = key(
-        4, "number of files of the teacher's clips, made independently of one another", "[1, 1000]"
-    )
-    batch: int = key(32, "clips made together", "[1, 65536]")
+    teacher_shards: int = key(4, "most files of the teacher's clips, made independently of one another", "[1, 1000]")
+    batch: int = key(24, "clips made together", "[1, 65536]")
     fast_decoder: bool = key(False, "true: decode with the release's small decoder (TAEHV) instead of its VAE")
     timing_rounds: int = key(3, "rounds in which every arm makes one batch, in turns, to be timed", "[1, 1000]")
     long_prompts: int = key(48, "number of prompts of the long stream, the first of `prompts`", "[1, 100000]")

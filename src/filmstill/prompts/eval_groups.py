@@ -1,12 +1,12 @@
 """The groups of eval prompts whose clips are scored apart.
 
-Only the symbols world has all three: `main` names combinations that models train on, `held_out` others, and `open`
-leaves the colour open. In the open world every prompt is of `main`.
+Only the symbols world has all three: `main` names combinations of train prompts, `held_out` those that no model trains
+on, and `open` leaves the colour open. In the open world every prompt is of `main`.
 """
 
 import pandas as pd
 
-from filmstill.artifacts import EVAL_PROMPTS
+from filmstill.artifacts import EVAL_PROMPTS, TRAIN_PROMPTS
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED
 from filmstill.prompts.store import check_count, load_prompts
@@ -25,7 +25,8 @@ def eval_groups(params: Samples, world: str) -> dict[str, pd.DataFrame]:
         return {MAIN: load_prompts(EVAL_PROMPTS, params.prompts, "samples.prompts")}
     table = load_prompts(EVAL_PROMPTS)
     asked = parse_all(table["prompt"].tolist(), EVAL_PROMPTS)
-    main = table[[not each.open and not each.held_out for each in asked]]
+    trained = set(parse_all(load_prompts(TRAIN_PROMPTS)["prompt"].tolist(), TRAIN_PROMPTS))
+    main = table[[each in trained and not each.open for each in asked]]
     held_out, open_ended = table[[each.held_out for each in asked]], table[[each.open for each in asked]]
     again = held_out.groupby([str(each) for each in asked if each.held_out]).cumcount()
     held_out = held_out.loc[again.sort_values(kind="stable").index]

@@ -95,7 +95,7 @@ class StreamConfig:
                 f"{free / GIB:,.1f} GiB of memory that are free; a --window of {least} or more frames bounds it"
             )
         if self.attention.window_frames is None and needed > LOGGED:
-            log.info("the KV cache grows to %s; a --window of %d or more frames bounds it", size, least)
+            log.info("the KV cache takes %s; a --window of %d or more frames bounds it", size, least)
 
 
 def free_memory(device: str) -> int:
