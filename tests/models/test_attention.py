@@ -115,7 +115,7 @@ def test_a_block_sees_the_frames_that_the_mask_shows(attention, graph_frames):
 @by_attention
 @torch.no_grad()
 def test_without_a_gradient_a_block_and_its_context_are_one_view_of_the_buffer(attention):
-    """Once the window is full, too, unless the last block is short: then it sees all that there is but its oldest."""
+    """Before the window is full and after."""
     cache, frames = KVCache(attention, 1, 60), 60
     for start, end in attention.blocks(frames):
         keys, values = cache.join(0, cache.slots(end - start), numbered(start, end))

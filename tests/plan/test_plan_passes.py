@@ -173,9 +173,10 @@ def test_working_memory_of_a_frozen_pass(precision, fake):
 
 @by_precision
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
-def test_graph_and_contexts_of_a_rollout(precision, activation_checkpointing, fake):
-    """With checkpointing the context of every block stays alive, as a view of the rollout's one buffer."""
-    model, size, live, attention = VideoDiT(WIDE), SIZES[precision], Live(), BlockCausal(3)
+@pytest.mark.parametrize("attention", [BlockCausal(3), BlockCausal(3, 4)], ids=["global", "window"])
+def test_graph_and_cache_of_a_rollout(attention, precision, activation_checkpointing, fake):
+    """With checkpointing the KV cache stays alive, from which every block is recomputed."""
+    model, size, live = VideoDiT(WIDE), SIZES[precision], Live()
     model.precision, model.activation_checkpointing = DTYPES[precision], activation_checkpointing
     steps = RolloutConfig((1.0, 0.9, 0.8, 0.6), attention)
     with live:
@@ -184,7 +185,7 @@ def test_graph_and_contexts_of_a_rollout(precision, activation_checkpointing, fa
         video = torch.cat(list(rollout(model, read, torch.zeros(1, 4, 9, 16, 60, 104), steps, 1)), 1)
     blocks = Clip(9, 1560, 7).blocks(attention)
     graph = sum(memory.saved_bytes(WIDE, block, size, activation_checkpointing) for block in blocks)
-    contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention), size)
+    contexts = memory.kv_cache_bytes(WIDE, 1, Clip(9, 1560, 7).cached_tokens(attention, 9), size)
     copies = len(blocks) * memory.cast_bytes(WIDE, size)
     assert_planned(live.now - before, graph + (contexts if activation_checkpointing else copies), precision)
     assert video.requires_grad

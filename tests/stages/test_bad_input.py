@@ -24,6 +24,7 @@ SECTIONS = ", ".join(field.name for field in fields(Params))
 GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio, stream_frames, min_stream"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
+DRAWING, CHECK = ("ode_pairs", "ode_init.gate", "distill.gate"), ("python", "-m", "filmstill", "check")
 NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at least sink_frames + block_frames = 3"
 
 
@@ -213,25 +214,22 @@ def test_a_fan_out_checks_what_its_shards_read_before_one_starts(copied: Path, n
 @pytest.mark.parametrize(
     ("key", "holds"),
     [
-        ("ode_pairs.prompts", r"train\.parquet holds (\d+) prompts"),
-        ("ode_init.gate.prompts", r"train\.parquet holds (\d+) prompts"),
-        ("distill.gate.prompts", r"train\.parquet holds (\d+) prompts"),
+        *((f"{section}.prompts", r"train\.parquet holds (\d+) prompts") for section in DRAWING),
         ("samples.prompts", r"eval\.parquet holds (\d+) prompts of combinations trained on"),
         ("samples.held_out_prompts", r"eval\.parquet holds (\d+) prompts of held-out combinations"),
         ("samples.open_prompts", r"eval\.parquet holds (\d+) prompts that leave the colour open"),
     ],
 )
 def test_too_few_prompts_are_found_before_the_teacher_is_trained(copied: Path, key: str, holds: str):
-    check = ("python", "-m", "filmstill", "check")
     set_parameter(copied, key, 100_000)
     line = refusal(stage(copied, "teacher"))
     held = re.fullmatch(rf"params\.yaml: {key}: is 100000, but data/prompts/{holds}; lower it or filter less", line)
-    assert held and line in run(*check, cwd=copied, check=False).stderr
+    assert held and line in run(*CHECK, cwd=copied, check=False).stderr
     set_parameter(copied, key, int(held[1]))
-    run(*check, cwd=copied)
+    run(*CHECK, cwd=copied)
     set_parameter(copied, key, 100_000)
     set_parameter(copied, "prompts.eval_share", 0.3)  # the tables are to be made anew: nothing is known yet
-    run(*check, cwd=copied)
+    run(*CHECK, cwd=copied)
 
 
 def test_a_missed_gate_says_by_how_much_and_a_lower_one_publishes_without_training(copied: Path):
