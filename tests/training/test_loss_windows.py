@@ -181,7 +181,7 @@ def test_resumed_in_mid_run_is_uninterrupted_bit_for_bit(tmp_path):
 
 def test_windows_of_the_parameters():
     of = partial(LossWindows.of, frames=12)
-    assert of(Distill(rollout_frames=None), stride=12) == LossWindows(range(0), 0.6)
+    assert of(Distill(rollout_frames=None), stride=12) == LossWindows(range(0), 0.25)
     assert list(of(Distill(rollout_frames=36), stride=12).shares()) == [0, 12, 24]
     assert list(of(Distill(rollout_frames=18), stride=3).shares()) == [0, 3, 6]
     assert list(of(Distill(rollout_frames=12), stride=3).shares()) == [0]

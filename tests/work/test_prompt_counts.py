@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from filmstill.artifacts import EVAL_PROMPTS
+from filmstill.artifacts import EVAL_PROMPTS, TRAIN_PROMPTS
 from filmstill.errors import FilmstillError
 from filmstill.params.schema import Params
 from filmstill.params.world import EMBEDDED, OPEN
@@ -25,7 +25,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
     held_out = [each for each in COMBINATIONS if each.held_out][:3]
     prompts = prompts_of([*held_out, *(each for each in COMBINATIONS if not each.held_out)][:5])
-    write_table(EVAL_PROMPTS, pd.DataFrame({"id": list("abcde"), "prompt": prompts, "text": prompts}))
+    for path in (EVAL_PROMPTS, TRAIN_PROMPTS):
+        write_table(path, pd.DataFrame({"id": list("abcde"), "prompt": prompts, "text": prompts}))
     write_json(COUNTS, {"train": 100_000, "eval": 5})
     monkeypatch.setattr(prompt_counts, "_is_current", lambda _output: True)
     made = Params()
