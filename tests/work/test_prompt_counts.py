@@ -25,8 +25,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
     held_out = [each for each in COMBINATIONS if each.held_out][:3]
     prompts = prompts_of([*held_out, *(each for each in COMBINATIONS if not each.held_out)][:5])
-    for path in (EVAL_PROMPTS, TRAIN_PROMPTS):
-        write_table(path, pd.DataFrame({"id": list("abcde"), "prompt": prompts, "text": prompts}))
+    table = pd.DataFrame({"id": list("abcde"), "prompt": prompts, "text": prompts})
+    write_table(EVAL_PROMPTS, table)
+    write_table(TRAIN_PROMPTS, table[3:])
     write_json(COUNTS, {"train": 100_000, "eval": 5})
     monkeypatch.setattr(prompt_counts, "_is_current", lambda _output: True)
     made = Params()
