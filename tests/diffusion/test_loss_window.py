@@ -48,7 +48,7 @@ def level(sigma: float) -> Tensor:
 
 def by_hand(model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int) -> list[Tensor]:
     """The window's blocks: those before it are served into a KV cache, then each exits at `exit_step`."""
-    cache, made = KVCache(config.attention, TINY.num_layers, FRAMES, FRAMES - START), []
+    cache, made = KVCache(config.attention, FRAMES, FRAMES - START), []
 
     def denoise(xt: Tensor, step: int) -> Tensor:
         sigma = level(config.sigmas[step])
@@ -172,11 +172,11 @@ def test_a_streams_memory_and_its_operations_per_block_are_constant():
 @by_config
 @torch.no_grad()
 def test_the_cache_is_as_large_at_frame_240_as_at_frame_12(config: RolloutConfig):
-    model, cache = tiny("causal"), KVCache(config.attention, TINY.num_layers, 2400)
+    model, cache = tiny("causal"), KVCache(config.attention, 2400)
     text, sizes = model.read_text(vectors()), {}
     for end in range(3, 241, 3):
         model.remember(torch.zeros(2, 3, *FRAME), torch.zeros(2), text, cache)
-        buffers = [tensor for pair in cache._buffers if pair is not None for tensor in pair]
+        buffers = [tensor for pair in cache._buffers.values() for tensor in pair]
         sizes[end] = sum(tensor.untyped_storage().nbytes() for tensor in buffers)
     moves = config.attention.window_frames is not None
     assert sizes[12] == sizes[240]

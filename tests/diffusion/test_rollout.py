@@ -125,7 +125,7 @@ def second_block(model: VideoDiT, text: TextKV, noise: Tensor, detach: bool) -> 
     first = velocity_to_x0(model(noise[:, 0, :3], level * TIMESTEPS, text), noise[:, 0, :3], level)
     xt = noise[:, 0, 3:6]
     if detach:
-        cache = KVCache(BlockCausal(3), TINY.num_layers, 6)
+        cache = KVCache(BlockCausal(3), 6)
         with torch.no_grad():
             model.remember(first.detach(), torch.zeros(3), text, cache)
         velocity = model(xt, level * TIMESTEPS, text, cache=cache)

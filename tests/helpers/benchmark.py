@@ -88,7 +88,7 @@ def clips() -> tuple[list[float], list[float]]:
     block, time_zero = noise[:, 0, :3], torch.zeros(BATCH)
 
     def cache() -> KVCache:
-        return KVCache(attention, SIZES.num_layers, SHAPE[0])
+        return KVCache(attention, SHAPE[0])
 
     context = seconds(
         lambda: model(block, time_zero, text, cache=cache()),

@@ -68,7 +68,7 @@ def test_cached_block_by_block_is_the_full_sequence(attention):
     x = torch.randn(2, frames, TINY.in_channels, 4, 6, generator=dice)
     text = model.read_text(torch.randn(2, 5, TINY.text_dim, generator=dice))
     whole = model(x, torch.zeros(2), text, attention)
-    cache = KVCache(attention, TINY.num_layers, frames)
+    cache = KVCache(attention, frames)
     parts = []
     for start, end in attention.blocks(frames):
         parts.append(model(x[:, start:end], torch.zeros(2), text, cache=cache))
@@ -84,7 +84,7 @@ def test_cached_block_by_block_is_the_full_sequence(attention):
 @pytest.mark.parametrize("graph_frames", [0, 12])
 def test_cache_has_room_for_the_window_and_the_frames_with_a_gradient(attention, graph_frames):
     """An endless stream needs constant memory, in one allocation."""
-    cache, held = KVCache(attention, 1, 60, graph_frames), set()
+    cache, held = KVCache(attention, 60, graph_frames), set()
     for start, end in attention.blocks(60):
         remember(cache, start, end)
         keys = cache._buffers[0][0]
@@ -99,7 +99,7 @@ def test_cache_has_room_for_the_window_and_the_frames_with_a_gradient(attention,
 def test_a_block_sees_the_frames_that_the_mask_shows(attention, graph_frames):
     """With a gradient or without; a pass without one that is not committed, a denoising step, leaves no trace."""
     frames = 20
-    cache, mask = KVCache(attention, 1, frames, graph_frames), frame_mask(attention, frames, 1, False, CPU).dense
+    cache, mask = KVCache(attention, frames, graph_frames), frame_mask(attention, frames, 1, False, CPU).dense
     for start, end in attention.blocks(frames):
         expected = mask[start].nonzero().flatten().tolist()
         slots, own = cache.slots(end - start), numbered(start, end)
@@ -116,7 +116,7 @@ def test_a_block_sees_the_frames_that_the_mask_shows(attention, graph_frames):
 @torch.no_grad()
 def test_without_a_gradient_a_block_and_its_context_are_one_view_of_the_buffer(attention):
     """Before the window is full and after."""
-    cache, frames = KVCache(attention, 1, 60), 60
+    cache, frames = KVCache(attention, 60), 60
     for start, end in attention.blocks(frames):
         keys, values = cache.join(0, cache.slots(end - start), numbered(start, end))
         assert keys.data_ptr() == cache._buffers[0][0].data_ptr()
@@ -128,7 +128,7 @@ def test_without_a_gradient_a_block_and_its_context_are_one_view_of_the_buffer(a
 @pytest.mark.parametrize("graph_start", [6, 7, 12])
 def test_what_blocks_with_a_gradient_see_never_changes(attention, graph_start):
     """Recomputed after the rollout, as activation checkpointing does in the backward pass."""
-    cache, seen = KVCache(attention, 1, 30, 30 - graph_start), []
+    cache, seen = KVCache(attention, 30, 30 - graph_start), []
     for start, end in attention.blocks(30):
         if start >= graph_start:
             slots, own = cache.slots(end - start), numbered(start, end)
@@ -139,7 +139,7 @@ def test_what_blocks_with_a_gradient_see_never_changes(attention, graph_start):
 
 
 def test_what_enters_the_cache_is_a_constant():
-    cache = KVCache(BlockCausal(1), 1, 3)
+    cache = KVCache(BlockCausal(1), 3)
     for _ in range(2):
         keys = torch.ones(1, 1, 1, 1, requires_grad=True) * 2
         with torch.no_grad():

@@ -118,7 +118,7 @@ def test_teacher_forcing_is_a_stream_over_clean_context_at_once(attention, conte
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
     clean_t = torch.full((2, frames), context_t)
     at_once = model(noisy, t, text, attention=attention, clean=clean, clean_t=clean_t if context_t else None)
-    cache, pieces = KVCache(attention, 2, frames), []
+    cache, pieces = KVCache(attention, frames), []
     for start, end in attention.blocks(frames):
         pieces.append(model(noisy[:, start:end], t[:, start:end], text, cache=cache))
         model.remember(clean[:, start:end], clean_t[:, start:end], text, cache)
@@ -133,7 +133,7 @@ def test_a_stream_of_its_own_frames_is_the_masked_sequence(attention):
     t = torch.rand(2, frames, generator=torch.Generator().manual_seed(3)) * 1000
     text = model.read_text(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)))
     masked = model(x, t, text, attention=attention)
-    cache, pieces = KVCache(attention, 2, frames), []
+    cache, pieces = KVCache(attention, frames), []
     for start, end in attention.blocks(frames):
         block = (x[:, start:end], t[:, start:end], text)
         pieces.append(model(*block, cache=cache))
@@ -202,7 +202,7 @@ def test_bfloat16_is_near_float32_and_keeps_what_must_be_exact():
     near = model(x, t, text)
     assert near.dtype == torch.float32
     assert 1e-4 < (near - exact).abs().max() / exact.abs().max() < 3e-2
-    cache = KVCache(BlockCausal(4), 2, 8)
+    cache = KVCache(BlockCausal(4), 8)
     model.remember(x, t, text, cache)
     assert [cached.dtype for cached in context(cache, 0, 4)] == [torch.bfloat16] * 2
     assert model._embed_time(t)[1].dtype == torch.float32
@@ -246,7 +246,7 @@ def test_timesteps_and_prompts_of_another_batch_are_refused(shape, prompts, mess
     text = model.read_text(torch.zeros(prompts, 5, TINY.text_dim))
     for call in (
         lambda: model(x, torch.zeros(shape), text),
-        lambda: model.remember(x, torch.zeros(shape), text, KVCache(BlockCausal(3), TINY.num_layers, 3)),
+        lambda: model.remember(x, torch.zeros(shape), text, KVCache(BlockCausal(3), 3)),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -79,7 +79,7 @@ def test_a_stream_is_the_masked_sequence(attention, precision):
     x, t, words = given("cuda")
     text = model.read_text(words)
     masked = model(x, t, text, attention=attention)
-    cache, pieces = KVCache(attention, CONFIG.num_layers, FRAMES), []
+    cache, pieces = KVCache(attention, FRAMES), []
     for start, end in attention.blocks(FRAMES):
         block = (x[:, start:end], t[:, start:end], text)
         pieces.append(model(*block, cache=cache))

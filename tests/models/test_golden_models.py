@@ -102,7 +102,7 @@ def test_ragged_last_block_attends_to_no_padding():
 @torch.no_grad()
 def test_kv_cached_chunk_by_chunk(case):
     model, g, settings = tiny("causal"), CACHED, CACHED_CASES[case]
-    cache = KVCache(BlockCausal(3), 2, sum(settings["chunks"]) + 1)
+    cache = KVCache(BlockCausal(3), sum(settings["chunks"]) + 1)
     text = model.read_text(g[f"{case}.context"])
     noisy, clean = [], []
     for i, frames in enumerate(settings["chunks"]):

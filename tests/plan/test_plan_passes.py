@@ -93,13 +93,13 @@ def test_the_cache_of_a_rollout_is_as_large_as_planned(attention, precision):
     """Each block attends to as many keys as planned, and before the last block the cache has as many bytes."""
     model, (x, t, text) = tiny("causal"), given(TINY, 2, 12, 4, 6)
     model.precision = DTYPES[precision]
-    cache, read, clip = KVCache(attention, TINY.num_layers, 12), model.read_text(text), Clip(12, 6, 7)
+    cache, read, clip = KVCache(attention, 12), model.read_text(text), Clip(12, 6, 7)
     for (start, end), planned in zip(attention.blocks(12), clip.blocks(attention), strict=True):
         seen = context(cache, 0, end - start)
         assert planned.keys - planned.tokens == (0 if seen is None else seen[0].shape[2])
         if end < 12:
             model.remember(x[:, start:end], t, read, cache)
-    held = sum(tensor.nbytes for layer in cache._buffers for tensor in layer)
+    held = sum(tensor.nbytes for layer in cache._buffers.values() for tensor in layer)
     assert held == memory.kv_cache_bytes(TINY, 2, clip.cached_tokens(attention), SIZES[precision])
     prompts = sum(tensor.nbytes for layer in read for tensor in layer)
     assert prompts == memory.kv_cache_bytes(TINY, 2, 7, SIZES[precision])

@@ -79,7 +79,7 @@ def rollout_stream(
     Under a local window its memory does not depend on `frames`.
     """
     graph_frames = frames - (window[0] if window else 0) if torch.is_grad_enabled() else 0
-    cache = KVCache(config.attention, model.config.num_layers, frames, graph_frames)
+    cache = KVCache(config.attention, frames, graph_frames)
     for start, end in config.attention.blocks(frames):
         in_window = window is None or window[0] <= start < window[1]
         last = exit_step if in_window and exit_step is not None else len(config.sigmas) - 1

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
-from filmstill.models.kv_cache import KeysValues, KVCache
+from filmstill.models.kv_cache import KeysValues, KVCache, Slots
 from filmstill.models.modulation import EPS, gated, modulate
 from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
@@ -244,7 +244,7 @@ class VideoDiT(nn.Module):
             tokens, rope = torch.cat([clean_tokens, tokens], 1), torch.cat([rope, rope])
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
-        joins = self._joins(cache, frames) if cache else [None] * len(self.layers)
+        joins = self._joins(cache, cache.slots(frames)) if cache else [None] * len(self.layers)
         for block, layer_text, join in zip(self.layers, text, joins, strict=True):
             tokens = self._run(block, tokens, modulation, layer_text, rope, mask, join)
         patches = self.head(tokens[:, -frames * rows * columns :], time)
@@ -256,9 +256,8 @@ class VideoDiT(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
 
-    def _joins(self, cache: KVCache, frames: int) -> list[Join]:
-        """Per layer, what adds the cache to the next `frames` frames, wherever the cache may be by a backward pass."""
-        slots = cache.slots(frames)
+    def _joins(self, cache: KVCache, slots: Slots) -> list[Join]:
+        """Per layer, what adds the cache to a block, the same in a backward pass, when the cache has moved on."""
         return [partial(cache.join, layer, slots) for layer in range(len(self.layers))]
 
     @torch.no_grad()
@@ -269,10 +268,10 @@ class VideoDiT(nn.Module):
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
         *first_layers, last = self.layers
-        joins = self._joins(cache, frames)
-        for block, layer_text, join in zip(first_layers, text, joins, strict=False):
+        slots = cache.slots(frames)
+        for block, layer_text, join in zip(first_layers, text, self._joins(cache, slots), strict=False):
             tokens = block(tokens, modulation, layer_text, rope, None, join)
-        joins[-1](last.read(tokens, modulation, rope))
+        cache.write(len(first_layers), slots, last.read(tokens, modulation, rope))
         cache.commit(frames)
 
     def _embed(self, x: Tensor, t: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

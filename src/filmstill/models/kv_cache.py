@@ -4,11 +4,11 @@ Keys are cached after rotary embedding at absolute frame positions. Cached tenso
 for every later block. The window and the sink follow `BlockCausal.visible_frames`, the rule of the full-sequence mask,
 in training and in serving.
 
-Each layer has one ring buffer, in which a new frame takes the slot of one that nobody sees any more. Without a gradient
-a block's own keys and values are written straight into their slots, again at every pass over the block, and attention
-reads them and the context as one view. With a gradient they are concatenated, for a graph must not see its tensors
-change. For the same reason the buffer has slots for all frames that have a gradient, beside those of the window. So
-once the window has moved, training and serving read the same keys in different orders.
+Each layer has one ring buffer: a new frame is written over the oldest one that no later block sees. Without a gradient
+a block writes its own keys and values into the buffer at every pass, and attention reads the buffer as a view. With a
+gradient they are concatenated instead, because autograd does not allow a saved tensor to change. For the same reason
+the buffer is longer in training, by the frames that have a gradient. Training and serving therefore read the same keys
+in different orders once the window has moved.
 """
 
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class Slots:
 class KVCache:
     """Context of one rollout. `frames`: number of committed frames; `attention`: which of them stay visible."""
 
-    def __init__(self, attention: BlockCausal, num_layers: int, total_frames: int, graph_frames: int = 0) -> None:
+    def __init__(self, attention: BlockCausal, total_frames: int, graph_frames: int = 0) -> None:
         """total_frames: length of the rollout; graph_frames: length of the part of it that has a gradient."""
         self.attention = attention
         self.frames = 0
         self.capacity = attention.cache_frames(total_frames, graph_frames)  # in frames
-        self._buffers: list[KeysValues | None] = [None] * num_layers
+        self._buffers: dict[int, KeysValues] = {}  # by layer
 
     def slots(self, new_frames: int) -> Slots:
         """Slots of the next block, of `new_frames` frames. Raises ValueError for one past the end of the rollout."""
@@ -54,24 +54,27 @@ class KVCache:
 
     def join(self, layer: int, slots: Slots, own: KeysValues) -> KeysValues:
         """The keys and values of `layer` that a block sees: those of its context, and its own."""
-        tokens, buffers = own[0].shape[2] // slots.frames, self._buffers[layer]
+        tokens = own[0].shape[2] // slots.frames
         if torch.is_grad_enabled():
-            if buffers is None or not slots.context:
+            if not slots.context:
                 return own
-            keys, values = (
-                torch.cat([*_at(buffer, slots.context, tokens), new], dim=2)
-                for buffer, new in zip(buffers, own, strict=True)
-            )
-            return keys, values
-        if buffers is None:
-            buffers = self._buffers[layer] = _empty_like(own, self.capacity * tokens)
-        for buffer, new in zip(buffers, own, strict=True):
-            _write(_at(buffer, slots.own, tokens), new)
-        keys, values = (_joined(_at(buffer, slots.seen, tokens)) for buffer in buffers)
+            pairs = zip(self._buffers[layer], own, strict=True)
+            keys, values = (torch.cat([*_at(buffer, slots.context, tokens), new], dim=2) for buffer, new in pairs)
+        else:
+            self.write(layer, slots, own)
+            keys, values = (_joined(_at(buffer, slots.seen, tokens)) for buffer in self._buffers[layer])
         return keys, values
 
+    def write(self, layer: int, slots: Slots, own: KeysValues) -> None:
+        """Write a block's own keys and values of `layer` into their slots."""
+        tokens = own[0].shape[2] // slots.frames
+        if layer not in self._buffers:
+            self._buffers[layer] = _empty_like(own, self.capacity * tokens)
+        for buffer, new in zip(self._buffers[layer], own, strict=True):
+            _write(_at(buffer, slots.own, tokens), new)
+
     def commit(self, new_frames: int) -> None:
-        """Make the block that was last joined in every layer, without a gradient, context of those after it."""
+        """Make the block that was last written in every layer context of those after it."""
         self.frames += new_frames
 
     def _ring(self, start: int, end: int) -> list[range]:
