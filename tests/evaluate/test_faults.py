@@ -55,7 +55,7 @@ RESPONSES = {
 def normalised(video: torch.Tensor, attributes=DRAWN.attributes) -> dict[str, float]:
     frames = look_at(video)
     fidelity = judge_frames(frames, attributes, WORLD).fidelity
-    raw = scores(TrackedClips.of(frames), attributes, fidelity, WORLD, BOUNDS.sharpness_of_real)
+    raw = scores(TrackedClips.of(frames), attributes, fidelity, WORLD)
     span = {name: BOUNDS.ceiling[name] - BOUNDS.floor[name] for name in NAMES}
     return {name: (float(raw[name].mean()) - BOUNDS.floor[name]) / span[name] for name in NAMES}
 

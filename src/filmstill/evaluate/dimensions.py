@@ -19,6 +19,7 @@ from filmstill.params.world import World
 from filmstill.worlds.grammar import COLOURS, SYMBOLS, Attributes
 from filmstill.worlds.judge import NOISE_FLOOR, Frames, indices_of, paths
 from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE, glyph
+from filmstill.worlds.templates import templates
 
 QUALITY = {  # weight in the quality score, as in VBench
     "subject_consistency": 1.0,
@@ -46,17 +47,17 @@ class TrackedClips:
     def of(cls, frames: Frames) -> "TrackedClips":
         """Follow the symbol of every clip."""
         places = frames.track()
-        corners = (places + REACH).long()
-        columns, rows = (corners[..., axis, None] + torch.arange(BOX) for axis in (0, 1))
-        batch, frame = (torch.arange(size) for size in places.shape[:2])
-        pixels = frames.video.movedim(2, -1)
-        at = batch[:, None, None, None], frame[:, None, None], rows[..., :, None], columns[..., None, :]
-        return cls(frames, places, pixels[at].movedim(-1, 2))
+        return cls(frames, places, _crops(frames.video, places))
+
+    def ideals(self) -> Tensor:
+        """The same crops of each frame's ideal, as the judge has it: [B, F, 3, 16, 16]."""
+        corners = (self.places + REACH).long()
+        symbol, place = self.frames.correlations.argmax(dim=2), corners[..., 0] * (2 * REACH + 1) + corners[..., 1]
+        pictures = templates().ideals(symbol.flatten(), place.flatten(), self.frames.colour.flatten())
+        return _crops(pictures.unflatten(0, symbol.shape), self.places)
 
 
-def scores(
-    clips: TrackedClips, attributes: list[Attributes], fidelity: Tensor, world: World, sharpness_of_real: float
-) -> dict[str, Tensor]:
+def scores(clips: TrackedClips, attributes: list[Attributes], fidelity: Tensor, world: World) -> dict[str, Tensor]:
     """Raw score [B] per dimension.
 
     attributes: what each clip's prompt names; where it leaves the colour open, that score has no meaning. fidelity: in
@@ -69,11 +70,11 @@ def scores(
         "motion_smoothness": motion_smoothness,
         "dynamic_degree": dynamic_degree,
         "aesthetic_quality": aesthetic_quality,
+        "imaging_quality": imaging_quality,
     }
     symbol, colour, motion = torch.tensor([indices_of(each) for each in attributes]).unbind(dim=1)
     return {
         **{name: measure(clips) for name, measure in by_quality.items()},
-        "imaging_quality": imaging_quality(clips, sharpness_of_real),
         "object_class": object_class(clips, symbol),
         "colour": colour_likeness(clips, colour),
         "motion": motion_likeness(clips, symbol, motion, world),
@@ -124,10 +125,10 @@ def aesthetic_quality(clips: TrackedClips) -> Tensor:
     return (-10 * error.clamp(min=NOISE_FLOOR).log10()).mean(dim=1)
 
 
-def imaging_quality(clips: TrackedClips, sharpness_of_real: float) -> Tensor:
-    """Likeness of the symbol's sharpness to real clips', less noise outside its box: [0, 1]. VBench uses MUSIQ."""
-    ratio = sharpness(clips) / sharpness_of_real
-    likeness = torch.minimum(ratio, 1 / ratio.clamp(min=1e-6))
+def imaging_quality(clips: TrackedClips) -> Tensor:
+    """Likeness of each frame's sharpness to its ideal's, less noise outside the symbol's box: [0, 1]. VBench: MUSIQ."""
+    ratio = sharpness(clips.crops) / sharpness(clips.ideals())
+    likeness = torch.minimum(ratio, 1 / ratio.clamp(min=1e-6)).mean(dim=1)
     outside = torch.where(_box(clips.places), 0.0, clips.frames.video.mean(dim=2))
     return likeness * (1 - outside.abs().mean(dim=(1, 2, 3)) * SIZE).clamp(min=0)
 
@@ -154,11 +155,20 @@ def motion_likeness(clips: TrackedClips, symbol: Tensor, motion: Tensor, world: 
     return 1 - (places[:, None] - path).norm(dim=-1).mean(dim=-1).amin(dim=1) / SIZE
 
 
-def sharpness(clips: TrackedClips) -> Tensor:
-    """Mean absolute luma gradient of the crop, divided by its mean luma: [B]."""
-    luma = clips.crops.mean(dim=2)
-    gradient = luma.diff(dim=-1).abs().mean(dim=(1, 2, 3)) + luma.diff(dim=-2).abs().mean(dim=(1, 2, 3))
-    return gradient / luma.mean(dim=(1, 2, 3)).clamp(min=1e-6)
+def sharpness(crops: Tensor) -> Tensor:
+    """Mean absolute luma gradient of pictures [..., 3, H, W] over their mean luma: [...]."""
+    luma = crops.mean(dim=-3)
+    gradient = luma.diff(dim=-1).abs().mean(dim=(-2, -1)) + luma.diff(dim=-2).abs().mean(dim=(-2, -1))
+    return gradient / luma.mean(dim=(-2, -1)).clamp(min=1e-6)
+
+
+def _crops(video: Tensor, places: Tensor) -> Tensor:
+    """The boxes of video [B, F, 3, 32, 32] around whole-pixel places [B, F, 2]: [B, F, 3, 16, 16]."""
+    corners = (places + REACH).long()
+    columns, rows = (corners[..., axis, None] + torch.arange(BOX) for axis in (0, 1))
+    batch, frame = (torch.arange(size) for size in places.shape[:2])
+    at = batch[:, None, None, None], frame[:, None, None], rows[..., :, None], columns[..., None, :]
+    return video.movedim(2, -1)[at].movedim(-1, 2)
 
 
 def _consistency(features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from filmstill.errors import FilmstillError
 from filmstill.evaluate import faults
 from filmstill.evaluate.bench import DIMENSION, Measurement, SampledClips
-from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC, TrackedClips, scores, sharpness
+from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC, TrackedClips, scores
 from filmstill.evaluate.drift import score_windows, stream_metrics, window_means
 from filmstill.evaluate.intervals import bootstrap_interval, ratio_of_means
 from filmstill.evaluate.judged_clips import DecodedClips
@@ -68,11 +68,10 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
 
 @dataclass(frozen=True)
 class Bounds:
-    """Floor and ceiling of every dimension in this world, and the mean sharpness of its clips."""
+    """Floor and ceiling of every dimension in this world."""
 
     floor: dict[str, float]
     ceiling: dict[str, float]
-    sharpness_of_real: float
 
     @classmethod
     def measure(cls, codec: DctCodec, world: World, references: int, seed: int) -> "Bounds":
@@ -88,17 +87,16 @@ class Bounds:
         noise = look_at(codec.decode(torch.randn(latents.shape, generator=dice)))
         frozen = look_at(faults.freeze(real.video))
         swapped = drawn.attributes[1:] + drawn.attributes[:1]
-        sharp = float(sharpness(TrackedClips.of(real)).mean())
 
         def means(frames: Frames, asked: list[Attributes]) -> dict[str, float]:
             fidelity = judge_frames(frames, asked, world).fidelity
-            raw = scores(TrackedClips.of(frames), asked, fidelity, world, sharp)
+            raw = scores(TrackedClips.of(frames), asked, fidelity, world)
             return {name: float(values.double().mean()) for name, values in raw.items()}
 
         of_noise, of_swapped = means(noise, drawn.attributes), means(real, swapped)
         floor = {name: of_swapped[name] if name in SEMANTIC else of_noise[name] for name in NAMES}
         floor["dynamic_degree"] = means(frozen, drawn.attributes)["dynamic_degree"]
-        return cls(floor, means(real, drawn.attributes), sharp)
+        return cls(floor, means(real, drawn.attributes))
 
 
 def score_arm(clips: DecodedClips, world: World, bounds: Bounds) -> pd.DataFrame:
@@ -110,7 +108,7 @@ def score_arm(clips: DecodedClips, world: World, bounds: Bounds) -> pd.DataFrame
     """
     frames = look_at(clips.video)
     judgement = judge_frames(frames, clips.asked, world)
-    measured = scores(TrackedClips.of(frames), clips.asked, judgement.fidelity, world, bounds.sharpness_of_real)
+    measured = scores(TrackedClips.of(frames), clips.asked, judgement.fidelity, world)
     raw = pd.DataFrame({name: values.double().numpy() for name, values in measured.items()})
     dimensions = normalise(raw[list(NAMES)], bounds.floor, bounds.ceiling)
     dimensions[clips.failed] = 0.0
