@@ -153,7 +153,7 @@ def test_a_streams_memory_and_its_operations_per_block_are_constant():
     def noise(start: int, end: int) -> Tensor:
         return torch.zeros(2, config.noises, end - start, *FRAME)
 
-    stream = rollout_stream(model, text, noise, 2403, config)
+    stream = rollout_stream(model, lambda _: text, noise, 2403, config)
     alive, operations, frame = {}, {}, 0
     with live:
         while frame < 2400:

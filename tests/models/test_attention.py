@@ -1,5 +1,7 @@
 """Block-causal attention: one rule for the mask of a full sequence and for the KV cache of a rollout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,6 +23,20 @@ ATTENTIONS = {
     "independent first": BlockCausal(3, independent_first=True),
     "independent first, window and sink": BlockCausal(3, window_frames=6, sink_frames=1, independent_first=True),
 }
+WITH_CUTS = {
+    "cut": BlockCausal(3, cuts=((6, 4),)),
+    "cut, window and sink": BlockCausal(3, window_frames=7, sink_frames=2, cuts=((9, 7),)),
+    "cut to the sink": BlockCausal(3, window_frames=9, sink_frames=3, cuts=((9, 9),)),
+    "cut, independent first": BlockCausal(3, sink_frames=1, independent_first=True, cuts=((4, 3),)),
+}
+RELATIVE = {
+    "no sink": BlockCausal(3, window_frames=6, relative=True),
+    "sink": BlockCausal(3, window_frames=7, sink_frames=2, relative=True),
+    "tight": BlockCausal(3, window_frames=4, sink_frames=1, relative=True),
+    "independent first": BlockCausal(3, window_frames=6, sink_frames=1, independent_first=True, relative=True),
+    "single frames": BlockCausal(1, window_frames=5, sink_frames=2, relative=True),
+    "cut": BlockCausal(3, window_frames=9, sink_frames=2, relative=True, cuts=((6, 4),)),
+}
 by_attention = pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS.keys())
 
 
@@ -31,6 +47,8 @@ def sees(attention: BlockCausal, frame: int, other: int, frames: int) -> bool:
     end = min((frame + offset) // block * block - offset + block, frames)
     if other >= end:
         return False
+    if any(end > cut and attention.sink_frames <= other < kept for cut, kept in attention.cuts):
+        return False
     if attention.window_frames is None:
         return True
     # `window_frames` frames are visible in all; sink frames outside the window replace its oldest frames.
@@ -40,7 +58,7 @@ def sees(attention: BlockCausal, frame: int, other: int, frames: int) -> bool:
     return other < attention.sink_frames or other in window[attention.sink_frames :]
 
 
-@by_attention
+@pytest.mark.parametrize("attention", [*ATTENTIONS.values(), *WITH_CUTS.values(), *RELATIVE.values()], ids=str)
 @pytest.mark.parametrize("frames", [1, 3, 7, 12, 14])
 def test_mask_is_the_rule_frame_by_frame(attention, frames):
     tokens = 2
@@ -59,7 +77,7 @@ def test_no_block_sees_more_frames_than_the_window(attention):
     assert mask.sum(dim=1).max() == (attention.window_frames or 20)
 
 
-@by_attention
+@pytest.mark.parametrize("attention", [*ATTENTIONS.values(), *WITH_CUTS.values(), *RELATIVE.values()], ids=str)
 @torch.no_grad()
 def test_cached_block_by_block_is_the_full_sequence(attention):
     """Clean frames, as a rollout caches them. With 13 frames the last block is short."""
@@ -76,7 +94,8 @@ def test_cached_block_by_block_is_the_full_sequence(attention):
     assert cache.frames == frames
     assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-5 * whole.abs().max()
     if attention.window_frames is not None:  # the window has an effect: without it the result differs
-        everything = model(x, torch.zeros(2), text, BlockCausal(3, independent_first=attention.independent_first))
+        whole_context = replace(attention, window_frames=None, cuts=())
+        everything = model(x, torch.zeros(2), text, whole_context)
         assert (everything - whole).abs().max() > 1e-3
 
 

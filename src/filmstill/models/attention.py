@@ -1,15 +1,19 @@
 """Block-causal attention: the rule of which frames are visible, its masks, and the attention kernels.
 
 The attention is a value passed to `VideoDiT.forward`, not a subclass. One rule (`BlockCausal.visible_frames`) defines
-the local window and the sink, both for the masks here and for the sliding window of the KV cache (`kv_cache.py`). A
-mask is stored per pair of frames and expanded to tokens for the kernel in use: booleans for
-scaled_dot_product_attention, or a BlockMask for FlexAttention (arXiv:2412.05496) on CUDA, which skips invisible blocks.
+the local window, the sink and the cuts, both for the masks here and for the KV cache (`kv_cache.py`). A mask is stored
+per pair of frames and expanded to tokens for the kernel in use: booleans for scaled_dot_product_attention, or a
+BlockMask for FlexAttention (arXiv:2412.05496) on CUDA, which skips invisible blocks.
+
+With relative positions the sink adjoins the window: its keys are rotated
+on by the frames between the two, `BlockCausal.sink_shift`. No other key moves, because rotary scores depend on
+distances only, and a window's distances are the same everywhere in a stream.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import Any
 
 import torch
@@ -17,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstill.errors import require
+from filmstill.models.rope import frame_shift, rotate
 from filmstill.params.student import Student
 
 FLEX_MIN_HEAD_DIM = 16  # smallest head dimension that FlexAttention supports on CUDA
@@ -28,14 +33,17 @@ class BlockCausal:
 
     block_frames: frames per block. window_frames: most frames that a block sees, including its own and the sink; None:
     all. sink_frames: number of first frames that stay visible when the window slides on. independent_first: frame 0
-    alone is the first block. Raises FilmstillError for a window below sink + block: a block would not see all of itself
-    in the mask, but would in a rollout.
+    alone is the first block. relative: the sink's positions adjoin the window's. cuts: pairs (cut, first) of frames;
+    blocks that end after `cut` see no frame before `first` but the sink. Raises FilmstillError for a window below sink
+    + block: a block would not see all of itself in the mask, but would in a rollout.
     """
 
     block_frames: int
     window_frames: int | None = None
     sink_frames: int = 0
     independent_first: bool = False
+    relative: bool = False
+    cuts: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         require(self.block_frames > 0, "block_frames", self.block_frames, "a positive integer")
@@ -47,15 +55,23 @@ class BlockCausal:
     @classmethod
     def of(cls, student: Student) -> "BlockCausal":
         """The attention described by section `student` of params.yaml."""
-        return cls(student.block_frames, student.window_frames, student.sink_frames)
+        return cls(
+            student.block_frames,
+            student.window_frames,
+            student.sink_frames,
+            student.independent_first,
+            student.positions == "relative",
+        )
 
     @property
     def min_window(self) -> int:
         """Smallest valid `window_frames`: the sink and one block."""
         return self.sink_frames + self.block_frames
 
-    def blocks(self, frames: int) -> Iterator[tuple[int, int]]:
-        """(first frame, end frame) of every block of a clip; the last block may be short. Lazy, for long streams."""
+    def blocks(self, frames: int | None) -> Iterator[tuple[int, int]]:
+        """(first frame, end frame) of every block of a clip; the last block may be short. None: without end."""
+        if frames is None:
+            return pairwise(chain([0], count(self.first_block_frames, self.block_frames)))
         return pairwise(chain([0], self._later_starts(frames), [frames]))
 
     def block_count(self, frames: int) -> int:
@@ -67,19 +83,37 @@ class BlockCausal:
         later = self._later_starts(frames)
         return later[-1] if later else 0
 
-    def cache_frames(self, frames: int, graph_frames: int = 0) -> int:
-        """Number of frames that the KV cache of a rollout has room for; the last `graph_frames` have a gradient."""
-        return frames if self.window_frames is None else min(frames, self.window_frames + graph_frames)
+    def cache_frames(self, frames: int | None, graph_frames: int = 0) -> int:
+        """Number of frames that the KV cache of a rollout has room for; the last `graph_frames` have a gradient.
+
+        frames: length of the rollout. Raises ValueError for one without end (None) and without a window.
+        """
+        if self.window_frames is None:
+            if frames is None:
+                raise ValueError("window_frames: is None, but a rollout without end needs a window")
+            return frames
+        room = self.window_frames + graph_frames
+        return room if frames is None else min(frames, room)
 
     def _later_starts(self, frames: int) -> range:
         """First frames of every block of a clip but the first."""
-        return range(1 if self.independent_first else self.block_frames, frames, self.block_frames)
+        return range(self.first_block_frames, frames, self.block_frames)
+
+    @property
+    def first_block_frames(self) -> int:
+        """Frames of the first block."""
+        return 1 if self.independent_first else self.block_frames
 
     def visible_frames(self, end: int) -> tuple[int, int]:
         """(sink, first) for a block that ends before frame `end`: it sees frames [0, sink) and window [first, end)."""
-        if self.window_frames is None or end <= self.window_frames:
-            return 0, 0
-        return self.sink_frames, end - (self.window_frames - self.sink_frames)
+        first = 0 if self.window_frames is None else end - (self.window_frames - self.sink_frames)
+        first = max([first, *(kept for cut, kept in self.cuts if end > cut)])
+        return (self.sink_frames, first) if first > self.sink_frames else (0, 0)
+
+    def sink_shift(self, end: int) -> int:
+        """Frames by which the sink's positions move on for a block that ends before frame `end`."""
+        sink, first = self.visible_frames(end)
+        return first - sink if self.relative and sink else 0
 
     def causal_mask(self, frames: int) -> Tensor:
         """Boolean [frames, frames], True where the row's frame sees the column's frame."""
@@ -102,14 +136,37 @@ class BlockCausal:
             own[start:end, start:end] = True
         return torch.cat([torch.cat([clean, torch.zeros_like(own)], 1), torch.cat([clean & ~own, own], 1)])
 
+    def shifted_blocks(self, frames: int) -> list["ShiftedBlock"]:
+        """Every block of a clip with what its sink moves by; empty if no sink moves."""
+        blocks = [
+            ShiftedBlock(range(start, end), self.visible_frames(end)[0], self.sink_shift(end))
+            for start, end in self.blocks(frames)
+        ]
+        return blocks if any(block.shift for block in blocks) else []
+
+
+@dataclass(frozen=True)
+class ShiftedBlock:
+    """A block of a whole sequence: its frames, the number of frames of its sink, and what their positions move by."""
+
+    frames: range
+    sink: int
+    shift: int
+
 
 class FrameMask:
     """Attention mask per pair of frames, for tokens in (frame, row, column) order."""
 
-    def __init__(self, visible: Tensor, frame_tokens: int, device: torch.device) -> None:
-        """visible: boolean [F, F], True where the row's frame sees the column's; each row needs at least one True."""
+    def __init__(
+        self, visible: Tensor, frame_tokens: int, device: torch.device, blocks: Sequence[ShiftedBlock] = ()
+    ) -> None:
+        """visible: boolean [F, F], True where the row's frame sees the column's; each row needs at least one True.
+
+        blocks: all blocks of the sequence in their order, if a sink moves.
+        """
         self.visible = visible.to(device)
         self.frame_tokens = frame_tokens
+        self.blocks = blocks
 
     @cached_property
     @torch.inference_mode(False)
@@ -138,12 +195,17 @@ def frame_mask(
     attention: BlockCausal, frames: int, frame_tokens: int, teacher_forcing: bool, device: torch.device
 ) -> FrameMask:
     """The mask of `attention` over a whole sequence of `frames`; cached per combination of arguments."""
-    visible = attention.teacher_forcing_mask(frames) if teacher_forcing else attention.causal_mask(frames)
-    return FrameMask(visible, frame_tokens, device)
+    blocks = attention.shifted_blocks(frames)
+    if not teacher_forcing:
+        return FrameMask(attention.causal_mask(frames), frame_tokens, device, blocks)
+    noisy = [replace(block, frames=range(frames + block.frames.start, frames + block.frames.stop)) for block in blocks]
+    return FrameMask(attention.teacher_forcing_mask(frames), frame_tokens, device, blocks + noisy)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Tensor:
     """Attention of q [B, heads, L, head_dim] over k, v [B, heads, keys, head_dim] to [B, L, heads * head_dim]."""
+    if mask is not None and mask.blocks:
+        return torch.cat([_attend_block(q, k, v, mask, block) for block in mask.blocks], dim=1)
     if mask is not None and q.is_cuda and q.shape[-1] >= FLEX_MIN_HEAD_DIM:
         out = _flex_attention()(q, k, v, block_mask=mask.block_mask)
     elif not q.is_cuda and torch.get_float32_matmul_precision() != "highest":
@@ -151,6 +213,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None = None) -> Te
     else:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.dense)
     return out.transpose(1, 2).flatten(2)
+
+
+def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask, block: ShiftedBlock) -> Tensor:
+    """Attention of one block of a whole sequence over the frames that it sees, with its sink moved."""
+    size = mask.frame_tokens
+    own = slice(block.frames.start * size, block.frames.stop * size)
+    seen = mask.visible[block.frames.start].nonzero()[:, 0]
+    tokens = (seen[:, None] * size + torch.arange(size, device=q.device)).flatten()
+    return attend(q[:, :, own], move_sink(k[:, :, tokens], block.sink * size, block.shift), v[:, :, tokens])
+
+
+def move_sink(keys: Tensor, sink: int, frames: int) -> Tensor:
+    """Keys [B, heads, tokens, head_dim] whose first `sink` tokens are rotated on by `frames` frames."""
+    if not frames:
+        return keys
+    table = frame_shift(keys.shape[-1], frames, keys.device)
+    return torch.cat([rotate(keys[:, :, :sink], table), keys[:, :, sink:]], dim=2)
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor, mask: FrameMask | None) -> Tensor:

@@ -1,7 +1,8 @@
 """KV cache of a causal rollout: keys and values of the finished frames, under a sliding window with a sink.
 
-Keys are cached after rotary embedding at absolute frame positions. Cached tensors are detached, so they are constants
-for every later block. The window and the sink follow `BlockCausal.visible_frames`, the rule of the full-sequence mask,
+Keys are cached after rotary embedding at absolute frame positions; with relative positions those of the sink are moved
+on when they are read. Cached tensors are detached, so they are constants for every later block. Window, sink and cuts
+follow `BlockCausal.visible_frames`, the rule of the full-sequence mask,
 in training and in serving.
 
 Each layer has one ring buffer: a new frame is written over the oldest one that no later block sees. Without a gradient
@@ -16,26 +17,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstill.models.attention import BlockCausal
+from filmstill.models.attention import BlockCausal, move_sink
 
 KeysValues = tuple[Tensor, Tensor]  # [B, heads, tokens, head_dim] both
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Slots of a block's own `frames` frames, of the `context` that it sees before them, and of all that it sees."""
+    """Slots of a block's own `frames` frames, of the `context` that it sees before them, and of all that it sees.
+
+    The `sink` first frames seen are the sink, whose positions move on by `shift` frames.
+    """
 
     frames: int
     own: list[range]
     context: list[range]
     seen: list[range]
+    sink: int
+    shift: int
 
 
 class KVCache:
     """Context of one rollout. `frames`: number of committed frames; `attention`: which of them stay visible."""
 
-    def __init__(self, attention: BlockCausal, total_frames: int, graph_frames: int = 0) -> None:
-        """total_frames: length of the rollout; graph_frames: length of the part of it that has a gradient."""
+    def __init__(self, attention: BlockCausal, total_frames: int | None, graph_frames: int = 0) -> None:
+        """total_frames: length of the rollout, None: without end. graph_frames: that of its part with a gradient."""
         self.attention = attention
         self.frames = 0
         self.capacity = attention.cache_frames(total_frames, graph_frames)  # in frames
@@ -50,7 +56,8 @@ class KVCache:
         sinks = [range(sink)] if sink else []
         is_full = sink + end - first == self.capacity  # then their order is any: it makes no difference to attention
         seen = [range(self.capacity)] if is_full else sinks + self._ring(first, end)
-        return Slots(new_frames, self._ring(start, end), sinks + self._ring(first, start), seen)
+        context, shift = sinks + self._ring(first, start), self.attention.sink_shift(end)
+        return Slots(new_frames, self._ring(start, end), context, seen, sink, shift)
 
     def join(self, layer: int, slots: Slots, own: KeysValues) -> KeysValues:
         """The keys and values of `layer` that a block sees: those of its context, and its own."""
@@ -63,7 +70,7 @@ class KVCache:
         else:
             self.write(layer, slots, own)
             keys, values = (_joined(_at(buffer, slots.seen, tokens)) for buffer in self._buffers[layer])
-        return keys, values
+        return move_sink(keys, slots.sink * tokens, slots.shift), values
 
     def write(self, layer: int, slots: Slots, own: KeysValues) -> None:
         """Write a block's own keys and values of `layer` into their slots."""

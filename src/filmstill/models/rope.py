@@ -16,20 +16,37 @@ ROPE_THETA = 10000.0
 def rope_table(head_dim: int, first_frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
     """Rotations exp(i*angle), complex64 [L, head_dim/2], of tokens in (frame, row, column) order; cached per shape.
 
-    The c = head_dim/2 channel pairs of a head are split into c - 2*(c//3), c//3, c//3 for time, height and width
-    (Wan2.1, `rope_params`). Angles are computed in float64.
+    Angles are computed in float64.
     """
-    pairs = head_dim // 2
-    split = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
     positions = (torch.arange(first_frame, first_frame + frames), torch.arange(height), torch.arange(width))
     axes = []
-    for axis, (size, position) in enumerate(zip(split, positions, strict=True)):
-        frequency = ROPE_THETA ** (-torch.arange(size, dtype=torch.float64) / max(size, 1))
-        shape = [1, 1, 1, size]
+    for axis, (frequency, position) in enumerate(zip(_frequencies(head_dim), positions, strict=True)):
+        shape = [1, 1, 1, len(frequency)]
         shape[axis] = len(position)
         angle = torch.outer(position.double(), frequency).view(shape)
-        axes.append(angle.expand(frames, height, width, size))
-    angles = torch.cat(axes, dim=-1).reshape(-1, pairs)
+        axes.append(angle.expand(frames, height, width, len(frequency)))
+    return _rotations(torch.cat(axes, dim=-1).flatten(0, 2), device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def frame_shift(head_dim: int, frames: int, device: torch.device) -> Tensor:
+    """Rotations [1, head_dim/2] that move a rotated token on by `frames` frames, as in `rope_table`."""
+    time, *space = _frequencies(head_dim)
+    return _rotations(torch.cat([frames * time, *(torch.zeros_like(axis) for axis in space)])[None], device)
+
+
+def _frequencies(head_dim: int) -> list[Tensor]:
+    """Angles per step along time, height and width, float64.
+
+    The c = head_dim/2 channel pairs of a head are split into c - 2*(c//3), c//3, c//3 (Wan2.1, `rope_params`).
+    """
+    pairs = head_dim // 2
+    sizes = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
+    return [ROPE_THETA ** (-torch.arange(size, dtype=torch.float64) / max(size, 1)) for size in sizes]
+
+
+def _rotations(angles: Tensor, device: torch.device) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
 
 

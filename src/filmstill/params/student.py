@@ -8,6 +8,9 @@ from filmstill.errors import FilmstillError, require
 from filmstill.params.keys import check_intervals, key
 from filmstill.params.load import checked
 
+POSITIONS = ("absolute", "relative")
+PROMPT_CHANGES = ("keep", "recache", "cut")
+
 
 @dataclass
 class Student:
@@ -21,10 +24,24 @@ class Student:
         9, "latent frames a block attends to, itself and the sink included; null: all", "[1, 100000]"
     )
     sink_frames: int = key(0, "number of first latent frames that never leave the window", "[0, 100000]")
+    independent_first: bool = key(False, "true: the first latent frame is a block by itself, as a picture is")
+    positions: str = key(
+        "absolute",
+        f"rotary positions, {' or '.join(POSITIONS)}: relative moves the sink's on, so that they adjoin the window",
+    )
+    prompt_change: str = key(
+        "keep",
+        f"what a new prompt in mid-stream does to the context, {', '.join(PROMPT_CHANGES)}: nothing; compute the last "
+        "window anew under it; drop all but the sink and kept_frames",
+    )
+    kept_frames: int = key(2, "latent frames before a change of prompt that `cut` keeps", "[0, 10000]")
     context_noise: float = key(0.0, "sigma at which a finished block enters the KV cache", "[0, 1)")
 
     def __post_init__(self) -> None:
         check_intervals(self)
+        require(self.positions in POSITIONS, "positions", self.positions, f"one of {', '.join(POSITIONS)}")
+        changes = f"one of {', '.join(PROMPT_CHANGES)}"
+        require(self.prompt_change in PROMPT_CHANGES, "prompt_change", self.prompt_change, changes)
         if self.window_frames is not None:
             least = self.sink_frames + self.block_frames
             allowed = f"null, or at least sink_frames + block_frames = {least}"
@@ -45,5 +62,6 @@ class Student:
 
     def check_frames(self, frames: int, frames_key: str) -> None:
         """Refuse a clip length that is not a whole number of blocks."""
-        allowed = f"a multiple of student.block_frames ({self.block_frames})"
-        require(frames % self.block_frames == 0, frames_key, frames, allowed)
+        first = int(self.independent_first)
+        allowed = f"{'1 and ' if first else ''}a multiple of student.block_frames ({self.block_frames})"
+        require(frames % self.block_frames == first % self.block_frames, frames_key, frames, allowed)

@@ -67,5 +67,5 @@ class Streamer:
             return clip_noise([prompt], [seed], rollout.noises, shape, start).to(device)
 
         text = self.model.read_text(self.encoder.encode([prompt]).to(device))
-        for block in self.codec.decode_stream(rollout_stream(self.model, text, noise, frames, rollout)):
+        for block in self.codec.decode_stream(rollout_stream(self.model, lambda _: text, noise, frames, rollout)):
             yield block[0].cpu()

@@ -104,7 +104,8 @@ class Preview:
             shape = (self.rollout_config.noises, end - start, *frame)
             return randomness.normal(shape, self.seed, "probe/stream", start, samples).to(model.device)
 
-        blocks = rollout_stream(model, model.read_text(self.texts), noise, frames, self.rollout_config)
+        prompts = model.read_text(self.texts)
+        blocks = rollout_stream(model, lambda _: prompts, noise, frames, self.rollout_config)
         for _ in range(frames // length):
             window = list(islice(blocks, self.rollout_config.attention.block_count(length)))
             yield self.codec.decode(torch.cat(window, dim=1))
