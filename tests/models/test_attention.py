@@ -167,6 +167,17 @@ def test_what_enters_the_cache_is_a_constant():
     assert not any(tensor.requires_grad for tensor in context(cache, 0, 1))
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_block_past_the_end_and_one_whose_context_was_never_written_are_refused(window):
+    cache = KVCache(BlockCausal(1, window), 3)
+    cache.commit(2)
+    for with_gradient in (False, True):
+        with torch.set_grad_enabled(with_gradient), pytest.raises(KeyError):
+            cache.join(0, cache.slots(1), numbered(2, 3))
+    with pytest.raises(ValueError, match="frames: are 4 with this block, but the KV cache is of 3"):
+        cache.slots(2)
+
+
 def remember(cache: KVCache, start: int, end: int) -> None:
     with torch.no_grad():
         cache.join(0, cache.slots(end - start), numbered(start, end))

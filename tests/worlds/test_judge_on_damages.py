@@ -34,9 +34,22 @@ def test_a_faint_other_symbol_is_a_second_symbol(brightness: float):
     assert not judged((clips + brightness * other).clamp(0, 1), EVERYTHING).all_right.any()
 
 
-@pytest.mark.parametrize(("frame", "swings"), [(1, 0.125), (4, 0.007), (5, 0.125), (11, 0.09)])
+@pytest.mark.parametrize(("brightness", "share"), [(0.2, 0.024), (0.3, 0.009)])
+def test_a_faint_other_symbol_passes_only_where_it_hides_behind_the_first(brightness: float, share: float):
+    """Any other clip at any phase, three times 288: those that pass have the same track or nearly so."""
+    clips, right = decoded(render(EVERYTHING, 12, WORLD)), []
+    for seed in range(3):
+        dice = torch.Generator().manual_seed(seed)
+        partners = torch.randperm(len(clips), generator=dice).tolist()
+        phases = torch.randint(0, 12, (len(clips),), generator=dice).tolist()
+        other = torch.stack([clips[n].roll(phase, 0) for n, phase in zip(partners, phases, strict=True)])
+        right.append(judged((clips + brightness * other).clamp(0, 1), EVERYTHING).all_right)
+    assert torch.cat(right).float().mean().item() == pytest.approx(share, abs=0.001)
+
+
+@pytest.mark.parametrize(("frame", "swings"), [(1, 0.014), (4, 0), (5, 0.014), (11, 0.014)])
 def test_a_faint_ghost_in_one_frame_passes_only_where_it_overlaps(frame: int, swings: float):
-    """In frames 1, 5 and 11 the two sides of a swing are only 8 pixels apart; then some thin symbols pass."""
+    """In frames 1, 5 and 11 the two sides of a swing are only 8 pixels apart; then a few pass."""
     clips = decoded(render(EVERYTHING, 12, WORLD))
 
     def judgement(brightness: float) -> Judgement:
@@ -49,7 +62,7 @@ def test_a_faint_ghost_in_one_frame_passes_only_where_it_overlaps(frame: int, sw
     faint = judgement(0.2)
     assert not faint.right[turns, 0].any()
     assert faint.right[~turns, 0].float().mean().item() == pytest.approx(swings, abs=0.002)
-    assert passed(faint) <= {"anchor", "note", "plane", "sun", "umbrella"}
+    assert passed(faint) <= {"plane", "sun"}
 
 
 def test_brightness_that_flickers_is_no_colour(clips: Tensor):

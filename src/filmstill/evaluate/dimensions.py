@@ -8,7 +8,6 @@ dimensions grade what the judge only answers by yes and no.
 Source of names and formulas: VBench (arXiv:2311.17982), code of version 0.1.5.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from filmstill.params.world import World
 from filmstill.worlds.grammar import COLOURS, SYMBOLS, Attributes
 from filmstill.worlds.judge import NOISE_FLOOR, Frames, indices_of, paths
 from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE, glyph
-from filmstill.worlds.templates import templates
+from filmstill.worlds.templates import place_index, templates
 
 QUALITY = {  # weight in the quality score, as in VBench
     "subject_consistency": 1.0,
@@ -51,9 +50,8 @@ class TrackedClips:
 
     def ideals(self) -> Tensor:
         """The same crops of each frame's ideal, as the judge has it: [B, F, 3, 16, 16]."""
-        corners = (self.places + REACH).long()
-        symbol, place = self.frames.correlations.argmax(dim=2), corners[..., 0] * (2 * REACH + 1) + corners[..., 1]
-        pictures = templates().ideals(symbol.flatten(), place.flatten(), self.frames.colour.flatten())
+        symbol, colour, place = self.frames.symbol, self.frames.colour, place_index(self.places)
+        pictures = templates().ideals(symbol.flatten(), place.flatten(), colour.flatten())
         return _crops(pictures.unflatten(0, symbol.shape), self.places)
 
 
@@ -63,18 +61,18 @@ def scores(clips: TrackedClips, attributes: list[Attributes], fidelity: Tensor, 
     attributes: what each clip's prompt names; where it leaves the colour open, that score has no meaning. fidelity: in
     dB, as the judge measures it, [B].
     """
-    by_quality: dict[str, Callable[[TrackedClips], Tensor]] = {
-        "subject_consistency": subject_consistency,
-        "background_consistency": background_consistency,
-        "temporal_flickering": temporal_flickering,
-        "motion_smoothness": motion_smoothness,
-        "dynamic_degree": dynamic_degree,
-        "aesthetic_quality": aesthetic_quality,
-        "imaging_quality": imaging_quality,
-    }
+    quality = (
+        subject_consistency,
+        background_consistency,
+        temporal_flickering,
+        motion_smoothness,
+        dynamic_degree,
+        aesthetic_quality,
+        imaging_quality,
+    )
     symbol, colour, motion = torch.tensor([indices_of(each) for each in attributes]).unbind(dim=1)
     return {
-        **{name: measure(clips) for name, measure in by_quality.items()},
+        **{measure.__name__: measure(clips) for measure in quality},
         "object_class": object_class(clips, symbol),
         "colour": colour_likeness(clips, colour),
         "motion": motion_likeness(clips, symbol, motion, world),
@@ -112,11 +110,11 @@ def dynamic_degree(clips: TrackedClips) -> Tensor:
 
 
 def aesthetic_quality(clips: TrackedClips) -> Tensor:
-    """Mean PSNR in dB of each frame against the nearest ideal picture, whatever the prompt. VBench: LAION's predictor.
+    """Mean PSNR in dB of each frame against the nearest drawn picture, whatever the prompt. VBench: LAION's predictor.
 
-    Ideal is the frame's best symbol in its place, in the nearest of the six colours, on black.
+    That is the frame's best symbol in its place, in the nearest of the six colours, on black, before the codec.
     """
-    ink = torch.stack([glyph(symbol) for symbol in SYMBOLS])[clips.frames.correlations.argmax(dim=2)]  # [B, F, 16, 16]
+    ink = torch.stack([glyph(symbol) for symbol in SYMBOLS])[clips.frames.symbol]  # [B, F, 16, 16]
     rgb = torch.tensor(list(RGB.values()))
     product = torch.einsum("bfchw,bfhw->bfc", clips.crops, ink) @ rgb.T  # of the crop with the symbol in each colour
     size = ink.square().sum(dim=(2, 3))[..., None] * rgb.square().sum(dim=1)

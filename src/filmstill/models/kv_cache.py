@@ -7,9 +7,9 @@ in training and in serving.
 
 Each layer has one ring buffer: a new frame is written over the oldest one that no later block sees. Without a gradient
 a block writes its own keys and values into the buffer at every pass, and attention reads the buffer as a view. With a
-gradient they are concatenated instead, because autograd does not allow a saved tensor to change. For the same reason
-the buffer is longer in training, by the frames that have a gradient. Training and serving therefore read the same keys
-in different orders once the window has moved.
+gradient they are concatenated instead, because autograd does not allow a saved tensor to change. In training the buffer
+is longer by the frames that have a gradient: activation checkpointing recomputes a block when later ones have been
+written. Training and serving therefore read the same keys in different orders once the window has moved.
 """
 
 from dataclasses import dataclass
@@ -44,15 +44,16 @@ class KVCache:
         """total_frames: length of the rollout, None: without end. graph_frames: that of its part with a gradient."""
         self.attention = attention
         self.frames = 0
+        self.total_frames = total_frames
         self.capacity = attention.cache_frames(total_frames, graph_frames)  # in frames
         self._buffers: dict[int, KeysValues] = {}  # by layer
 
     def slots(self, new_frames: int) -> Slots:
         """Slots of the next block, of `new_frames` frames. Raises ValueError for one past the end of the rollout."""
         start, end = self.frames, self.frames + new_frames
+        if end > self.total_frames:
+            raise ValueError(f"frames: are {end} with this block, but the KV cache is of {self.total_frames}")
         sink, first = self.attention.visible_frames(end)
-        if sink + end - first > self.capacity:
-            raise ValueError(f"frames: are {end} with this block, but the KV cache is of a shorter rollout")
         sinks = [range(sink)] if sink else []
         is_full = sink + end - first == self.capacity  # then their order is any: it makes no difference to attention
         seen = [range(self.capacity)] if is_full else sinks + self._ring(first, end)
@@ -73,9 +74,9 @@ class KVCache:
         return move_sink(keys, slots.sink * tokens, slots.shift), values
 
     def write(self, layer: int, slots: Slots, own: KeysValues) -> None:
-        """Write a block's own keys and values of `layer` into their slots."""
+        """Write a block's own keys and values of `layer` into their slots. Raises KeyError if its context was not."""
         tokens = own[0].shape[2] // slots.frames
-        if layer not in self._buffers:
+        if layer not in self._buffers and not slots.context:
             self._buffers[layer] = _empty_like(own, self.capacity * tokens)
         for buffer, new in zip(self._buffers[layer], own, strict=True):
             _write(_at(buffer, slots.own, tokens), new)

@@ -1,9 +1,9 @@
 """The plan of a run, stage by stage: memory per phase, operations, GPUs and disk.
 
 The exit step of a training rollout is uniform, so its passes are counted by their mean; of rollouts of several lengths
-the time is the mean and the memory that of the longest. Sheets of the student during
-training count as memory, not as time. Time is operations / speed; disks and the network between GPUs are part of the
-efficiency. The small decoder (samples.fast_decoder) is counted as the VAE, although it takes a fraction of it.
+the time is the mean and the memory that of the longest. Sheets of the student during training count as memory, not as
+time. Time is operations / speed; disks and the network between GPUs are part of the efficiency. The small decoder
+(samples.fast_decoder) is counted as the VAE, although it takes a fraction of it.
 """
 
 from dataclasses import dataclass, replace

@@ -5,7 +5,7 @@ ideal: the symbol that it shows, where it shows it, in the nearest colour (world
 if that symbol wins in every frame at correlations that a 3x3 blur fails, with no spot on it and nothing beside it, a
 colour if it is the nearest in every frame and as bright as it should be, and a motion if every frame is in place at one
 phase for the whole clip. An empty or noisy clip shows nothing, a frozen one no motion. Fidelity, the PSNR against the
-ideal clip at its best phase, does not saturate.
+drawn clip, before the codec, at its best phase, does not saturate.
 """
 
 from dataclasses import dataclass, fields
@@ -30,7 +30,7 @@ MIN_DETAIL_CORRELATION = 0.75
 MAX_COLOUR_DISTANCE = 0.12  # between unit RGB vectors; the ideals of the two nearest colours are 0.37 apart
 MAX_BRIGHTNESS_ERROR = 0.2  # relative to the ideal's brightness
 MAX_SPOT = 0.035  # mean squared error of any 4x4 patch
-MAX_BESIDE = 0.75  # squared error beside the symbol: a second one at 20 % of the brightness has at least 0.756
+MAX_BESIDE = 0.5  # squared error beside the symbol; clips of trained networks that are right have less than 0.47
 MAX_DISTANCE = 1.5  # pixels between a symbol and its place on the motion's path
 NOISE_FLOOR = 1e-6  # mean squared error of a perfect clip: fidelity is at most 60 dB
 FRAMES_AT_ONCE = 512  # whose correlations and errors, about 100 kB per frame, are in memory together
@@ -67,9 +67,14 @@ class Frames:
         """Frames [start, end) of every clip."""
         return Frames(*(getattr(self, field.name)[:, start:end] for field in fields(self)))
 
+    @property
+    def symbol(self) -> Tensor:
+        """Index of each frame's best symbol, int [B, F]."""
+        return self.correlations.argmax(dim=2)
+
     def track(self) -> Tensor:
         """Place (x, y) of each frame's best symbol, in pixels from the picture's centre: [B, F, 2]."""
-        best = self.correlations.argmax(dim=2)[..., None, None].expand(-1, -1, 1, 2)
+        best = self.symbol[..., None, None].expand(-1, -1, 1, 2)
         return self.places.gather(2, best)[:, :, 0].double()
 
 
@@ -79,7 +84,7 @@ class Judgement:
 
     shown: indices into SYMBOLS, COLOURS and MOTIONS, int [B, 3]; -1: none in every frame. phase: frame of the motion at
     the clip's frame 0, int [B]; right: whether each attribute is what was asked, or is any colour where the prompt
-    leaves the colour open, bool [B, 3]. fidelity: PSNR in dB against the ideal clip at its best phase, [B].
+    leaves the colour open, bool [B, 3]. fidelity: PSNR in dB against the drawn clip at its best phase, [B].
     """
 
     shown: Tensor
@@ -197,20 +202,20 @@ def _shown_motion(track: Tensor, asked: list[Attributes], world: World) -> tuple
 
 
 def _fidelity(frames: Frames, asked: list[Attributes], world: World) -> Tensor:
-    """PSNR in dB of each clip against the nearest ideal clip that its prompt allows, at its best phase: [B]."""
+    """PSNR in dB of each clip against the nearest drawn clip that its prompt allows, at its best phase: [B]."""
     phases = torch.arange(world.period)[:, None] + torch.arange(frames.video.shape[1])  # [period, F]
     errors = []
     for video, wanted in zip(frames.video.flatten(2), asked, strict=True):
         values = ([named] if (named := getattr(wanted, name)) else ATTRIBUTES[name] for name in ATTRIBUTES)
-        ideals = torch.stack([_one_period(Attributes(*each), world) for each in product(*values)])  # [N, period, D]
-        apart = ideals.square().sum(dim=2)[..., None] - 2 * ideals @ video.T  # [N, period, F], plus each frame's square
+        drawn = torch.stack([_one_period(Attributes(*each), world) for each in product(*values)])  # [N, period, D]
+        apart = drawn.square().sum(dim=2)[..., None] - 2 * drawn @ video.T  # [N, period, F], plus each frame's square
         of_phase = apart.transpose(1, 2)[:, torch.arange(len(video)), phases % world.period].sum(dim=2)
         errors.append((of_phase.min() + video.square().sum()) / video.numel())
     return -10 * torch.stack(errors).clamp(min=NOISE_FLOOR).log10()
 
 
 def _one_period(shown: Attributes, world: World) -> Tensor:
-    """The ideal frames of one period, [period, 3 * 32 * 32]."""
+    """The drawn frames of one period, [period, 3 * 32 * 32]."""
     return _rendered(shown, world.amplitude, world.period)
 
 

@@ -59,6 +59,12 @@ def places() -> Tensor:
     return torch.tensor(list(product(ROW, ROW)))
 
 
+def place_index(at: Tensor) -> Tensor:
+    """Indices into `places()` of whole-pixel places [..., 2]: [...]."""
+    column, row = (at.long() + REACH).unbind(dim=-1)
+    return column * len(ROW) + row
+
+
 @cache
 def named_colours() -> Tensor:
     """RGB of COLOURS, [6, 3]."""
