@@ -7,8 +7,9 @@ import pytest
 
 from filmstill.__main__ import main
 from filmstill.artifacts import STUDENT
-from filmstill.command_line import prompts_and_seeds, read_words
+from filmstill.command_line import read_words
 from filmstill.errors import FilmstillError
+from filmstill.serve.arguments import prompts_and_seeds
 from repository import ROOT
 
 SEEDS = "allowed: an integer below 2**63, or several: 1,2,3"

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from filmstill.command_line import prompts_and_seeds, read_words
+from filmstill.command_line import read_words
 from filmstill.runtime.exit import exit_code, run_script
+from filmstill.serve.arguments import schedules_and_seeds
 
 if TYPE_CHECKING:
     from filmstill.formats.layouts import Network
@@ -81,20 +82,21 @@ def _cancel(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from filmstill.serve.generate import generate
+    from filmstill.serve.generate import Serving, generate
+    from filmstill.serve.given import Opening
     from filmstill.serve.streamer import Files
 
-    prompts, seeds = prompts_and_seeds(arguments)
-    generate(
-        prompts=prompts,
-        seeds=seeds,
-        out=arguments.out,
-        files=Files(arguments.student, arguments.codec, arguments.text),
+    prompts, seeds = schedules_and_seeds(arguments)
+    path = arguments.image or arguments.video
+    serving = Serving(
         frames=arguments.frames,
         window=arguments.window,
+        prompt_change=arguments.prompt_change,
+        opening=Opening(path, arguments.video is not None, arguments.fit) if path else None,
         device=arguments.device,
         fast=arguments.fast,
     )
+    generate(prompts, seeds, arguments.out, Files(arguments.student, arguments.codec, arguments.text), serving)
 
 
 def _student_facts(arguments: argparse.Namespace) -> "Callable[[Network], dict[str, object]]":

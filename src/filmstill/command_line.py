@@ -2,15 +2,13 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
-from itertools import takewhile
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from filmstill.artifacts import CODEC, STUDENT, TEXT
-from filmstill.errors import FilmstillError, require
+from filmstill.errors import FilmstillError
+from filmstill.runtime.given_path import given_path, repository_above
+from filmstill.serve.arguments import Commands, add_generate
 
 EPILOG = """examples:
   python -m filmstill profile smoke                       a short run: write params.yaml, then `dvc repro`
@@ -44,64 +42,6 @@ class OneLine(argparse.ArgumentParser):
         raise FilmstillError(f"{message} (see {self.prog} --help)")
 
 
-class Seeds(argparse.Action):
-    """`--seed 1`, `--seed 1,2,3` or `--seed 1 2 3`: the numbers are seeds, the words after them prompts.
-
-    nargs="+" alone would take the prompt of `--seed 1 "a red star"` for a seed.
-    """
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _option: str | None = None
-    ) -> None:
-        numbers = list(takewhile(NUMBERS.fullmatch, values))
-        prompts = values[len(numbers) :]
-        allowed = "allowed: an integer below 2**63, or several: 1,2,3"
-        if not numbers:
-            parser.error(f"argument --seed: is {values[0]!r}, {allowed}")
-        if prompts and LIKE_NUMBERS.fullmatch(prompts[0]):
-            parser.error(f"argument --seed: is {prompts[0]!r}, {allowed}; a prompt of digits goes before --seed")
-        namespace.seed = [*(namespace.seed or []), *numbers]
-        namespace.prompts = [*(namespace.prompts or []), *prompts]
-
-
-NUMBERS = re.compile(r"[+-]?[0-9]{1,19}(,[+-]?[0-9]{1,19})*")  # one or more seeds
-LIKE_NUMBERS = re.compile(r"[\d+\-,.\s]+")  # what is no prompt but a slip: "2," or a number of 20 digits
-LARGEST = 2**63  # above every seed, as for the seed of params.yaml
-
-
-def prompts_and_seeds(arguments: argparse.Namespace) -> tuple[list[str], list[int]]:
-    """The prompts and seeds of `generate`. Where only numbers follow --seed, the last one is the prompt.
-
-    Raises FilmstillError where there is no prompt.
-    """
-    prompts, words = arguments.prompts or [], arguments.seed or ["0"]
-    if not prompts and len(words) > 1:
-        *words, prompt = words
-        prompts = [prompt]
-    if not prompts:
-        raise FilmstillError("generate: has no prompt, allowed: one or more, each in quotes")
-    seeds = [int(number) for word in words for number in word.split(",")]
-    for seed in seeds:
-        require(abs(seed) < LARGEST, "--seed", seed, "an integer below 2**63")
-    return prompts, seeds
-
-
-def given_path(text: str) -> Path:
-    """A path on the command line, relative to the folder in which the command was given; ~ is the home folder.
-
-    A shell leaves the ~ of `--out=~/x.mp4` and of a quoted path.
-    """
-    path = Path(os.path.expanduser(text))
-    return path.absolute() if repository_above() else path
-
-
-def repository_above() -> Path | None:
-    """The repository's root if the current folder is below it; None in the root itself and outside."""
-    here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
-    return None if root == here else root
-
-
 def read_words(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command. From a subfolder of the repository, go to its root, where every command works.
 
@@ -119,9 +59,6 @@ def read_words(words: Sequence[str]) -> argparse.Namespace:
     if root := repository_above():
         os.chdir(root)
     return arguments
-
-
-Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="check params.yaml, released weights, prompts and git before a long run")
     _add_plan(commands)
     _add_cluster(commands)
-    _add_generate(commands)
+    add_generate(commands)
     _add_convert(commands)
 
     commands.add_parser("results", help="print the table of the last evaluation and where its pictures are")
@@ -188,35 +125,6 @@ def _add_cluster(commands: Commands) -> None:
 
     cancel = commands.add_parser("cancel", help="cancel this repository's live jobs; their work is kept")
     cancel.add_argument("stage", nargs="?", help="only this stage's (default: all)")
-
-
-def _add_generate(commands: Commands) -> None:
-    generate = commands.add_parser("generate", help="make videos of prompts with a distilled student")
-    generate.add_argument("prompts", nargs="*", action="extend", help="one or more prompts, each in quotes")
-    generate.add_argument(
-        "--seed",
-        nargs="+",
-        action=Seeds,
-        metavar="N",
-        help="one clip per prompt and seed: 1 or 1,2,3 (default 0); also 1 2 3, up to the first word that is no "
-        "number: a prompt that is one goes before --seed, or is the last word",
-    )
-    generate.add_argument("--out", type=given_path, default="clip.mp4", help=".mp4 or .gif (default clip.mp4)")
-    generate.add_argument(
-        "--frames",
-        type=int,
-        help="latent frames, a multiple of the block (default: as trained); a million frames of video at most",
-    )
-    generate.add_argument(
-        "--window", type=int, help="local attention window in frames: the memory of a long stream (default: as trained)"
-    )
-    generate.add_argument(
-        "--student", type=given_path, default=STUDENT, help=f"the student's weights (default {STUDENT})"
-    )
-    generate.add_argument("--codec", type=given_path, default=CODEC, help=f"the codec (default {CODEC})")
-    generate.add_argument("--text", type=given_path, default=TEXT, help=f"the text encoder's folder (default {TEXT})")
-    generate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda computes in bfloat16")
-    generate.add_argument("--fast", action="store_true", help="decode by the release's small decoder (TAEHV)")
 
 
 def _add_convert(commands: Commands) -> None:

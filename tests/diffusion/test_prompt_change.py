@@ -83,9 +83,9 @@ def test_recache_is_a_fresh_stream_that_began_with_the_last_window(attention: Bl
 @torch.no_grad()
 def test_cut_drops_all_but_the_sink_and_the_last_frames(attention: BlockCausal):
     """Written out: after the change the same passes under the attention that has the cut."""
-    config = replace(rollout_config(FlowSchedule(3), 2, attention, 0.0), prompt_change="cut", kept_frames=2)
+    config = replace(rollout_config(FlowSchedule(3), 2, attention, 0.0), prompt_change="cut", kept_frames=1)
     made, model, noise = changing(config), tiny("causal"), noise_of(config)
-    cut = replace(attention, cuts=((CHANGE, CHANGE - 2),))
+    cut = replace(attention, cuts=((CHANGE, CHANGE - 1),))
     cache, texts = KVCache(cut, FRAMES), [model.read_text(prompt) for prompt in PROMPTS]
     for block, (start, end) in zip(made, attention.blocks(FRAMES), strict=True):
         own, text = noise[:, :, start:end], texts[start >= CHANGE]

@@ -46,9 +46,7 @@ class RolloutConfig:
     def of(cls, schedule: FlowSchedule, student: Student) -> "RolloutConfig":
         """The rollout described by section `student` of params.yaml."""
         sigmas = tuple(schedule.nodes(student.denoising_steps).tolist())
-        return cls(
-            sigmas, BlockCausal.of(student), student.context_noise, student.prompt_change, student.kept_frames
-        )
+        return cls(sigmas, BlockCausal.of(student), student.context_noise, student.prompt_change, student.kept_frames)
 
     @property
     def noises(self) -> int:

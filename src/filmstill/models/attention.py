@@ -99,6 +99,11 @@ class BlockCausal:
         """First frames of every block of a clip but the first."""
         return range(self.first_block_frames, frames, self.block_frames)
 
+    def whole_blocks(self, frames: int) -> int:
+        """Largest number of frames, at most `frames`, that whole blocks have from the first on; 0 if there is none."""
+        first = self.first_block_frames
+        return 0 if frames < first else frames - (frames - first) % self.block_frames
+
     @property
     def first_block_frames(self) -> int:
         """Frames of the first block."""

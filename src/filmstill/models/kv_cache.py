@@ -51,7 +51,7 @@ class KVCache:
     def slots(self, new_frames: int) -> Slots:
         """Slots of the next block, of `new_frames` frames. Raises ValueError for one past the end of the rollout."""
         start, end = self.frames, self.frames + new_frames
-        if end > self.total_frames:
+        if self.total_frames is not None and end > self.total_frames:
             raise ValueError(f"frames: are {end} with this block, but the KV cache is of {self.total_frames}")
         sink, first = self.attention.visible_frames(end)
         sinks = [range(sink)] if sink else []

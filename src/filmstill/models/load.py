@@ -15,6 +15,7 @@ from filmstill.models.text import FACTS, HASHED_WORDS, HashedWords, TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
 from filmstill.params.text import Text
+from filmstill.params.world import EMBEDDED, OPEN, STRIDE
 from filmstill.runtime import distributed
 from filmstill.runtime.files import read_json, write_json
 from filmstill.runtime.safetensors_file import read_metadata
@@ -70,6 +71,21 @@ def pixel_frames(path: Path, latent_frames: int) -> int:
     from filmstill.models.wan_vae import WanVae
 
     return WanVae.pixel_frames(latent_frames)
+
+
+def latent_frames(path: Path, frames: int) -> int:
+    """Whole latent frames that the codec in `path` makes of the last of `frames` >= 1 frames of video."""
+    if read_metadata(path).get("kind") == DCT:
+        return frames
+    from filmstill.models.wan_vae import TIME_STRIDE
+
+    return 1 + (frames - 1) // TIME_STRIDE
+
+
+def pixel_size(path: Path, latent_size: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width in pixels of latents [h, w] of the codec in `path`."""
+    stride = STRIDE[EMBEDDED if read_metadata(path).get("kind") == DCT else OPEN]
+    return latent_size[0] * stride, latent_size[1] * stride
 
 
 def frozen(model: VideoDiT, compute: Compute) -> VideoDiT:

@@ -16,9 +16,12 @@ SECONDS_BETWEEN_LOG_LINES = 15
 SECONDS_BETWEEN_WRITES = 1.0
 
 
-def progress(label: str, total: int, done: float = 0, unit: str = "step") -> "tqdm | Report":
-    """A context manager whose `update()` advances a bar on stderr or, in a cluster job, the job's progress file."""
-    if JOB in os.environ:
+def progress(label: str, total: int | None, done: float = 0, unit: str = "step") -> "tqdm | Report":
+    """A context manager whose `update()` advances a bar on stderr or, in a cluster job, the job's progress file.
+
+    total: None for a loop without end.
+    """
+    if JOB in os.environ and total is not None:
         return Report(label, total, done, unit)
     on_terminal = sys.stderr.isatty()
     interval = 0.2 if on_terminal else SECONDS_BETWEEN_LOG_LINES

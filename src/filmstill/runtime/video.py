@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.filter import Graph
@@ -38,14 +38,29 @@ def writing(path: Path, fps: int) -> Iterator[Callable[[Tensor], None]]:
     Uses PyAV: imageio's plugin takes many times as long, and keeps all frames of a .gif.
     """
     check_format(path)
-    encode = _Mp4 if path.suffix == ".mp4" else _Gif
     # An open file, not a name: PyAV refuses one that is not UTF-8.
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
-        av.open(file, "w", format=path.suffix[1:]) as container,
-    ):
-        encoder: _Mp4 | _Gif | None = None
+    with replacing(path) as temporary, temporary.open("wb") as file, _encoding(file, path.suffix[1:], fps) as write:
+        yield write
+
+
+@contextmanager
+def piping(file: BinaryIO, fps: int) -> Iterator[Callable[[Tensor], None]]:
+    """`writing` to an open file that is read while it is written: H.264 in Matroska, which needs no end."""
+    with _encoding(file, "matroska", fps) as write:
+
+        def flushed(video: Tensor) -> None:
+            write(video)
+            file.flush()
+
+        yield flushed
+
+
+@contextmanager
+def _encoding(file: BinaryIO, container_format: str, fps: int) -> Iterator[Callable[[Tensor], None]]:
+    """Yields a function that encodes frames [F, 3, H, W] in [0, 1] into an open file."""
+    encode = _Gif if container_format == "gif" else _H264
+    with av.open(file, "w", format=container_format) as container:
+        encoder: _H264 | _Gif | None = None
 
         def write(video: Tensor) -> None:
             nonlocal encoder
@@ -61,7 +76,7 @@ def writing(path: Path, fps: int) -> Iterator[Callable[[Tensor], None]]:
             encoder.end()
 
 
-class _Mp4:
+class _H264:
     """H.264 in yuv420p."""
 
     def __init__(self, container: Any, fps: int, height: int, width: int) -> None:

@@ -24,6 +24,7 @@ from filmstill.params.student import Student
 from filmstill.plan.memory import kv_cache_bytes
 from filmstill.runtime.gpus import GIB
 from filmstill.runtime.host_memory import free_host_memory
+from filmstill.serve.options import ENDLESS
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,14 @@ LOGGED = GIB  # smallest KV cache whose size is logged
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """A student's network, its rollout, the shape (F, C, H, W) of its latents, and pixel frames per second."""
+    """A student's network, its rollout, the shape (F, C, H, W) of the latents that it was trained on, pixel frames per
+    second, and latent frames of a stream; None: without end."""
 
     network: DiTConfig
     rollout: RolloutConfig
     latent_shape: tuple[int, int, int, int]
     fps: int
+    frames: int | None
 
     @classmethod
     def read(cls, file: Path) -> "StreamConfig":
@@ -52,37 +55,40 @@ class StreamConfig:
         student = Student.of(facts, str(file))
         _check(file, network, facts, student)
         rollout = RolloutConfig.of(FlowSchedule(facts["shift"]), student)
-        return cls(network, rollout, tuple(facts["latent_shape"]), facts["fps"])
-
-    @property
-    def frames(self) -> int:
-        """Latent frames."""
-        return self.latent_shape[0]
+        shape = tuple(facts["latent_shape"])
+        return cls(network, rollout, shape, facts["fps"], shape[0])
 
     @property
     def attention(self) -> BlockCausal:
         """The rollout's attention."""
         return self.rollout.attention
 
-    def resized(self, frames: int | None, window: int | None) -> "StreamConfig":
-        """The same for clips of `frames` latent frames under a local `window`; None: as trained.
+    def resized(self, frames: int | str | None, window: int | None, prompt_change: str | None = None) -> "StreamConfig":
+        """The same for clips of `frames` latent frames, or ENDLESS, under a local `window`; None: as trained.
 
         Raises FilmstillError for values that the student's blocks do not allow.
         """
         attention = self.attention
-        frames = self.frames if frames is None else frames
-        allowed = f"a positive multiple of the student's block of {attention.block_frames} frames"
-        require(frames > 0 and frames % attention.block_frames == 0, "--frames", frames, allowed)
+        length = self.frames if frames is None else None if frames == ENDLESS else int(frames)
+        if length is not None:
+            first, block = attention.first_block_frames, attention.block_frames
+            allowed = f"a positive multiple of the student's block of {block} frames"
+            if first != block:
+                allowed = f"{first} and a multiple of the student's block of {block} frames"
+            require(length > 0 and (length - first) % block == 0, "--frames", length, allowed)
         if window is not None:
             least = attention.min_window
             require(window >= least, "--window", window, f"at least the student's sink + block = {least} frames")
             attention = replace(attention, window_frames=window)
-        shape = (frames, *self.latent_shape[1:])
-        return replace(self, rollout=replace(self.rollout, attention=attention), latent_shape=shape)
+        if length is None and attention.window_frames is None:
+            raise FilmstillError(f"--frames: is {ENDLESS}, which needs a --window of {attention.min_window} or more")
+        change = prompt_change or self.rollout.prompt_change
+        rollout = replace(self.rollout, attention=attention, prompt_change=change)
+        return replace(self, rollout=rollout, frames=length)
 
     def cache_bytes(self, precision: str) -> float:
         """Bytes of the KV cache of a stream."""
-        tokens = Clip.of(self.latent_shape, 0).cached_tokens(self.attention)
+        tokens = Clip.of(self.latent_shape, 0).frame_tokens * self.attention.cache_frames(self.frames)
         return kv_cache_bytes(self.network, 1, tokens, DTYPES[precision].itemsize)
 
     def check_memory(self, compute: Compute) -> None:
@@ -113,7 +119,7 @@ def _check(file: Path, network: DiTConfig, facts: Mapping[str, Any], student: St
         isinstance(shape, list)
         and len(shape) == 4
         and all(type(size) is int and size > 0 for size in shape)
-        and shape[0] % student.block_frames == 0
+        and (shape[0] - student.independent_first) % student.block_frames == 0
         and shape[1] == network.in_channels
         and shape[2] % PATCH == shape[3] % PATCH == 0
     )

@@ -11,12 +11,13 @@ from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import rollout_stream
 from filmstill.models.codec import Codec
-from filmstill.models.dit import VideoDiT
+from filmstill.models.dit import TextKV, VideoDiT
 from filmstill.models.load import frozen, load_codec, load_encoder
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute
 from filmstill.params.text import Text
+from filmstill.serve.prompt_schedule import PromptSchedule
 from filmstill.serve.stream_config import StreamConfig
 
 
@@ -54,18 +55,22 @@ class Streamer:
         return cls(frozen(load_model(files.student)[0], compute), codec, encoder, config)
 
     @torch.no_grad()
-    def stream(self, prompt: str, seed: int) -> Iterator[Tensor]:
+    def stream(self, prompts: PromptSchedule, seed: int, given: Tensor | None = None) -> Iterator[Tensor]:
         """Generate one clip block by block: pixels [frames of the block, 3, H, W] in [0, 1] on the CPU.
 
-        Noise is made per block, so under a local window the memory does not depend on the clip's length.
+        given: latents of its first frames, [1, G, C, h, w]. The noise is that of the first prompt, whatever comes
+        after it. It is made per block, so under a local window the memory does not depend on the clip's length.
         """
-        device, rollout = self.model.device, self.config.rollout
-        frames, channels, height, width = self.config.latent_shape
+        device, rollout, frame = self.model.device, self.config.rollout, self.config.latent_shape[1:]
 
         def noise(start: int, end: int) -> Tensor:
-            shape = (end - start, channels, height, width)
-            return clip_noise([prompt], [seed], rollout.noises, shape, start).to(device)
+            shape = (end - start, *frame)
+            return clip_noise([prompts.prompts[0]], [seed], rollout.noises, shape, start).to(device)
 
-        text = self.model.read_text(self.encoder.encode([prompt]).to(device))
-        for block in self.codec.decode_stream(rollout_stream(self.model, lambda _: text, noise, frames, rollout)):
+        def read(prompt: str) -> TextKV:
+            return self.model.read_text(self.encoder.encode([prompt]).to(device))
+
+        start = None if given is None else given.to(device)
+        blocks = rollout_stream(self.model, prompts.text_at(read), noise, self.config.frames, rollout, given=start)
+        for block in self.codec.decode_stream(blocks):
             yield block[0].cpu()

@@ -1,0 +1,5 @@
+"""Values of `generate`'s options that its --help names. Does not import torch, which takes seconds."""
+
+ENDLESS = "endless"  # as --frames: a stream that only its reader ends
+FITS = ("crop", "pad")  # how a picture of another shape becomes one of the student's
+PIPE = "-"  # as --out: the standard output
