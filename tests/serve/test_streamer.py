@@ -20,7 +20,8 @@ from filmstill.params.student import Student
 from filmstill.params.world import World
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.serve import stream_config
-from filmstill.serve.generate import generate
+from filmstill.serve.generate import Serving, generate
+from filmstill.serve.prompt_schedule import PromptSchedule
 from filmstill.serve.stream_config import StreamConfig
 from filmstill.serve.streamer import Files, Streamer, compute_on
 from filmstill.training.setup import student_facts
@@ -51,7 +52,7 @@ def load(files: Files, frames: int | None = None, window: int | None = None) -> 
 
 def test_a_stream_is_the_decoded_rollout_block_by_block(files: Files):
     streamer = load(files)
-    pieces = list(streamer.stream("a red star bobs", seed=1))
+    pieces = list(streamer.stream(PromptSchedule.of("a red star bobs"), seed=1))
     assert [tuple(piece.shape) for piece in pieces] == [(3, 3, 32, 32)] * 2
     config = streamer.config.rollout
     assert (len(config.sigmas), config.attention.block_frames, config.attention.sink_frames) == (2, 3, 1)
@@ -63,10 +64,10 @@ def test_a_stream_is_the_decoded_rollout_block_by_block(files: Files):
 
 
 def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
-    short = torch.cat(list(load(files).stream("a blue sun sways", seed=0)))
-    long = torch.cat(list(load(files, 12).stream("a blue sun sways", seed=0)))
+    short = torch.cat(list(load(files).stream(PromptSchedule.of("a blue sun sways"), seed=0)))
+    long = torch.cat(list(load(files, 12).stream(PromptSchedule.of("a blue sun sways"), seed=0)))
     assert len(long) == 2 * len(short) and torch.equal(long[: len(short)], short)
-    windowed = torch.cat(list(load(files, 12, 4).stream("a blue sun sways", seed=0)))
+    windowed = torch.cat(list(load(files, 12, 4).stream(PromptSchedule.of("a blue sun sways"), seed=0)))
     assert torch.equal(windowed[:3], long[:3]) and not torch.equal(windowed[6:], long[6:])
 
 
@@ -83,14 +84,14 @@ def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
 )
 def test_a_stream_that_the_student_cannot_roll_out_is_refused(files: Files, frames: int, window: int | None, line: str):
     with pytest.raises(FilmstillError) as refused:
-        generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+        generate([PromptSchedule.of("a red star")], [0], Path("a.mp4"), files, Serving(frames, window))
     assert str(refused.value) == line
 
 
 def test_generate_numbers_several_clips_and_keeps_one_name_for_one(files: Files, tmp_path: Path, capsys):
-    generate(["a red star sways"], [0, 1], tmp_path / "a.mp4", files, 3, None, "cpu", False)
-    generate(["a red star sways"], [0], tmp_path / "b.gif", files, 3, None, "cpu", False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4", "a-001.mp4", "b.gif"]
+    generate([PromptSchedule.of("a red star sways")], [0, 1], tmp_path / "a.mp4", files, Serving(3, None))
+    generate([PromptSchedule.of("a red star sways")], [0], tmp_path / "b.gif", files, Serving(3, None))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4", "a-001.mp4", "a.json", "b.gif"]
     lines = capsys.readouterr().out.splitlines()
     clips = (("a-000.mp4", 0), ("a-001.mp4", 1), ("b.gif", 0))
     expected = [f"{tmp_path / name}: 'a red star sways', seed {seed}" for name, seed in clips]
@@ -163,7 +164,7 @@ def test_a_streams_memory_is_the_windows_whatever_its_length(files: Files, tmp_p
     def peaks(frames: int) -> tuple[int, int]:
         tracemalloc.start()
         with Live() as live:
-            generate(["a red star"], [0], tmp_path / f"a{suffix}", files, frames, 4, "cpu", False)
+            generate([PromptSchedule.of("a red star")], [0], tmp_path / f"a{suffix}", files, Serving(frames, 4))
         _, python = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return live.peak, python
@@ -196,7 +197,7 @@ def test_a_kv_cache_that_exceeds_the_memory_is_refused_with_the_window_that_boun
 ):
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**28)
     with pytest.raises(FilmstillError if refused else Full) as error:
-        generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+        generate([PromptSchedule.of("a red star")], [0], Path("a.mp4"), files, Serving(frames, window))
     if refused:
         # 2 layers, keys and values, 48 numbers of 4 bytes, 16 tokens per frame
         size = 2 * 2 * 48 * 4 * 16 * 30_000 / 2**30
@@ -210,7 +211,7 @@ def test_a_large_kv_cache_is_announced(files: Files, filmstill_log: pytest.LogCa
     monkeypatch.setattr(stream_config, "free_memory", lambda device: 2**40)
     for frames, window in ((90_000, None), (90_000, 60), (300, None)):
         with pytest.raises(Full):
-            generate(["a red star"], [0], Path("a.mp4"), files, frames, window, "cpu", False)
+            generate([PromptSchedule.of("a red star")], [0], Path("a.mp4"), files, Serving(frames, window))
     (line,) = (record.getMessage() for record in filmstill_log.records)
     assert line == "the KV cache takes 1.0 GiB; a --window of 4 or more frames bounds it"
 
@@ -226,7 +227,7 @@ def test_every_target_is_tried_before_anything_is_loaded(files: Files, tmp_path:
         ("c.avi", [0], "c.avi: '.avi' is not a video format written here, allowed: .mp4, .gif"),
     ):
         with pytest.raises(FilmstillError) as refused:
-            generate(["a red star"], seeds, tmp_path / out, nothing, None, None, "cpu", False)
+            generate([PromptSchedule.of("a red star")], seeds, tmp_path / out, nothing, Serving(None, None))
         assert str(refused.value).startswith(f"{tmp_path}/{line}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-001.mp4", "file"]
 
@@ -248,7 +249,7 @@ def test_files_of_another_kind_are_named(files: Files, tmp_path: Path):
         ({"text": tmp_path / "none"}, no_encoder.replace("folder", "none")),
     ):
         with pytest.raises(FilmstillError) as refused:
-            generate(["a"], [0], tmp_path / "a.mp4", replace(files, **changes), None, None, "cpu", False)
+            generate([PromptSchedule.of("a")], [0], tmp_path / "a.mp4", replace(files, **changes), Serving(None, None))
         assert str(refused.value).startswith(line)
     for facts, reason in (
         ('{"kind": "hashed_words"}', "text_len: is None, allowed: an integer from 1 to 65536; restore the file"),

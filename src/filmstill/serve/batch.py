@@ -7,9 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
+from filmstill.errors import FilmstillError
 from filmstill.runtime.files import read_json, sha256_of, write_json
+from filmstill.serve.options import PIPE
 from filmstill.serve.prompt_schedule import PromptSchedule
 from filmstill.serve.stream_config import StreamConfig
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """The paths of `count` videos: `out`, or out-000, out-001, …. Raises FilmstillError for several on a pipe."""
+    if count == 1:
+        return [out]
+    if out == Path(PIPE):
+        raise FilmstillError(f"--out: is {PIPE}, the standard output, allowed: for one stream; these are {count}")
+    return [out.with_stem(f"{out.stem}-{number:03d}") for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -30,21 +41,16 @@ class Batch:
 
     @classmethod
     def of(
-        cls, out: Path, requests: list[Request], student: Path, config: StreamConfig, pixels: Tensor | None
+        cls, paths: list[Path], requests: list[Request], student: Path, config: StreamConfig, pixels: Tensor | None
     ) -> "Batch":
-        """One request is written to `out`, several get numbers."""
+        """One request per path; several have a manifest. pixels: of the given frames."""
         if len(requests) == 1:
-            return cls({out: requests[0]}, None, "")
-        paths = [out.with_stem(f"{out.stem}-{n:03d}") for n in range(len(requests))]
+            return cls({paths[0]: requests[0]}, None, "")
         digest = hashlib.sha256(f"{sha256_of(student)} {config}".encode())
         if pixels is not None:
             digest.update(pixels.numpy().tobytes())
-        return cls(dict(zip(paths, requests, strict=True)), out.with_suffix(".json"), digest.hexdigest())
-
-    @property
-    def paths(self) -> list[Path]:
-        """Every file of the batch."""
-        return list(self.requests)
+        manifest = paths[0].with_name(f"{paths[0].stem.removesuffix('-000')}.json")
+        return cls(dict(zip(paths, requests, strict=True)), manifest, digest.hexdigest())
 
     def missing(self) -> dict[Path, Request]:
         """The requests whose file is not there, or is not what the manifest says that it would be."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from filmstill.errors import FilmstillError, require
+from filmstill.errors import require
 from filmstill.models.load import pixel_frames
 from filmstill.runtime.compute import check_device
 from filmstill.runtime.files import require_writable
 from filmstill.runtime.progress import progress
 from filmstill.runtime.video import check_format, check_length, piping, writing
-from filmstill.serve.batch import Batch, Request
+from filmstill.serve.batch import Batch, Request, numbered
 from filmstill.serve.given import Opening
 from filmstill.serve.options import PIPE
 from filmstill.serve.prompt_schedule import PromptSchedule
@@ -47,35 +47,44 @@ def generate(prompts: list[PromptSchedule], seeds: list[int], out: Path, files: 
     Raises FilmstillError, before anything is loaded, for a format, target, device, length, window, picture, clip or
     change of prompt that is not allowed.
     """
-    check_device(serving.device, "--device")
-    config = StreamConfig.read(files.student).resized(serving.frames, serving.window, serving.prompt_change)
     requests = [Request(prompt, seed) for prompt in prompts for seed in seeds]
-    for prompt in prompts:
-        prompt.check(config.attention, config.frames)
-    if out != STDOUT:
-        check_format(out)
-    elif len(requests) > 1:
-        raise FilmstillError(f"--out: is -, the standard output, allowed: for one stream; these are {len(requests)}")
-    compute = compute_on(serving.device)
-    pixels = serving.opening.read(files.codec, config) if serving.opening else None
-    batch = Batch.of(out, requests, files.student, config, pixels)
-    for path in batch.paths:
-        if path != STDOUT:
-            require_writable(path)
-    if config.frames is not None and out != STDOUT:
-        check_length(out, pixel_frames(files.codec, config.frames), len(batch.paths))
-    elif config.frames is None:
-        require(len(requests) == 1, "--frames", serving.frames, f"a number, for {len(requests)} clips")
+    paths = numbered(out, len(requests))
+    _check_targets(paths)
+    check_device(serving.device, "--device")
+    config, compute = _config(files, serving, prompts, paths), compute_on(serving.device)
     config.check_memory(compute)
-    todo = batch.missing()
-    if not todo:
+    pixels = serving.opening.read(files.codec, config) if serving.opening else None
+    batch = Batch.of(paths, requests, files.student, config, pixels)
+    if not (missing := batch.missing()):
         return
     streamer = Streamer.load(files, config, compute, serving.fast)
-    streamer.encoder.prepare([prompt for request in todo.values() for prompt in request.prompts.prompts])
+    streamer.encoder.prepare([prompt for request in missing.values() for prompt in request.prompts.prompts])
     given = None if pixels is None else streamer.codec.encode(pixels[None])
-    for path, request in todo.items():
-        if _write(streamer, request, path, given):
-            batch.record(path)
+    for path, request in missing.items():
+        if not _write(streamer, request, path, given):
+            break
+        batch.record(path)
+
+
+def _check_targets(paths: list[Path]) -> None:
+    """Raise FilmstillError for a format that is not written here, and for a path that cannot be written."""
+    if STDOUT in paths:
+        return
+    check_format(paths[0])
+    for path in paths:
+        require_writable(path)
+
+
+def _config(files: Files, serving: Serving, prompts: list[PromptSchedule], paths: list[Path]) -> StreamConfig:
+    """What is streamed. Raises FilmstillError if prompts or paths do not allow it."""
+    config = StreamConfig.read(files.student).resized(serving.frames, serving.window, serving.prompt_change)
+    for prompt in prompts:
+        prompt.check(config.attention, config.frames)
+    if config.frames is None:
+        require(len(paths) == 1, "--frames", serving.frames, f"a number of frames, for {len(paths)} streams")
+    elif STDOUT not in paths:
+        check_length(paths[0], pixel_frames(files.codec, config.frames), len(paths))
+    return config
 
 
 def _write(streamer: Streamer, request: Request, path: Path, given: Tensor | None) -> bool:
