@@ -10,10 +10,12 @@ def main(stage: Stage) -> None:
     from importlib import import_module
 
     # Imported here, since torch takes seconds: a process that only submits the job does not need it.
-    from filmstill.artifacts import INIT, TEACHER, TRAIN_PROMPTS
+    from filmstill.artifacts import INIT, PAIRS, TEACHER, TRAIN_PROMPTS
     from filmstill.prompts.store import load_prompts
     from filmstill.training.distillation import Distillation, train_distillation
     from filmstill.training.gate import finish, loss_ratio
+    from filmstill.training.given_clips import GivenClips
+    from filmstill.training.pairs import Pairs
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
     from filmstill.training.student_clips import LossWindows, StudentClips
@@ -28,7 +30,17 @@ def main(stage: Stage) -> None:
     objective = objective_module.Objective(setup.real_score(), critic, setup.schedule, params.guidance_scale, no_text)
     windows = LossWindows.of(params, setup.world.frames, setup.window_stride)
     clips = StudentClips(
-        generator, setup.rollout_config, setup.encoder, prompts, setup.latent_shape, setup.seed, params.batch, windows
+        generator,
+        setup.rollout_config,
+        setup.encoder,
+        prompts,
+        setup.latent_shape,
+        setup.seed,
+        params.batch,
+        windows,
+        params.prompt_switch,
+        params.exit_per_block,
+        GivenClips.of(params, Pairs.load(PAIRS), setup.rollout_config.attention),
     )
     run = Distillation(params, objective, clips, micro_batches)
     clips.prepare_text(run.updates())

@@ -38,7 +38,15 @@ DATA = {
     "teacher": [PROVIDED, "${teacher.real_score}", "${teacher.released}"],
     "ode_pairs": ["data/prompts/train.parquet", TEACHER, TEXT],
     "ode_init": ["data/ode_pairs", "data/prompts/train.parquet", CODEC, TEACHER, TEXT],
-    "distill": ["data/ode_init/init.safetensors", "data/prompts/train.parquet", CODEC, SCORE, TEACHER, TEXT],
+    "distill": [
+        "data/ode_init/init.safetensors",
+        "data/ode_pairs",
+        "data/prompts/train.parquet",
+        CODEC,
+        SCORE,
+        TEACHER,
+        TEXT,
+    ],
     "samples": [
         "data/distill/student.safetensors",
         "data/ode_init/init.safetensors",

@@ -159,9 +159,9 @@ def main(profile: str = "smoke") -> None:
         seconds = timed_repro(calm)
         hits = kill_everywhere(killed, seconds, KILLS, random.Random(0))
         expected, found = artifacts(calm), artifacts(killed)
+        differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        print(f"{hits} kills; {len(expected)} files, {len(differing)} differ {differing[:10]}", flush=True)
         damaged = subprocess.run((sys.executable, DAMAGE_TEST, "every"), cwd=calm, env=with_helpers(calm), check=False)
-    differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    print(f"{hits} kills; {len(expected)} files, {len(differing)} differ {differing[:10]}")
     sys.exit(bool(differing or damaged.returncode) or hits < len(STAGES) * KILLS)
 
 

@@ -4,15 +4,16 @@ Randomness is addressed by seed, update and step, so every count below is the sa
 """
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from filmstill.diffusion.rollout import RolloutConfig, rollout
+from filmstill.diffusion.rollout import RolloutConfig, TextAt, rollout
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
 from filmstill.models.text import HashedWords
 from filmstill.objectives.dmd import Objective
 from filmstill.params.compute import micro_batches
@@ -92,9 +93,10 @@ def rolled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(clips, exit step) of every training rollout, in order."""
     seen: list[tuple[int, int]] = []
 
-    def recorded(model: VideoDiT, text: TextKV, noise: Tensor, config: RolloutConfig, exit_step: int, window: object):
+    def recorded(model: VideoDiT, text: TextAt, noise: Tensor, config: RolloutConfig, exits: list[int], *rest: Any):
+        (exit_step,) = set(exits)
         seen.append((len(noise), exit_step))
-        return rollout(model, text, noise, config, exit_step, window)
+        return rollout(model, text, noise, config, exits, *rest)
 
     monkeypatch.setattr(student_clips, "rollout", recorded)
     return seen

@@ -124,7 +124,7 @@ def test_every_micro_batch_has_the_batchs_window(monkeypatch: pytest.MonkeyPatch
     windows: list[object] = []
 
     def recorded(*given: Any) -> Any:
-        windows.append(given[-1])
+        windows.append(given[5])
         return rollout(*given)
 
     monkeypatch.setattr(student_clips, "rollout", recorded)

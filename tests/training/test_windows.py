@@ -89,6 +89,9 @@ class Written:
     def causal_mask(self, frames: int) -> Tensor:
         return self.table[:frames, :frames]
 
+    def shifted_blocks(self, frames: int) -> list:
+        return []
+
 
 @contextmanager
 def detached_context(model: VideoDiT, tokens: int) -> Any:

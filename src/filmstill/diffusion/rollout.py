@@ -60,7 +60,7 @@ class RolloutConfig:
 
 def rollout(
     model: VideoDiT,
-    text: TextKV,
+    text: TextKV | TextAt,
     noise: Tensor,
     config: RolloutConfig,
     exit_step: int | Sequence[int] | None = None,
@@ -71,11 +71,12 @@ def rollout(
 
     noise [B, config.noises, F, C, H, W]: noise[:, 0] is the start, noise[:, s] noises the prediction before denoising
     step s, and noise[:, -1] noises the context if config.context_sigma > 0. The rollout draws no random numbers.
-    The other arguments are those of `rollout_stream`.
+    text: of all blocks, or as of `rollout_stream`, as are the other arguments.
     """
+    text_at = text if callable(text) else lambda _: text
     frames = noise.shape[2]
     return rollout_stream(
-        model, lambda _: text, lambda start, end: noise[:, :, start:end], frames, config, exit_step, window, given
+        model, text_at, lambda start, end: noise[:, :, start:end], frames, config, exit_step, window, given
     )
 
 

@@ -31,6 +31,18 @@ class Distill:
         "share of updates with a rollout of a clip's length; the others' are longer, with the loss on the last clip",
         "[0, 1]",
     )
+    prompt_switch: float = key(
+        0.0, "share of the rollouts longer than a clip whose prompt changes at a block before the loss", "[0, 1]"
+    )
+    given: float = key(
+        0.0,
+        "share of updates whose rollouts begin with given frames, one or whole blocks of the teacher's clips, as a "
+        "stream begins with a picture or a clip",
+        "[0, 1]",
+    )
+    exit_per_block: bool = key(
+        False, "true: every block of a rollout leaves at a denoising step of its own, false: all at one"
+    )
     critic_updates: int = key(2, "critic updates per generator update", "[1, 1000]")
     beta1: float = key(0.0, "AdamW's beta1", "[0, 1)")
     beta2: float = key(0.99, "AdamW's beta2", "[0, 1)")

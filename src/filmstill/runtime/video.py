@@ -45,18 +45,38 @@ def writing(path: Path, fps: int) -> Iterator[Callable[[Tensor], None]]:
 
 @contextmanager
 def piping(file: BinaryIO, fps: int) -> Iterator[Callable[[Tensor], None]]:
-    """`writing` to an open file that is read while it is written: H.264 in Matroska, which needs no end."""
-    with _encoding(file, "matroska", fps) as write:
+    """`writing` to an open file that is read while it is written: H.264 in Matroska, which needs no end.
 
-        def flushed(video: Tensor) -> None:
+    The function raises BrokenPipeError when the reader has left.
+    """
+    pipe = _Pipe(file)
+    with _encoding(pipe, "matroska", fps) as write:
+
+        def delivered(video: Tensor) -> None:
             write(video)
-            file.flush()
+            if pipe.reader_left:
+                raise BrokenPipeError
 
-        yield flushed
+        yield delivered
+
+
+class _Pipe:
+    """What PyAV writes into. It cannot pass on an exception, so a reader that has left is noted."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.reader_left = file, False
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.file.write(data)
+            self.file.flush()
+        except BrokenPipeError:
+            self.reader_left = True
+        return len(data)
 
 
 @contextmanager
-def _encoding(file: BinaryIO, container_format: str, fps: int) -> Iterator[Callable[[Tensor], None]]:
+def _encoding(file: "BinaryIO | _Pipe", container_format: str, fps: int) -> Iterator[Callable[[Tensor], None]]:
     """Yields a function that encodes frames [F, 3, H, W] in [0, 1] into an open file."""
     encode = _Gif if container_format == "gif" else _H264
     with av.open(file, "w", format=container_format) as container:

@@ -119,4 +119,5 @@ def _write(streamer: Streamer, request: Request, path: Path, given: Tensor | Non
 
 
 def _sink(path: Path, fps: int) -> AbstractContextManager[Callable[[Tensor], None]]:
-    return piping(sys.stdout.buffer, fps) if path == STDOUT else writing(path, fps)
+    # Not sys.stdout, which drops what a reader that has left does not read.
+    return piping(open(1, "wb", buffering=0, closefd=False), fps) if path == STDOUT else writing(path, fps)

@@ -5,7 +5,6 @@ The open world has no judge of what a clip shows, so its previews have no score.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +105,12 @@ class Preview:
 
         prompts = model.read_text(self.texts)
         blocks = rollout_stream(model, lambda _: prompts, noise, frames, self.rollout_config)
+        made = next(blocks)
         for _ in range(frames // length):
-            window = list(islice(blocks, self.rollout_config.attention.block_count(length)))
-            yield self.codec.decode(torch.cat(window, dim=1))
+            while made.shape[1] < length:
+                made = torch.cat([made, next(blocks)], dim=1)
+            yield self.codec.decode(made[:, :length])
+            made = made[:, length:]
 
     @torch.no_grad()
     def _video(self, model: VideoDiT, count: int) -> Tensor:

@@ -70,8 +70,11 @@ class StepCost:
         clip = Clip.of(clips.latent_shape, clips.encoder.text_len)
 
         def rolled(index: int, update: str) -> TrainingRollout:
-            start, passes = clips.window_start(index, update), clips.exit_step(index, update) + 1
-            return TrainingRollout.of(clip, rollout.attention, start, len(rollout.sigmas), passes)
+            start, attention = clips.window_start(index, update), rollout.attention
+            blocks = zip(attention.blocks(start + clip.frames), clips.exit_steps(index, update), strict=True)
+            exits = [exit_step for (_, end), exit_step in blocks if end > start]
+            passes = sum(exits) / len(exits) + 1
+            return TrainingRollout.of(clip, attention, start, len(rollout.sigmas), passes)
 
         def flops(index: int) -> float:
             critic = sum(critic_update_flops(config, rolled(index, update), checkpointing) for update in critics)
