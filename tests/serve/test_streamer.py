@@ -12,37 +12,14 @@ from counting import Live
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import rollout
 from filmstill.errors import FilmstillError
-from filmstill.models.codec import DctCodec
-from filmstill.models.load import save_hashed_words
-from filmstill.models.text import HashedWords
 from filmstill.models.weights import load_model, save_model
-from filmstill.params.student import Student
-from filmstill.params.world import World
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.serve import stream_config
 from filmstill.serve.generate import Serving, generate
 from filmstill.serve.prompt_schedule import PromptSchedule
 from filmstill.serve.stream_config import StreamConfig
 from filmstill.serve.streamer import Files, Streamer, compute_on
-from filmstill.training.setup import student_facts
 from goldens import TINY, tiny
-
-STUDENT = Student(denoising_steps=2, block_frames=3, window_frames=None, sink_frames=1)
-CHANNELS = 16
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """The files of a tiny student with random weights."""
-    folder = tmp_path_factory.mktemp("student")
-    config = TINY.__class__(**{**TINY.__dict__, "in_channels": CHANNELS})
-    torch.manual_seed(0)
-    model = tiny("causal").__class__(config)
-    facts = student_facts(3.0, STUDENT, World(frames=6), CHANNELS)
-    save_model(folder / "student.safetensors", model.state_dict(), config, facts)
-    DctCodec(torch.zeros(CHANNELS), torch.ones(())).save(folder / "codec.safetensors")
-    save_hashed_words(folder / "text", HashedWords(8, config.text_dim))
-    return Files(folder / "student.safetensors", folder / "codec.safetensors", folder / "text")
 
 
 def load(files: Files, frames: int | None = None, window: int | None = None) -> Streamer:
