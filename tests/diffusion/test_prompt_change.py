@@ -10,6 +10,7 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutConfig, rollout, rollout_stream
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
 from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import TextByFrame
 from filmstill.models.kv_cache import KVCache
 from goldens import TINY, tiny
 from rollouts import rollout_config
@@ -117,3 +118,17 @@ def test_a_stream_without_end_and_without_a_window_is_refused():
     stream = rollout_stream(model, lambda _: model.read_text(PROMPTS[0]), lambda *_: noise_of(config), None, config)
     with pytest.raises(ValueError, match="window_frames: is None, but a rollout without end needs a window"):
         next(stream)
+
+
+@pytest.mark.parametrize("change", ["keep", "cut"])
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS.keys())
+@torch.no_grad()
+def test_a_stream_is_one_masked_pass_with_the_prompts_of_its_frames(attention: BlockCausal, change: str):
+    """Every block's last denoising step, after the blocks before it as clean frames (teacher forcing)."""
+    config = replace(rollout_config(FlowSchedule(3), 1, attention, 0.0), prompt_change=change, kept_frames=1)
+    model, noise, made = tiny("causal"), noise_of(config), torch.cat(changing(config), 1)
+    prompts = TextByFrame((0, CHANGE), tuple(model.read_text(prompt) for prompt in PROMPTS))
+    masked = replace(attention, cuts=((CHANGE, CHANGE - 1),)) if change == "cut" else attention
+    sigma = torch.ones(1, FRAMES, dtype=torch.float64)
+    velocity = model(noise[:, 0], sigma * TIMESTEPS, prompts, masked, clean=made)
+    assert (velocity_to_x0(velocity, noise[:, 0], sigma) - made).abs().max() <= 1e-5 * made.abs().max()

@@ -11,6 +11,7 @@ Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
@@ -26,7 +27,25 @@ from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
 
 TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, heads, text_len, head_dim]
+Spans = list[tuple[int, int, KeysValues]]  # (first token, end token, the prompt that they see), in order
 Join = Callable[[KeysValues], KeysValues]  # adds what a KV cache contains to a block's own keys and values
+
+
+@dataclass(frozen=True)
+class TextByFrame:
+    """Prompts of one sequence: frames from starts[i] on see texts[i]; starts[0] is 0."""
+
+    starts: tuple[int, ...]
+    texts: tuple[TextKV, ...]
+
+    def spans(self, layer: int, frames: int, frame_tokens: int, times: int) -> Spans:
+        """What the tokens of `layer` see in a sequence of `frames`, `times` times in a row."""
+        edges = list(pairwise((*self.starts, frames)))
+        return [
+            ((first + skipped) * frame_tokens, (end + skipped) * frame_tokens, text[layer])
+            for skipped in range(0, times * frames, frames)
+            for (first, end), text in zip(edges, self.texts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -102,9 +121,11 @@ class CrossAttention(nn.Module):
         """Keys and values [B, heads, text_len, head_dim] of embedded text [B, text_len, dim]."""
         return _by_head(self.norm_k(self.k(text)), self.num_heads), _by_head(self.v(text), self.num_heads)
 
-    def forward(self, x: Tensor, text: KeysValues) -> Tensor:
-        """x [B, L, dim] and the prompt's keys and values to [B, L, dim]."""
-        return self.o(attend(_by_head(self.norm_q(self.q(x)), self.num_heads), *text))
+    def forward(self, x: Tensor, text: Spans) -> Tensor:
+        """x [B, L, dim] and the prompts' keys and values, each of its span of tokens, to [B, L, dim]."""
+        q = _by_head(self.norm_q(self.q(x)), self.num_heads)
+        seen = [attend(q[:, :, start:end], *prompt) for start, end, prompt in text]
+        return self.o(seen[0] if len(seen) == 1 else torch.cat(seen, dim=1))
 
 
 class Block(nn.Module):
@@ -124,12 +145,12 @@ class Block(nn.Module):
         self,
         x: Tensor,
         modulation: Tensor,
-        text: KeysValues,
+        text: Spans,
         rope: Tensor,
         mask: FrameMask | None,
         join: Join | None,
     ) -> Tensor:
-        """x [B, L, dim], modulation [B, F or 1, 6, dim] to [B, L, dim]."""
+        """x [B, L, dim], modulation [B, F or 1, 6, dim] and every span's prompt to [B, L, dim]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).unbind(2)
         x = gated(x, self.self_attn(modulate(x, shift1, scale1), rope, mask, join), gate1)
         x = x + self.cross_attn(self.norm3(x), text)
@@ -221,7 +242,7 @@ class VideoDiT(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        text: TextKV,
+        text: TextKV | TextByFrame,
         attention: BlockCausal | None = None,
         cache: KVCache | None = None,
         clean: Tensor | None = None,
@@ -229,7 +250,8 @@ class VideoDiT(nn.Module):
     ) -> Tensor:
         """Velocity [B, F, C, H, W] of latents x [B, F, C, H, W] at timesteps t [B] or [B, F] in [0, 1000].
 
-        attention: block-causal attention over this whole sequence; None: every frame sees every frame.
+        text: the prompts, or those of every frame. attention: block-causal attention over this whole sequence; None:
+        every frame sees every frame.
         cache: the frames of x follow those in the KV cache; without a gradient it also has room for theirs meanwhile.
         clean: for teacher forcing under `attention`, the finished frames [B, F, C, H, W] of x, in which each block of x
         sees the blocks before it. clean_t [B, F]: timesteps of `clean` if it is noised.
@@ -245,8 +267,10 @@ class VideoDiT(nn.Module):
             modulation = torch.cat([clean_modulation, modulation.expand(-1, frames, -1, -1)], 1)
         mask = frame_mask(attention, frames, rows * columns, clean is not None, x.device) if attention else None
         joins = self._joins(cache, cache.slots(frames)) if cache else [None] * len(self.layers)
-        for block, layer_text, join in zip(self.layers, text, joins, strict=True):
-            tokens = self._run(block, tokens, modulation, layer_text, rope, mask, join)
+        by_frame = text if isinstance(text, TextByFrame) else TextByFrame((0,), (text,))
+        for number, (block, join) in enumerate(zip(self.layers, joins, strict=True)):
+            spans = by_frame.spans(number, frames, rows * columns, 1 if clean is None else 2)
+            tokens = self._run(block, tokens, modulation, spans, rope, mask, join)
         patches = self.head(tokens[:, -frames * rows * columns :], time)
         shape = {"f": frames, "h": rows, "w": columns, "p": PATCH, "q": PATCH}
         return rearrange(patches, "b (f h w) (p q c) -> b f c (h p) (w q)", **shape).to(x.dtype)
@@ -270,7 +294,7 @@ class VideoDiT(nn.Module):
         *first_layers, last = self.layers
         slots = cache.slots(frames)
         for block, layer_text, join in zip(first_layers, text, self._joins(cache, slots), strict=False):
-            tokens = block(tokens, modulation, layer_text, rope, None, join)
+            tokens = block(tokens, modulation, [(0, tokens.shape[1], layer_text)], rope, None, join)
         cache.write(len(first_layers), slots, last.read(tokens, modulation, rope))
         cache.commit(frames)
 
@@ -291,7 +315,8 @@ class VideoDiT(nn.Module):
             return time, self.time_projection(time).unflatten(-1, (6, -1))
 
 
-def _check_batch(x: Tensor, text: TextKV) -> None:
+def _check_batch(x: Tensor, text: TextKV | TextByFrame) -> None:
     """Raise ValueError unless `text` holds one prompt per sample of x: attention would broadcast a single one."""
-    if (prompts := len(text[0][0])) != len(x):
-        raise ValueError(f"text: is of {prompts} prompts, allowed: one per sample of x, {len(x)}")
+    for each in text.texts if isinstance(text, TextByFrame) else (text,):
+        if (prompts := len(each[0][0])) != len(x):
+            raise ValueError(f"text: is of {prompts} prompts, allowed: one per sample of x, {len(x)}")
