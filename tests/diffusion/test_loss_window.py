@@ -9,8 +9,9 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutConfig, rollout, rollout_stream
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.models.rope import rope_table
 from goldens import TINY, tiny
 from rollouts import rollout_config

@@ -10,8 +10,8 @@ from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import RolloutConfig, rollout, rollout_stream
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextByFrame
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.prompts_by_frame import TextByFrame
 from goldens import TINY, tiny
 from rollouts import rollout_config
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from filmstill.diffusion.rollout import RolloutConfig, rollout
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.models.text import HashedWords
 from filmstill.objectives.dmd import Objective
 from filmstill.params.distill import Distill

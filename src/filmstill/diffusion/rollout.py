@@ -19,8 +19,9 @@ from torch import Tensor
 
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise, velocity_to_x0
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
 from filmstill.models.kv_cache import KVCache
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.params.student import Student
 
 Noise = Callable[[int, int], Tensor]  # (first frame, end frame) to [B, noises, frames, C, H, W]

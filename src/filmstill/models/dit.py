@@ -11,7 +11,6 @@ Source: Wan2.1 technical report (arXiv:2503.20314) and its `wan/modules/model.py
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,29 +22,11 @@ from torch.utils.checkpoint import checkpoint
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KeysValues, KVCache, Slots
 from filmstill.models.modulation import EPS, gated, modulate
+from filmstill.models.prompts_by_frame import Spans, TextByFrame, TextKV
 from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
 
-TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, heads, text_len, head_dim]
-Spans = list[tuple[int, int, KeysValues]]  # (first token, end token, the prompt that they see), in order
 Join = Callable[[KeysValues], KeysValues]  # adds what a KV cache contains to a block's own keys and values
-
-
-@dataclass(frozen=True)
-class TextByFrame:
-    """Prompts of one sequence: frames from starts[i] on see texts[i]; starts[0] is 0."""
-
-    starts: tuple[int, ...]
-    texts: tuple[TextKV, ...]
-
-    def spans(self, layer: int, frames: int, frame_tokens: int, times: int) -> Spans:
-        """What the tokens of `layer` see in a sequence of `frames`, `times` times in a row."""
-        edges = list(pairwise((*self.starts, frames)))
-        return [
-            ((first + skipped) * frame_tokens, (end + skipped) * frame_tokens, text[layer])
-            for skipped in range(0, times * frames, frames)
-            for (first, end), text in zip(edges, self.texts, strict=True)
-        ]
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,17 @@ class OdeInit:
     clean_share: float = key(
         0.4, "share of blocks but the last that are set to the clean end, which a rollout's context is", "[0, 1)"
     )
+    given: float = key(
+        0.0,
+        "share of samples whose first frame is set to the clean end, as a picture that a stream begins with",
+        "[0, 1]",
+    )
+    prompt_switch: float = key(
+        0.0,
+        "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch; "
+        "rests on the world's loop, as clips does",
+        "[0, 1]",
+    )
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))
 
     def __post_init__(self) -> None:

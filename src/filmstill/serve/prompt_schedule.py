@@ -9,7 +9,7 @@ from itertools import pairwise
 from filmstill.diffusion.rollout import TextAt
 from filmstill.errors import FilmstillError, require
 from filmstill.models.attention import BlockCausal
-from filmstill.models.dit import TextKV
+from filmstill.models.prompts_by_frame import TextKV
 
 FORM = '"0: a red star bobs up and down; 48: a blue heart bobs up and down"'
 PART = re.compile(r"\s*(\d{1,12})\s*:\s*(\S.*?)\s*", re.DOTALL)

@@ -11,8 +11,9 @@ from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.diffusion.noise import clip_noise
 from filmstill.diffusion.rollout import rollout_stream
 from filmstill.models.codec import Codec
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
 from filmstill.models.load import frozen, load_codec, load_encoder
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.models.text import TextEncoder
 from filmstill.models.weights import load_model
 from filmstill.params.compute import Compute

@@ -6,7 +6,9 @@ rollout is clean; clean blocks have no loss, and the last block, which is contex
 share of blocks may be set to the clean end (`clean_share`), for contexts that are more like a rollout's.
 
 A trajectory may be chained to itself along frames (`clips`), for positions and contexts beyond one clip. That rests on
-the world's loop, a clip's end continuing into its begin, and on an attention window that hides a block's own copy.
+the world's loop, a clip's end continuing into its begin, and on an attention window that hides a block's own copy. So
+does the change of prompt in mid-sequence (`prompt_switch`): the frames after it are those of another pair at the same
+places of the loop, under that pair's prompt.
 """
 
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from torch.optim import Optimizer
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, velocity_to_x0, x0_to_velocity
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import VideoDiT
+from filmstill.models.prompts_by_frame import TextByFrame
 from filmstill.models.text import TextEncoder
 from filmstill.objectives.denoising import velocity_loss, x0_loss
 from filmstill.params.ode_init import OdeInit
@@ -32,18 +35,29 @@ from filmstill.training.telemetry import StepCost
 
 
 def draw_nodes(
-    attention: BlockCausal, frames: int, nodes: int, seed: int, step: int, samples: range, clean_share: float = 0.0
+    attention: BlockCausal,
+    frames: int,
+    nodes: int,
+    seed: int,
+    step: int,
+    samples: range,
+    clean_share: float = 0.0,
+    given: float = 0.0,
 ) -> Tensor:
     """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end.
 
-    clean_share: probability that a block but the last is set to the clean end whatever it drew.
+    clean_share: probability that a block but the last is set to the clean end whatever it drew. given: probability that
+    a sample's first frame is, as a picture that a stream begins with.
     """
     blocks = list(attention.blocks(frames))
     drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
     if clean_share:
         drawn[randomness.uniform(seed, "ode_init/clean", step, samples, (len(blocks),)) < clean_share] = nodes
     drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
-    return drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
+    by_frame = drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
+    if given:
+        by_frame[randomness.uniform(seed, "ode_init/given", step, samples) < given, 0] = nodes
+    return by_frame
 
 
 class OdeRegression:
@@ -82,7 +96,8 @@ class OdeRegression:
         chosen = batch_indices(len(self.pairs.prompts), self.seed, "ode_init/order", index, params.batch)
         nodes = self._nodes(index)
         noisy = (nodes < self.denoising_steps).sum().to(self.model.device)
-        losses = [self._regress(samples, chosen, nodes, noisy) for samples in self.micro_batches]
+        change = self._change(index, chosen)
+        losses = [self._regress(samples, chosen, nodes, noisy, change) for samples in self.micro_batches]
         with part("optimizer"):
             norm = clip_gradients(self.model, params.max_grad_norm)
             for optimizer in optimizers:
@@ -93,31 +108,67 @@ class OdeRegression:
 
     def _nodes(self, index: int) -> Tensor:
         """Nodes of the batch of step `index`, [batch, clips * F]."""
-        frames, samples, clean = len(self.frames), range(self.params.batch), self.params.clean_share
-        return draw_nodes(self.attention, frames, self.denoising_steps, self.seed, index, samples, clean)
+        params, samples = self.params, range(self.params.batch)
+        shares = params.clean_share, params.given
+        return draw_nodes(self.attention, len(self.frames), self.denoising_steps, self.seed, index, samples, *shares)
 
-    def _regress(self, samples: range, chosen: list[int], nodes: Tensor, noisy_in_batch: Tensor) -> Tensor:
+    def _change(self, index: int, chosen: list[int]) -> tuple[int, list[int]] | None:
+        """(first frame, pairs from there on) of step `index`, if prompts may change; some pairs stay the same."""
+        params, seed = self.params, self.seed
+        if not params.prompt_switch:
+            return None
+        starts = [start for start, _ in self.attention.blocks(len(self.frames)) if start]
+        start = starts[int(randomness.integers(len(starts), (), seed, "ode_init/switch_block", index, [0]))]
+        others = batch_indices(len(self.pairs.prompts), seed, "ode_init/switch_order", index, params.batch)
+        changes = randomness.uniform(seed, "ode_init/switch", index, range(params.batch)) < params.prompt_switch
+        return start, [b if change else a for a, b, change in zip(chosen, others, changes.tolist(), strict=True)]
+
+    def _regress(
+        self,
+        samples: range,
+        chosen: list[int],
+        nodes: Tensor,
+        noisy_in_batch: Tensor,
+        change: tuple[int, list[int]] | None,
+    ) -> Tensor:
         """Accumulate a micro-batch's gradients; returns its share of the batch's loss.
 
         chosen: the batch's pairs. nodes: their nodes, [batch, clips * F]. A share is weighted by its number of noisy
-        frames, `noisy_in_batch` in all, which differs between samples.
+        frames, `noisy_in_batch` in all, which differs between samples. change: as `_change` returns it.
         """
         device = self.model.device
         with part("data"):
             node = nodes[samples.start : samples.stop]
             indices = chosen[samples.start : samples.stop]
-            trajectory = self.pairs.trajectories(indices, self.stored_nodes).float()  # [b, S, F, C, H, W]
-            rows = torch.arange(len(indices))[:, None]
-            xt, x0 = trajectory[rows, node, self.frames].to(device), trajectory[:, -1, self.frames].to(device)
+            xt, x0 = self._frames(indices, node)
+            texts = [self._text(indices)]
+            if change is not None:
+                start, after = change[0], change[1][samples.start : samples.stop]
+                texts.append(self._text(after))
+                xt, x0 = (
+                    torch.cat([a[:, :start], b[:, start:]], 1)
+                    for a, b in zip((xt, x0), self._frames(after, node), strict=True)
+                )
             sigma, noisy = self.sigmas[node], (node < self.denoising_steps).to(device)
-            text = self.encoder.encode([self.pairs.prompts[i] for i in indices]).to(device)
         with part("forward"):
-            velocity = self.model(xt, sigma * TIMESTEPS, self.model.read_text(text), attention=self.attention)
+            starts = (0,) if change is None else (0, change[0])
+            prompts = TextByFrame(starts, tuple(self.model.read_text(text) for text in texts))
+            velocity = self.model(xt, sigma * TIMESTEPS, prompts, attention=self.attention)
             error = self._error(x0[noisy], xt[noisy], velocity[noisy], sigma.to(device)[noisy])
             loss = error * (noisy.sum() / noisy_in_batch)
         with part("backward"):
             loss.backward()
         return loss.detach()
+
+    def _frames(self, indices: list[int], node: Tensor) -> tuple[Tensor, Tensor]:
+        """(x_t at every frame's node, x0) of these pairs, [b, clips * F, C, H, W] both. node: [b, clips * F]."""
+        trajectory = self.pairs.trajectories(indices, self.stored_nodes).float()  # [b, S, F, C, H, W]
+        rows, device = torch.arange(len(indices))[:, None], self.model.device
+        return trajectory[rows, node, self.frames].to(device), trajectory[:, -1, self.frames].to(device)
+
+    def _text(self, indices: list[int]) -> Tensor:
+        """Token vectors of these pairs' prompts."""
+        return self.encoder.encode([self.pairs.prompts[i] for i in indices]).to(self.model.device)
 
     def _error(self, x0: Tensor, xt: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
         """Mean squared error of the velocity, or of the x0 that it gives, of frames [N, C, H, W] at sigma [N]."""

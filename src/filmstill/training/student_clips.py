@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from filmstill.diffusion.rollout import RolloutConfig, TextAt, rollout
-from filmstill.models.dit import TextKV, VideoDiT
+from filmstill.models.dit import VideoDiT
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.models.sharding import gathered
 from filmstill.models.text import TextEncoder
 from filmstill.objectives.denoising import Draw
