@@ -15,6 +15,7 @@ from filmstill.worlds.symbols import BOX, RGB, SIZE, _completed, draw, glyph, pa
 
 WORLD = World()
 SHORT = World(frames=3, period=6)
+NATURAL = World(period=20, any_phase=True)
 CODEC = DctCodec(torch.zeros(16), torch.ones(()))
 WORLDS = [WORLD, World(amplitude=6.0, period=24), World(amplitude=7.0, period=12), World(amplitude=4.0, period=4)]
 STAR = Attributes("star", "red", "sways")
@@ -151,3 +152,23 @@ def test_real_clips_are_addressed_by_prompt_and_seed():
     assert torch.equal(both, real_clips(asked, WORLD, 12, 0, [7, 8])[:, :3])
     many = real_clips(20 * asked[:1], WORLD, 3, 0, list(range(20)))
     assert not torch.equal(many, real_clips(20 * asked[:1], WORLD, 3, 1, list(range(20))))
+
+
+def test_clips_of_any_phase_begin_at_every_frame_of_the_period_and_change_nothing_else():
+    clips, fixed = (draw(world, 3, "any", 0, range(240)) for world in (NATURAL, World(period=20)))
+    assert clips.attributes == fixed.attributes and clips.prompts == fixed.prompts
+    phases = judge(clips.video, clips.attributes, NATURAL).phase
+    assert set(phases.tolist()) == set(range(20))
+    assert torch.equal(clips.video, render(clips.attributes, 12, NATURAL, phases.tolist()))
+
+
+def test_real_clips_of_any_phase_are_right_and_addressed():
+    asked = list(COMBINATIONS[::24]) * 4
+    seeds = list(range(len(asked)))
+    clips = real_clips(asked, NATURAL, 12, 0, seeds)
+    assert len(set(judge(clips, asked, NATURAL).phase.tolist())) > 5
+    assert torch.equal(clips[::2], real_clips(asked[::2], NATURAL, 12, 0, seeds[::2]))
+
+
+def test_clips_of_any_phase_are_not_chained():
+    assert WORLD.loops and not World(any_phase=True).loops

@@ -68,9 +68,8 @@ class Params:
         name, stride = "distill.rollout_frames", window_stride(self.world, self.student)
         require(longest > frames, name, longest, f"null, or at least world.frames ({frames})")
         self.student.check_frames(longest, name)
-        if self.world.name != OPEN:  # the stride is the world's period
-            block = self.student.block_frames
-            require(stride % block == 0, "world.period", stride, f"a multiple of student.block_frames ({block})")
+        block = self.student.block_frames
+        require(stride % block == 0, "world.period", stride, f"a multiple of student.block_frames ({block})")
         allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
         require((longest - frames) % stride == 0, name, longest, allowed)
 

@@ -44,10 +44,10 @@ def student_of(params: Values, world: World) -> Student:
 def window_stride(world: World, student: Student) -> int:
     """Frames between the possible starts of a loss window (distill.rollout_frames).
 
-    The teacher of an embedded world has only seen clips that begin at their motion's first frame, so a window begins
-    there too. In the open world clips begin anywhere, so a window begins at any block.
+    A teacher of symbols that begin at their motion's first frame knows no others, so a window begins there too.
+    Elsewhere clips begin anywhere, so a window begins at any block.
     """
-    return student.block_frames if world.name == OPEN else world.period
+    return student.block_frames if world.name == OPEN or world.any_phase else world.period
 
 
 def guidance_branches(guidance_scale: float) -> int:

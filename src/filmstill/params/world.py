@@ -23,12 +23,15 @@ class World:
     )
     height: int = key(32, "height of a frame in pixels", "[1, 16384]")
     width: int = key(32, "width of a frame in pixels", "[1, 16384]")
-    amplitude: float = key(8.0, "pixels that a symbol moves each way (symbols world only, as the next key)", "[4, 8]")
+    amplitude: float = key(
+        8.0, "pixels that a symbol moves each way (symbols world only, as the next two keys)", "[4, 8]"
+    )
     period: int = key(
         12,
         "frames per full swing or turn; a clip of a whole number of periods loops, see ode_init.clips",
         "[4, 10000]",
     )
+    any_phase: bool = key(False, "true: clips begin at any frame of the period; false: at its first")
 
     def __post_init__(self) -> None:
         check_intervals(self)
@@ -46,7 +49,7 @@ class World:
     @property
     def loops(self) -> bool:
         """Whether a clip, repeated, is a longer clip of the same world."""
-        return self.name == EMBEDDED and self.frames % self.period == 0
+        return self.name == EMBEDDED and not self.any_phase and self.frames % self.period == 0
 
     @property
     def fps(self) -> int:

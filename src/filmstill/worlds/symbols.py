@@ -1,12 +1,13 @@
 """The embedded world: one symbol of a font, in one colour, in one periodic motion.
 
 The symbols are glyphs of DejaVu Sans, the font that matplotlib ships. They move by whole pixels; all motions are
-periodic and start at phase 0, so a stream has no end, and a clip of a whole number of periods loops.
+periodic, so a stream has no end. A clip begins at phase 0, so that one of a whole number of periods loops, or, with
+world.any_phase, at any frame of the period.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -90,13 +91,13 @@ def placed(ink: Tensor, x: int, y: int) -> Tensor:
     return picture
 
 
-def render(attributes: list[Attributes], frames: int, world: World, first_frame: int = 0) -> Tensor:
-    """Ideal clips [B, frames, 3, 32, 32] in [0, 1], from frame `first_frame` of their motions on."""
-    steps = torch.arange(first_frame, first_frame + frames)
+def render(attributes: list[Attributes], frames: int, world: World, first_frame: int | list[int] = 0) -> Tensor:
+    """Ideal clips [B, frames, 3, 32, 32] in [0, 1], from frame `first_frame` of their motions on, one or one per clip."""
+    first_frames = [first_frame] * len(attributes) if isinstance(first_frame, int) else first_frame
     inks, colours = [], []
-    for shown in attributes:
+    for shown, first in zip(attributes, first_frames, strict=True):
         assert shown.colour is not None  # a clip has one
-        ink, places = glyph(shown.symbol), path(shown.motion, steps, world).tolist()
+        ink, places = glyph(shown.symbol), path(shown.motion, torch.arange(first, first + frames), world).tolist()
         inks.append(torch.stack([placed(ink, x, y) for x, y in places]))
         colours.append(torch.tensor(RGB[shown.colour]))
     return torch.stack(inks)[:, :, None] * torch.stack(colours)[:, None, :, None, None]
@@ -108,7 +109,7 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: range, open_
     Symbols take turns; colours and motions are drawn among combinations that are not held out.
     open_share: share of clips whose prompt leaves the colour open.
     """
-    attributes, prompts = [], []
+    attributes, prompts, first_frames = [], [], []
     for sample in samples:
         dice = randomness.generator(seed, purpose, step, sample)
         symbol = SYMBOLS[(step * len(samples) + sample) % len(SYMBOLS)]
@@ -116,17 +117,22 @@ def draw(world: World, seed: int, purpose: str, step: int, samples: range, open_
         attributes.append(shown)
         is_open = torch.rand((), generator=dice).item() < open_share
         prompts.append(sentence(replace(shown, colour=None) if is_open else shown, dice))
-    return Clips(render(attributes, world.frames, world), prompts, attributes)
+        first_frames.append(_first_frame(world, dice))
+    return Clips(render(attributes, world.frames, world, first_frames), prompts, attributes)
 
 
 def real_clips(asked: list[Attributes], world: World, frames: int, seed: int, seeds: list[int]) -> Tensor:
     """Clips that a perfect model might generate, [B, frames, 3, 32, 32] in [0, 1].
 
     A colour that a prompt leaves open is drawn uniformly among those that are trained on with its symbol and motion,
-    addressed by (seed, seeds[i], asked[i]).
+    addressed by (seed, seeds[i], asked[i]), and so is the phase that it begins at.
     """
     shown = [_completed(a, seed, clip_seed) for a, clip_seed in zip(asked, seeds, strict=True)]
-    return render(shown, frames, world)
+    phases = [
+        _first_frame(world, randomness.generator(seed, "real/phase", clip_seed, *asdict(a).values()))
+        for a, clip_seed in zip(shown, seeds, strict=True)
+    ]
+    return render(shown, frames, world, phases)
 
 
 @cache
@@ -144,6 +150,11 @@ def _completed(asked: Attributes, seed: int, clip_seed: int) -> Attributes:
         return asked
     choices = [each for each in _trained(asked.symbol) if each.motion == asked.motion]
     return _pick(choices, randomness.generator(seed, "real", clip_seed, asked.symbol, asked.motion))
+
+
+def _first_frame(world: World, dice: torch.Generator) -> int:
+    """The frame of its motion that a clip begins at."""
+    return _pick(range(world.period), dice) if world.any_phase else 0
 
 
 def _pick(choices: Sequence[Choice], dice: torch.Generator) -> Choice:
