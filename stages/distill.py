@@ -2,6 +2,7 @@
 
 from filmstill.cluster.run import run_stage
 from filmstill.params.distill import Distill
+from filmstill.params.world import OPEN
 from filmstill.work.stage import Stage
 
 
@@ -12,13 +13,15 @@ def main(stage: Stage) -> None:
     # Imported here, since torch takes seconds: a process that only submits the job does not need it.
     from filmstill.artifacts import INIT, PAIRS, TEACHER, TRAIN_PROMPTS
     from filmstill.prompts.store import load_prompts
+    from filmstill.training.carried_streams import CarriedStreams
     from filmstill.training.distillation import Distillation, train_distillation
     from filmstill.training.gate import finish, loss_ratio
     from filmstill.training.given_clips import GivenClips
+    from filmstill.training.loss_windows import LossWindows
     from filmstill.training.pairs import Pairs
     from filmstill.training.preview import Preview
     from filmstill.training.setup import Setup
-    from filmstill.training.student_clips import LossWindows, StudentClips
+    from filmstill.training.student_clips import StudentClips
 
     params, setup = stage.params.section(Distill, "distill"), Setup.prepared(stage.params)
     micro_batches = setup.micro_batches(params.batch, "distill.batch")
@@ -29,6 +32,8 @@ def main(stage: Stage) -> None:
     objective_module = import_module(f"filmstill.objectives.{params.objective}")
     objective = objective_module.Objective(setup.real_score(), critic, setup.schedule, params.guidance_scale, no_text)
     windows = LossWindows.of(params, setup.world.frames, setup.window_stride)
+    attention, rows = setup.rollout_config.attention, range(micro_batches[0].start, micro_batches[-1].stop)
+    later = params.carry_on or windows.later
     clips = StudentClips(
         generator,
         setup.rollout_config,
@@ -40,7 +45,9 @@ def main(stage: Stage) -> None:
         windows,
         params.prompt_switch,
         params.exit_per_block,
-        GivenClips.of(params, Pairs.load(PAIRS), setup.rollout_config.attention),
+        GivenClips.of(params, Pairs.load(PAIRS), attention),
+        CarriedStreams.of(params, setup.latent_shape, attention, rows, setup.device),
+        setup.codec() if later and setup.world.name == OPEN else None,
     )
     run = Distillation(params, objective, clips, micro_batches)
     clips.prepare_text(run.updates())

@@ -1,5 +1,7 @@
 """Networks, rollout and distillation run of a few thousand weights, for the tests of training."""
 
+from dataclasses import replace
+
 import torch
 
 from filmstill.diffusion.schedule import FlowSchedule
@@ -9,16 +11,21 @@ from filmstill.models.text import HashedWords
 from filmstill.objectives.dmd import Objective
 from filmstill.params.compute import micro_batches
 from filmstill.params.distill import Distill
+from filmstill.runtime import distributed
+from filmstill.training.carried_streams import CarriedStreams
 from filmstill.training.distillation import Distillation
-from filmstill.training.student_clips import LossWindows, StudentClips
+from filmstill.training.loss_windows import LossWindows
+from filmstill.training.student_clips import StudentClips
 from goldens import TINY, tiny
 from rollouts import rollout_config
 
 SCHEDULE, SHAPE = FlowSchedule(5.0), (6, TINY.in_channels, 4, 6)
 ROLLOUT = rollout_config(SCHEDULE, 2, BlockCausal(3), 0.0)
+WINDOWED = BlockCausal(3, window_frames=6)  # where rollouts are carried on
 ENCODER = HashedWords(8, TINY.text_dim)
 PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
 LONG = {"rollout_frames": 15, "first_window_share": 0.3}  # of Distill: windows that start at frame 0, 3, 6 or 9
+CARRIED = {"rollout_frames": 18, "carry_on": True, "prompt_switch": 0.5}  # three updates per stream, two per step
 STRIDE = 3
 
 
@@ -45,5 +52,10 @@ def distillation(models: Networks, micro_batch: int | None, **changes) -> Distil
     params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
     objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
     windows = LossWindows.of(params, SHAPE[0], STRIDE)
-    clips = StudentClips(generator, ROLLOUT, ENCODER, PROMPTS, SHAPE, 0, params.batch, windows)
+    (rows,) = micro_batches(4, None, "batch", distributed.rank(), distributed.world_size())
+    config = replace(ROLLOUT, attention=WINDOWED) if params.carry_on else ROLLOUT
+    streams = CarriedStreams.of(params, SHAPE, WINDOWED, rows, generator.device)
+    clips = StudentClips(
+        generator, config, ENCODER, PROMPTS, SHAPE, 0, params.batch, windows, params.prompt_switch, streams=streams
+    )
     return Distillation(params, objective, clips, alone(4, micro_batch))

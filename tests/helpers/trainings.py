@@ -85,9 +85,10 @@ def regress(cut: Cut, **changes: object) -> None:
 
 
 def both(folder: Path, micro_batch: int | None = None) -> None:
-    """Run both trainings to their end: on clips, and on longer rollouts or chained trajectories."""
+    """Run both trainings to their end: on clips, on longer rollouts or chained trajectories, on rollouts carried on."""
     distil(Cut(folder / "distil", micro_batch))
     distil(Cut(folder / "long", micro_batch), **tiny_training.LONG)
+    distil(Cut(folder / "carried", micro_batch), **tiny_training.CARRIED)
     regress(Cut(folder / "regress", micro_batch))
     regress(Cut(folder / "chained", micro_batch), clips=2, clean_share=0.3)
 

@@ -15,6 +15,7 @@ from filmstill.formats.wan_vae import import_vae
 from filmstill.models.load import pixel_frames
 from filmstill.models.taehv import WIDTHS, Taehv
 from filmstill.models.wan_vae import WanVae
+from filmstill.training.window_boundary import encoded_as_image
 from goldens import assert_close
 from tiny_vae import SEED, Z_DIM, import_released, tiny_vae
 
@@ -131,6 +132,13 @@ def test_a_streamed_clip_is_the_whole_clip(codec: WanVae, files: Path, blocks: l
     assert [piece.shape[1] for piece in pieces] == [4 * n - 3 * (i == 0) for i, n in enumerate(blocks)]
     assert whole.shape[1] == codec.pixel_frames(6) == pixel_frames(files / "codec.safetensors", 6) == 21
     assert (torch.cat(pieces, dim=1) - whole).abs().max() <= STREAM
+
+
+def test_the_first_frame_of_a_loss_window_is_its_last_pixel_frame_encoded_as_an_image(codec: WanVae):
+    stream = latents(4)
+    image = encoded_as_image(codec, stream.split(3, dim=1))
+    assert image.shape == stream[:, :1].shape
+    torch.testing.assert_close(image, codec.encode(codec.decode(stream)[:, -1:]))
 
 
 def test_two_streams_may_interleave(codec: WanVae):

@@ -110,7 +110,7 @@ class ReleasedTeacher:
         return self.model(xt, t, text) * ratio.view(-1, 1, 1, 1, 1).to(xt.dtype)
 
 
-@pytest.mark.parametrize("case", [case for case in LOSS_CASES if not CASES[case]["masked"]])
+@pytest.mark.parametrize("case", LOSS_CASES)
 def test_generator_loss_end_to_end(case):
     """`Objective.generator_loss` from the raw draw to the latents' gradient."""
     g = of(case)
@@ -128,7 +128,10 @@ def test_generator_loss_end_to_end(case):
     assert on_grid == (case not in ("loss_clamp_low", "loss_clamp_high", "loss_shift1"))
     # Off the grid the released code adds noise at another sigma (defect 8): this noise gives its latents at our sigma.
     noise = g["noise"] if on_grid else x0_to_noise(g["latent"], g["noisy_latent"], sigma)
-    loss = objective.generator_loss(latent, DMD["cond"][: len(u)], Draw(u, noise))
+    mask = g.get("gradient_mask", torch.ones_like(latent, dtype=torch.bool))
+    counted = mask[0, :, 0, 0, 0]
+    assert torch.equal(mask, counted[:, None, None, None].expand_as(mask)), "whole frames"
+    loss = objective.generator_loss(latent, DMD["cond"][: len(u)], Draw(u, noise), counted)
     loss.backward()
     assert_close(loss, g["loss"], LOSS)
     assert_close(latent.grad, g["grad_latent"], LOSS)
@@ -140,8 +143,10 @@ def x0_to_noise(x0: Tensor, xt: Tensor, sigma: Tensor) -> Tensor:
     return ((xt - (1 - s) * x0) / s).float()
 
 
-def test_critic_loss_is_flow_matching_on_the_generated_video():
-    """The critic's text is the prompt, its target is noise - video, at the warped and clamped time."""
+@pytest.mark.parametrize("first", [0, 1])
+def test_critic_loss_is_flow_matching_on_the_generated_video(first: int):
+    """The critic's text is the prompt, its target is noise - video, at the warped and clamped time, on the frames
+    that count: from `first` on."""
     g, seen = of("loss"), {}
     error = torch.randn(g["latent"].shape, generator=torch.Generator().manual_seed(0))
 
@@ -154,8 +159,9 @@ def test_critic_loss_is_flow_matching_on_the_generated_video():
             return g["noise"] - g["latent"] + error
 
     objective = Objective(ReleasedTeacher(), Critic(), FlowSchedule(5), 4.0, DMD["uncond"][:1])
-    loss = objective.critic_loss(g["latent"], DMD["cond"][:1], Draw(g["t_raw"][:, 0] / TIMESTEPS, g["noise"]))
-    assert_close(loss, error.square().mean(), LOSS)
+    draw, counted = Draw(g["t_raw"][:, 0] / TIMESTEPS, g["noise"]), torch.arange(g["latent"].shape[1]) >= first
+    loss = objective.critic_loss(g["latent"], DMD["cond"][:1], draw, counted)
+    assert_close(loss, error[:, first:].square().mean(), LOSS)
     assert_close(seen["xt"], g["noisy_latent"], FORWARD)
     assert_close(seen["t"], g["timestep"][:, 0], SCHEDULE)
     assert torch.equal(seen["text"], DMD["cond"][:1])

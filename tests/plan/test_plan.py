@@ -26,8 +26,9 @@ from filmstill.plan.stages import StagePlan, ode_pairs, plan
 from filmstill.runtime.gpus import GPUS
 from filmstill.runtime.tensor_files import save_tensors
 from filmstill.training.distillation import Distillation
+from filmstill.training.loss_windows import LossWindows
 from filmstill.training.optimizers import muon_and_adamw
-from filmstill.training.student_clips import LossWindows, StudentClips
+from filmstill.training.student_clips import StudentClips
 from goldens import TINY, tiny
 from rollouts import rollout_config
 

@@ -21,10 +21,10 @@ from filmstill.runtime import distributed, randomness
 from filmstill.training.checkpoint import Checkpoints
 from goldens import tiny
 from processes import run_on
-from tiny_training import LONG
+from tiny_training import CARRIED, LONG
 from trainings import BATCH, Cut, assert_close, both, distil
 
-TRAININGS = ("distil", "long", "regress", "chained")
+TRAININGS = ("distil", "long", "carried", "regress", "chained")
 by_training = pytest.mark.parametrize("training", TRAININGS)
 
 
@@ -48,7 +48,7 @@ def two(tmp_path_factory) -> Path:
 def four(tmp_path_factory, two: Path) -> Path:
     """Results of two nodes of two ranks with hybrid sharding; the stopped training of `two` continues for one step."""
     folder = tmp_path_factory.mktemp("four")
-    for cut in ("cut", "cut-long"):
+    for cut in ("cut", "cut-long", "cut-carried"):
         shutil.copytree(two / cut, folder / cut)
     run_on(4, by_four, folder, sharding="hybrid", per_node=2)
     return folder
@@ -58,6 +58,7 @@ def by_two(folder: Path) -> None:
     both(folder)
     distil(Cut(folder / "cut", before=2))
     distil(Cut(folder / "cut-long", before=2), **LONG)
+    distil(Cut(folder / "cut-carried", before=2), **CARRIED)
     same_answers(folder)
     save_update(folder)
     damage_is_everybodys(folder / "checkpoints")
@@ -71,6 +72,7 @@ def by_four(folder: Path) -> None:
     both(folder)
     distil(Cut(folder / "cut", before=3))
     distil(Cut(folder / "cut-long", before=3), **LONG)
+    distil(Cut(folder / "cut-carried", before=3), **CARRIED)
     save_update(folder)
 
 
@@ -125,7 +127,10 @@ def test_accumulated_over_four_passes_is_the_batch_in_one(tmp_path, alone):
         assert_close(tmp_path / training, alone / training)
 
 
-@pytest.mark.parametrize(("cut", "training", "changes"), [("cut", "distil", {}), ("cut-long", "long", LONG)])
+@pytest.mark.parametrize(
+    ("cut", "training", "changes"),
+    [("cut", "distil", {}), ("cut-long", "long", LONG), ("cut-carried", "carried", CARRIED)],
+)
 def test_a_run_goes_on_on_other_numbers_of_processes(tmp_path, alone, two, four, cut, training, changes):
     """A training runs on two ranks, resumes on four, then on one."""
     assert len(list((two / cut / "checkpoints/step-0000002").glob("*.safetensors"))) == 2

@@ -9,8 +9,9 @@ from filmstill.models.attention import BlockCausal
 from filmstill.params.distill import Distill
 from filmstill.runtime import randomness
 from filmstill.training.given_clips import GivenClips
+from filmstill.training.loss_windows import LossWindows
 from filmstill.training.pairs import Pairs
-from filmstill.training.student_clips import LossWindows, StudentClips
+from filmstill.training.student_clips import StudentClips
 from goldens import tiny
 from rollouts import rollout_config
 from tiny_training import ENCODER, PROMPTS, SCHEDULE, SHAPE
@@ -58,7 +59,7 @@ def test_an_update_is_a_rollout_that_begins_with_the_teachers_frames_under_their
     source = clips(1.0)
     drawn = [(source.window_start(i, "generator"), source.given_frames(i, "generator")) for i in range(STEPS)]
     index = drawn.index((start, count))
-    video, text = source.generate(index, "generator", SAMPLES)
+    video, text, counted = source.generate(index, "generator", SAMPLES)
     frames, prompts = expected_frames(source, index)
     assert torch.equal(text, ENCODER.encode(prompts)) and source._all_prompts(index, "generator") == prompts
     shape = (2, start + SHAPE[0], *SHAPE[1:])
@@ -67,6 +68,7 @@ def test_an_update_is_a_rollout_that_begins_with_the_teachers_frames_under_their
     window = (start, start + SHAPE[0])
     blocks = rollout(model, model.read_text(text), noise, source.rollout_config, exits, window, frames[:, :count])
     assert torch.equal(video, torch.cat(list(blocks), 1)[:, start:])
+    assert counted.tolist() == [frame >= count for frame in range(start, start + SHAPE[0])], "given frames don't count"
     if not start:
         assert torch.equal(video[:, :count].detach(), frames[:, :count])
     video.square().sum().backward()
@@ -83,7 +85,7 @@ def test_given_frames_belong_to_the_prompt_before_a_change():
 
 def test_micro_batches_are_parts_of_the_batch():
     source = clips(1.0)
-    whole, text = source.generate(0, "generator", SAMPLES)
+    whole, text, _ = source.generate(0, "generator", SAMPLES)
     parts = [source.generate(0, "generator", range(first, first + 2)) for first in (0, 2)]
     assert torch.equal(torch.cat([part[1] for part in parts]), text)
     assert (torch.cat([part[0] for part in parts]) - whole).abs().max() <= 1e-5 * whole.abs().max()

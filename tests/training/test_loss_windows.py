@@ -18,7 +18,7 @@ from filmstill.params.profile import compose
 from filmstill.runtime import randomness
 from filmstill.training import student_clips
 from filmstill.training.distillation import Distillation
-from filmstill.training.student_clips import LossWindows
+from filmstill.training.loss_windows import LossWindows
 from tiny_training import ENCODER, LONG, PROMPTS, ROLLOUT, SHAPE, distillation, networks
 from trainings import Cut, distil, ended
 
@@ -84,7 +84,7 @@ def test_rollouts_of_a_clips_length_draw_no_window_and_are_as_before(
 
     for name in ("normal", "uniform", "integers", "batch_indices"):
         monkeypatch.setattr(randomness, name, partial(noted, getattr(randomness, name)))
-    video, text = run.clips.generate(0, "generator", SAMPLES)
+    video, text, _ = run.clips.generate(0, "generator", SAMPLES)
     assert drawn == ["distill/generator/prompts", "distill/generator/rollout", "distill/generator/exit"]
     noise = randomness.normal((ROLLOUT.noises, *SHAPE), 0, "distill/generator/rollout", 0, SAMPLES)
     read, exit_step = run.generator.read_text(text), run.clips.exit_step(0, "generator")
@@ -111,7 +111,7 @@ def test_an_update_is_that_of_the_windows_frames_of_one_rollout(start: int):
     blocks = list(rollout(generator, generator.read_text(text), noise, ROLLOUT, exit_step, window))
     video = torch.cat(blocks, 1)[:, start:]
     assert video.shape[1:] == SHAPE and torch.equal(video, clips.generate(index, "generator", SAMPLES)[0])
-    loss = run.objective.generator_loss(video, text, clips.draw(index, "generator", SAMPLES))
+    loss = run.objective.generator_loss(video, text, clips.draw(index, "generator", SAMPLES), torch.ones(SHAPE[0]) > 0)
     loss.backward()
     assert scalars["loss"] == loss.item() and torch.equal(kept[0], gradient_of(run)) and kept[0].abs().max() > 0
 

@@ -6,7 +6,8 @@ import torch
 from filmstill.diffusion.rollout import rollout
 from filmstill.models.attention import BlockCausal
 from filmstill.runtime import randomness
-from filmstill.training.student_clips import LossWindows, StudentClips
+from filmstill.training.loss_windows import LossWindows
+from filmstill.training.student_clips import StudentClips
 from goldens import tiny
 from rollouts import rollout_config
 from tiny_training import ENCODER, LONG, PROMPTS, SCHEDULE, SHAPE
@@ -42,7 +43,7 @@ def test_an_update_reads_both_prompts_and_has_the_loss_of_the_second():
     index = next(
         i for i in range(STEPS) if (source.window_start(i, "generator"), source.switch_frame(i, "generator")) == (6, 3)
     )
-    video, text = source.generate(index, "generator", SAMPLES)
+    video, text, _ = source.generate(index, "generator", SAMPLES)
     second = ENCODER.encode(source.prompts_of(index, "generator"))
     first = ENCODER.encode(source.first_prompts(index, "generator"))
     assert torch.equal(text, second) and not torch.equal(first, second)
@@ -65,7 +66,7 @@ def test_every_block_has_an_exit_step_of_its_own():
     assert 0.4 < sum(last) / STEPS < 0.6
     assert all(len(set(together.exit_steps(index, "generator"))) == 1 for index in range(50))
     index = next(i for i in range(STEPS) if apart.window_start(i, "generator") == 0 and len(set(drawn[i])) == 2)
-    video, text = apart.generate(index, "generator", SAMPLES)
+    video, text, _ = apart.generate(index, "generator", SAMPLES)
     noise = randomness.normal((2, *SHAPE), 0, "distill/generator/rollout", index, SAMPLES)
     read = apart.generator.read_text(text)
     by_block = [
@@ -80,7 +81,7 @@ def test_a_window_after_an_independent_first_frame_begins_with_the_last_frame_be
     """Blocks 1, 3, 3, …: the window's first frame is context, without a gradient, as a picture is."""
     source = clips(BlockCausal(3, independent_first=True), (7, *SHAPE[1:]))
     index = next(i for i in range(STEPS) if source.window_start(i, "generator") == 6)
-    video, _ = source.generate(index, "generator", SAMPLES)
+    video, _, _ = source.generate(index, "generator", SAMPLES)
     assert video.shape[1] == 7
     weight = source.generator.head.head.weight
     for frames, has_gradient in ((slice(0, 1), False), (slice(1, 4), True), (slice(4, 7), True)):

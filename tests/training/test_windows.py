@@ -157,7 +157,8 @@ def test_an_update_is_that_of_one_masked_pass_per_block(attention: BlockCausal, 
     video = rolled_without_cache(
         run.generator, run.generator.read_text(text), noise_of(config, index), config, exit_step
     )
-    loss = run.objective.generator_loss(video, text, run.clips.draw(index, "generator", range(BATCH)))
+    draw, counted = run.clips.draw(index, "generator", range(BATCH)), torch.ones(FRAMES, dtype=torch.bool)
+    loss = run.objective.generator_loss(video, text, draw, counted)
     loss.backward()
     assert scalars["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert_close(gradient, gradient_of(run.generator))
@@ -180,10 +181,10 @@ def test_at_the_last_exit_step_training_has_the_loss_of_serving(attention: Block
     config, generator = run.clips.rollout_config, run.generator
     for exit_step, same in ((DENOISING_STEPS - 1, True), (DENOISING_STEPS - 2, False)):
         index = step_that_exits_at(exit_step)
-        video, text = run.clips.generate(index, "generator", range(BATCH))
+        video, text, counted = run.clips.generate(index, "generator", range(BATCH))
         served = torch.cat(list(rollout(generator, generator.read_text(text), noise_of(config, index), config)), 1)
         draw = run.clips.draw(index, "generator", range(BATCH))
-        losses = [run.objective.generator_loss(clip, text, draw) for clip in (video, served)]
+        losses = [run.objective.generator_loss(clip, text, draw, counted) for clip in (video, served)]
         assert torch.equal(*losses) == same
 
 

@@ -85,19 +85,20 @@ class Clip:
 class TrainingRollout:
     """A rollout that ends with the clip that the loss is on, its window.
 
-    before: passes over the blocks before the window, each denoised in `steps` passes without a gradient. window: passes
+    before: passes over the blocks before the window, each denoised in `steps` passes without a gradient, in none if
+    they are given. window: passes
     over its blocks, each denoised in `passes` passes, the exit step included, of which the last has a gradient.
     """
 
     clip: Clip
     before: list[Pass]
     window: list[Pass]
-    steps: int
+    steps: float
     passes: float
 
     @classmethod
     def of(
-        cls, clip: Clip, attention: BlockCausal, start: int, steps: int, passes: float, batch: int = 1
+        cls, clip: Clip, attention: BlockCausal, start: int, steps: float, passes: float, batch: int = 1
     ) -> "TrainingRollout":
         """start: first frame of the window, which has the frames of `clip`."""
         frames = start + clip.frames

@@ -55,10 +55,10 @@ class Objective:
     guidance_scale: float
     no_text: Tensor  # token vectors of the negative prompt, [1, text_len, text_dim]
 
-    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
+    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw, counted: Tensor) -> Tensor:
         """Scalar loss of generated latents `video` [B, F, C, H, W], which carry the generator's graph.
 
-        text: token vectors of the prompts, [B, text_len, text_dim].
+        text: token vectors of the prompts, [B, text_len, text_dim]. counted: the frames that the loss is on, bool [F].
         """
         sigma = self._sigma(draw.u)
         with torch.no_grad():
@@ -70,13 +70,16 @@ class Objective:
             fake_x0 = velocity_to_x0(fake_velocity, noisy, sigma)
             real_x0 = velocity_to_x0(real_velocity, noisy, sigma)
             gradient = dmd_gradient(video, fake_x0, real_x0)
-        return dmd_loss(video, gradient)
+        return dmd_loss(video, gradient, counted[:, None, None, None].expand_as(video))
 
-    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor:
-        """Flow matching loss of the critic on generated latents `video` [B, F, C, H, W], which carry no graph."""
+    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw, counted: Tensor) -> Tensor:
+        """Flow matching loss of the critic on generated latents `video` [B, F, C, H, W], which carry no graph.
+
+        counted: the frames that the loss is on, bool [F], those of the generator's loss.
+        """
         sigma = self._sigma(draw.u)
         velocity = self.critic(add_noise(video, draw.noise, sigma), sigma * TIMESTEPS, self.critic.read_text(text))
-        return flow_loss(video, draw.noise, velocity)
+        return flow_loss(video[:, counted], draw.noise[:, counted], velocity[:, counted])
 
     def _sigma(self, u: Tensor) -> Tensor:
         """Sigma [B] of uniform times u [B]: warped by the schedule, then clamped."""

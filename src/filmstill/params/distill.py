@@ -31,6 +31,11 @@ class Distill:
         "share of updates with a rollout of a clip's length; the others' are longer, with the loss on the last clip",
         "[0, 1]",
     )
+    carry_on: bool = key(
+        False,
+        "true: an update generates the clip after that of the update before, until a stream has rollout_frames; false: "
+        "every update begins a stream",
+    )
     prompt_switch: float = key(
         0.0, "share of the rollouts longer than a clip whose prompt changes at a block before the loss", "[0, 1]"
     )
@@ -59,4 +64,15 @@ class Distill:
 
     def __post_init__(self) -> None:
         check_intervals(self)
+        if self.carry_on:
+            allowed = "the length of a stream where distill.carry_on is true"
+            require(self.rollout_frames is not None, "rollout_frames", self.rollout_frames, allowed)
         require(self.objective in OBJECTIVES, "objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
+
+    def critics(self) -> list[str]:
+        """The names of a step's critic updates."""
+        return [f"critic{number}" for number in range(self.critic_updates)]
+
+    def updates(self) -> list[str]:
+        """The names of a step's updates, in order."""
+        return [*self.critics(), "generator"]

@@ -63,6 +63,9 @@ class Params:
     def _check_rollouts(self) -> None:
         """Refuse a longest rollout that no window of a clip's length ends with."""
         frames, longest = self.world.frames, self.distill.rollout_frames
+        if self.distill.carry_on:
+            self._check_carried_streams()
+            return
         if longest is None or longest == frames:
             return
         name, stride = "distill.rollout_frames", window_stride(self.world, self.student)
@@ -72,6 +75,25 @@ class Params:
         require(stride % block == 0, "world.period", stride, f"a multiple of student.block_frames ({block})")
         allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
         require((longest - frames) % stride == 0, name, longest, allowed)
+
+    def _check_carried_streams(self) -> None:
+        """Refuse streams that are no whole number of clips, or of which a part cannot be carried on."""
+        frames, longest, student = self.world.frames, self.distill.rollout_frames, self.student
+        assert longest is not None  # params/distill.py
+        why = "where distill.carry_on is true"
+        allowed = f"a multiple of world.frames ({frames}) above it {why}: every update generates a clip"
+        require(longest % frames == 0 and longest > frames, "distill.rollout_frames", longest, allowed)
+        allowed = f"a number of frames {why}: they are what is carried on"
+        require(student.window_frames is not None, "student.window_frames", student.window_frames, allowed)
+        allowed = f"false {why}: a clip in mid-stream has whole blocks"
+        require(not student.independent_first, "student.independent_first", True, allowed)
+        if student.sink_frames:
+            student.check_frames(student.sink_frames, "student.sink_frames")
+            allowed = f"relative {why} and student.sink_frames is not 0: a stream carries no positions on"
+            require(student.positions == "relative", "student.positions", student.positions, allowed)
+        stride = window_stride(self.world, student)
+        allowed = f"a divisor of world.frames ({frames}) {why}: every clip of a stream must begin as the teacher's do"
+        require(frames % stride == 0, "world.period", stride, allowed)
 
     def _check_chained_clips(self) -> None:
         """Refuse ode_init.clips above 1 where a clip does not loop, or where a block would see a copy of its noise."""

@@ -26,8 +26,9 @@ from filmstill.plan.memory import (
     kv_cache_bytes,
     optimizer_bytes,
 )
+from filmstill.training.carried_streams import carried_frames
+from filmstill.training.loss_windows import LossWindows
 from filmstill.training.preview import SHEET_ROWS
-from filmstill.training.student_clips import LossWindows
 
 SIZES = {"float32": FLOAT32, "bfloat16": 2}
 
@@ -57,8 +58,11 @@ class Run:
     @property
     def loss_windows(self) -> LossWindows:
         """Where the loss of an update of distill may begin in its rollout."""
-        params, stride = self.params, window_stride(self.params.world, self.params.student)
-        return LossWindows.of(params.distill, params.world.frames, stride)
+        params, frames = self.params.distill, self.params.world.frames
+        if params.carry_on and params.rollout_frames:
+            start = carried_frames(self.attention, frames)
+            return LossWindows(range(start, start + 1), frames / params.rollout_frames)
+        return LossWindows.of(params, frames, window_stride(self.params.world, self.params.student))
 
     @property
     def size(self) -> int:

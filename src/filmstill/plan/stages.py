@@ -204,8 +204,8 @@ def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) ->
 
 def _rolled(run: Run, start: int, batch: int = 1) -> TrainingRollout:
     """A training rollout whose window begins at frame `start`, with the mean number of passes."""
-    steps = run.params.student.denoising_steps
-    return TrainingRollout.of(run.clip(), run.attention, start, steps, (steps + 1) / 2, batch)
+    steps, carry_on = run.params.student.denoising_steps, run.params.distill.carry_on
+    return TrainingRollout.of(run.clip(), run.attention, start, 0 if carry_on else steps, (steps + 1) / 2, batch)
 
 
 def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
@@ -233,7 +233,11 @@ def _generator_update(run: Run, state: Memory, batch: int) -> dict[str, Memory]:
         kv_cache=rolled.kv_cache if activation_checkpointing else 0.0,
         text=rolled.text + run.text_bytes(run.real_scores[0], both),
     )
-    return {"generator update, backward": rolled, "generator update, real score": scored}
+    phases = {"generator update, backward": rolled, "generator update, real score": scored}
+    if start and run.open:
+        codec = run.codec_bytes + run.decode_bytes(batch, start + 1)
+        phases["generator update, window's first frame"] = replace(rolled, activations=graph, codec=codec)
+    return phases
 
 
 def _guided(run: Run, networks: list[DiTConfig], batch: int) -> Memory:

@@ -129,6 +129,15 @@ def all_gather(value: Value) -> list[Value]:
     return values
 
 
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows of every rank, by rank; each rank has as many. Collective: every rank must call it."""
+    if _config is None:
+        return rows
+    gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    return gathered
+
+
 def first_message(message: str | None) -> str | None:
     """The message of the lowest rank that has one; None if no rank has. Collective: every rank must call it."""
     return next(filter(None, all_gather(message)), None)

@@ -32,7 +32,8 @@ from filmstill.training.telemetry import StepCost
 class DistillationObjective(Protocol):
     """An objective (filmstill/objectives/<name>.py): losses of generated latents [B, F, C, H, W].
 
-    text: [B, text_len, text_dim]. draw: times and noise for the score. Both losses are means over the micro-batch.
+    text: [B, text_len, text_dim]. draw: times and noise for the score. counted: the frames that the loss is on, bool
+    [F]. Both losses are means over the micro-batch.
     """
 
     @property
@@ -41,9 +42,9 @@ class DistillationObjective(Protocol):
     @property
     def critic(self) -> VideoDiT: ...
 
-    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor: ...
+    def generator_loss(self, video: Tensor, text: Tensor, draw: Draw, counted: Tensor) -> Tensor: ...
 
-    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw) -> Tensor: ...
+    def critic_loss(self, video: Tensor, text: Tensor, draw: Draw, counted: Tensor) -> Tensor: ...
 
 
 class Distillation:
@@ -70,14 +71,10 @@ class Distillation:
         betas = (self.params.beta1, self.params.beta2)
         return adamw(model.named_parameters(), lr, betas, self.params.weight_decay)
 
-    def critics(self) -> list[str]:
-        """The names of a step's critic updates."""
-        return [f"critic{number}" for number in range(self.params.critic_updates)]
-
     def updates(self) -> Iterator[tuple[int, str]]:
         """(step, update) for every update of the run, in order."""
         for index in range(self.params.steps):
-            for update in (*self.critics(), "generator"):
+            for update in self.params.updates():
                 yield index, update
 
     def state(self) -> TrainState:
@@ -86,18 +83,19 @@ class Distillation:
             {"generator": self.generator, "critic": self.objective.critic},
             {"generator": self.generator_optimizer, "critic": self.critic_optimizer},
             {"generator": self.ema},
+            {"streams": self.clips.streams.state} if self.clips.streams else {},
         )
 
     def cost(self) -> StepCost:
         """Work per step, for telemetry; its operations depend on the windows and exit steps that its updates draw."""
         branches = guidance_branches(self.params.guidance_scale)
-        return StepCost.of_distillation(self.clips, self.objective.teacher.config, branches, self.critics())
+        return StepCost.of_distillation(self.clips, self.objective.teacher.config, branches, self.params.critics())
 
     def step(self, index: int) -> dict[str, float]:
         """Make `critic_updates` updates of the critic, then one of the generator; return the scalars to log."""
         factor = warmup_then_decay(index, self.params.steps, 0, self.params.lr_decay_fraction)
         set_learning_rate([self.generator_optimizer, self.critic_optimizer], factor)
-        for update in self.critics():
+        for update in self.params.critics():
             critic_loss = self._update_critic(index, update)
         loss, norm = self._update_generator(index)
         with part("optimizer"):
@@ -110,10 +108,11 @@ class Distillation:
         losses = []
         for samples in self.micro_batches:
             with torch.no_grad():
-                video, text = self.clips.generate(index, update, samples)
+                clips = self.clips.generate(index, update, samples)
             draw = self.clips.draw(index, update, samples)
             with part("critic"):
-                losses.append(self._backward(self.objective.critic_loss(video, text, draw), samples))
+                loss = self.objective.critic_loss(clips.latents, clips.text, draw, clips.counted)
+                losses.append(self._backward(loss, samples))
         self._apply(self.critic_optimizer, self.objective.critic)
         return sum(losses)
 
@@ -121,8 +120,9 @@ class Distillation:
         """One generator update; returns this rank's share of the batch's loss, and the gradient norm over all ranks."""
         losses = []
         for samples in self.micro_batches:
-            video, text = self.clips.generate(index, "generator", samples)
-            loss = self.objective.generator_loss(video, text, self.clips.draw(index, "generator", samples))
+            clips = self.clips.generate(index, "generator", samples)
+            draw = self.clips.draw(index, "generator", samples)
+            loss = self.objective.generator_loss(clips.latents, clips.text, draw, clips.counted)
             with part("backward"):
                 losses.append(self._backward(loss, samples))
         return sum(losses), self._apply(self.generator_optimizer, self.generator)

@@ -34,14 +34,19 @@ MIN_LOSSES = 10  # steps before that median is compared with
 
 @dataclass
 class TrainState:
-    """Everything that a resumed run restores, by name."""
+    """Everything that a resumed run restores, by name.
+
+    buffers: functions that return a tensor, the same on all ranks; collective.
+    """
 
     models: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     emas: dict[str, Ema] = field(default_factory=dict)
+    buffers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state by flat names: model/<name>/…, ema/<name>/…, optimizer/<name>/<parameter number>/<key>."""
+        """All state by flat names: model/<name>/…, ema/<name>/…, optimizer/<name>/<parameter number>/<key>,
+        buffer/<name>. Collective: every rank must call it."""
         flat: dict[str, Tensor] = {}
         for name, model in self.models.items():
             flat |= {f"model/{name}/{key}": value for key, value in model.state_dict().items()}
@@ -50,6 +55,7 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             for i, state in optimizer.state_dict()["state"].items():
                 flat |= {f"optimizer/{name}/{i}/{key}": value for key, value in state.items()}
+        flat |= {f"buffer/{name}": buffer() for name, buffer in self.buffers.items()}
         return flat
 
     def allocated(self) -> dict[str, Tensor]:

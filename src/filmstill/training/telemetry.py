@@ -74,7 +74,8 @@ class StepCost:
             blocks = zip(attention.blocks(start + clip.frames), clips.exit_steps(index, update), strict=True)
             exits = [exit_step for (_, end), exit_step in blocks if end > start]
             passes = sum(exits) / len(exits) + 1
-            return TrainingRollout.of(clip, attention, start, len(rollout.sigmas), passes)
+            steps = 0 if clips.streams else len(rollout.sigmas)  # what is carried on is not denoised again
+            return TrainingRollout.of(clip, attention, start, steps, passes)
 
         def flops(index: int) -> float:
             critic = sum(critic_update_flops(config, rolled(index, update), checkpointing) for update in critics)

@@ -92,7 +92,7 @@ def placed(ink: Tensor, x: int, y: int) -> Tensor:
 
 
 def render(attributes: list[Attributes], frames: int, world: World, first_frame: int | list[int] = 0) -> Tensor:
-    """Ideal clips [B, frames, 3, 32, 32] in [0, 1], from frame `first_frame` of their motions on, one or one per clip."""
+    """Ideal clips [B, frames, 3, 32, 32] in [0, 1], from frame `first_frame`, of all or of each, of the motions on."""
     first_frames = [first_frame] * len(attributes) if isinstance(first_frame, int) else first_frame
     inks, colours = [], []
     for shown, first in zip(attributes, first_frames, strict=True):

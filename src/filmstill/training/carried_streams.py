@@ -1,0 +1,90 @@
+"""Rollouts that go on across updates (LongLive, arXiv:2509.22622): every update generates the next clip of a stream.
+
+What is carried on are the last frames, not their keys and values: the next update computes those with its own weights,
+as at a change of prompt by `recache`. So no update reads what older weights have written, and the state is a few
+latents per sample, which a checkpoint holds.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from filmstill.models.attention import BlockCausal
+from filmstill.params.distill import Distill
+from filmstill.runtime import distributed
+
+
+@dataclass(frozen=True)
+class CarriedStreams:
+    """The streams of a batch, one per sample. All begin and end at the same updates.
+
+    names: the updates of a step, in order. clips: number of updates per stream. rows: this rank's samples.
+    frames: the frames of every sample's stream that the next update goes on from, [batch, context frames, C, H, W]: the
+    attention sink, of `sink_frames`, and the last ones. Only this rank's are current.
+    """
+
+    names: list[str]
+    clips: int
+    rows: range
+    frames: Tensor
+    sink_frames: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        params: Distill,
+        latent_shape: tuple[int, int, int, int],
+        attention: BlockCausal,
+        rows: range,
+        device: torch.device,
+    ) -> "CarriedStreams | None":
+        """Streams of `params.rollout_frames`, or None if rollouts are not carried on.
+
+        latent_shape: of a clip, (F, C, H, W). rows: this rank's samples.
+        """
+        if not params.carry_on:
+            return None
+        clip_frames, *frame = latent_shape
+        assert params.rollout_frames is not None  # params/distill.py
+        frames = torch.zeros(params.batch, carried_frames(attention, clip_frames), *frame, device=device)
+        return cls(params.updates(), params.rollout_frames // clip_frames, rows, frames, attention.sink_frames)
+
+    @property
+    def context_frames(self) -> int:
+        """Number of frames that an update goes on from."""
+        return self.frames.shape[1]
+
+    def number(self, index: int, update: str) -> int:
+        """Position, from 0, of an update's clip in its stream."""
+        return (index * len(self.names) + self.names.index(update)) % self.clips
+
+    def before(self, index: int, update: str) -> tuple[int, str]:
+        """(step, update) of the update before."""
+        place = index * len(self.names) + self.names.index(update) - 1
+        return place // len(self.names), self.names[place % len(self.names)]
+
+    def context(self, samples: range) -> Tensor:
+        """The frames that these samples go on from, [len(samples), context frames, C, H, W], sharing memory."""
+        return self.frames[samples.start : samples.stop]
+
+    def keep(self, samples: range, frames: Tensor) -> None:
+        """Keep what the next update goes on from, of all the frames of this one's rollouts: [len(samples), F, C, H, W].
+
+        They begin with the sink.
+        """
+        rows, sink = self.context(samples), self.sink_frames
+        rows[:, :sink] = frames.detach()[:, :sink]
+        rows[:, sink:] = frames.detach()[:, sink - self.context_frames :]
+
+    def state(self) -> Tensor:
+        """`frames`, current for all samples; what is written into it continues. Collective: every rank must call it."""
+        mine = self.frames[self.rows.start : self.rows.stop]
+        self.frames.copy_(distributed.all_gather_rows(mine))
+        return self.frames
+
+
+def carried_frames(attention: BlockCausal, clip_frames: int) -> int:
+    """Number of frames that are carried on: a whole window, whose first frames give the others a context."""
+    assert attention.window_frames is not None  # params/schema.py
+    return attention.whole_blocks(min(attention.window_frames, clip_frames))
