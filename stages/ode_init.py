@@ -25,7 +25,7 @@ def main(stage: Stage) -> None:
         params,
         pairs,
         setup.rollout_config.attention,
-        setup.student.denoising_steps,
+        (setup.student.steps_of_first_block, setup.student.denoising_steps),
         setup.schedule,
         model,
         setup.encoder,

@@ -77,7 +77,7 @@ def regress(cut: Cut, **changes: object) -> None:
     model = shard(tiny("causal").requires_grad_(True), "cpu")
     params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1, **changes)
     attention, schedule, encoder = tiny_training.ROLLOUT.attention, tiny_training.SCHEDULE, tiny_training.ENCODER
-    run = OdeRegression(params, pairs, attention, 2, schedule, model, encoder, 0, own_micro_batches(cut))
+    run = OdeRegression(params, pairs, attention, (2, 2), schedule, model, encoder, 0, own_micro_batches(cut))
     losses = train_ode_init(cut.folder, run, lambda path: None)
     save_model(cut.folder / "student.safetensors", model.state_dict(), TINY, {})
     if distributed.is_rank0():
@@ -118,9 +118,9 @@ def assert_close(folder: Path, expected: Path) -> None:
     assert state.keys() == expected_state.keys() and {"model", "optimizer"} <= {name.split("/")[0] for name in state}
     start = {"student": tiny("causal"), "generator": tiny("causal"), "critic": tiny("bidir")}
     for name, tensor in state.items():
-        kind, network, parameter = name.split("/", 2)
+        kind, network, *parameter = name.split("/", 2)
         if kind == "model":
-            moved = expected_state[name] - start[network].get_parameter(parameter)
+            moved = expected_state[name] - start[network].get_parameter(*parameter)
             assert (tensor - expected_state[name]).norm() <= MOVED_ALIKE * moved.norm(), name
         else:
             assert (tensor - expected_state[name]).abs().max() <= CLOSE * expected_state[name].abs().max(), name

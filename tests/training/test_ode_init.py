@@ -26,7 +26,7 @@ NODES, FRAMES, ATTENTION = 4, 12, BlockCausal(3)
 
 def drawn(steps: int, attention: BlockCausal = ATTENTION, clean_share: float = 0.0) -> torch.Tensor:
     """Node of every frame [steps * 8, F] over many steps of eight samples."""
-    draws = [draw_nodes(attention, FRAMES, NODES, 0, step, range(8), clean_share) for step in range(steps)]
+    draws = [draw_nodes(attention, FRAMES, (NODES, NODES), 0, step, range(8), clean_share) for step in range(steps)]
     return torch.cat(draws)
 
 
@@ -65,10 +65,10 @@ def test_a_share_of_blocks_is_clean_whatever_they_drew(share: float):
 
 
 def test_a_clean_block_depends_on_seed_step_and_sample_alone():
-    whole = draw_nodes(ATTENTION, FRAMES, NODES, 0, 3, range(8), 0.5)
-    assert torch.equal(whole[2:5], draw_nodes(ATTENTION, FRAMES, NODES, 0, 3, range(2, 5), 0.5))
-    assert not torch.equal(whole, draw_nodes(ATTENTION, FRAMES, NODES, 0, 4, range(8), 0.5))
-    assert not torch.equal(whole, draw_nodes(ATTENTION, FRAMES, NODES, 1, 3, range(8), 0.5))
+    whole = draw_nodes(ATTENTION, FRAMES, (NODES, NODES), 0, 3, range(8), 0.5)
+    assert torch.equal(whole[2:5], draw_nodes(ATTENTION, FRAMES, (NODES, NODES), 0, 3, range(2, 5), 0.5))
+    assert not torch.equal(whole, draw_nodes(ATTENTION, FRAMES, (NODES, NODES), 0, 4, range(8), 0.5))
+    assert not torch.equal(whole, draw_nodes(ATTENTION, FRAMES, (NODES, NODES), 1, 3, range(8), 0.5))
 
 
 # Chained trajectories: clips of six frames, a window that hides a block's copy
@@ -81,7 +81,7 @@ def regression(micro_batch: int | None = None, **changes: object) -> OdeRegressi
     sigmas = torch.cat([SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, PROMPTS, SHAPE, [(trajectories, row) for row in range(5)])
     params = OdeInit(steps=3, batch=4, **{"clips": CLIPS, "clean_share": 0.4, **changes})
-    return OdeRegression(params, pairs, WINDOW, 2, SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, micro_batch))
+    return OdeRegression(params, pairs, WINDOW, (2, 2), SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, micro_batch))
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -94,7 +94,7 @@ def test_a_step_is_the_regression_of_repeated_trajectories(kind: str):
     run.model.zero_grad()
     chosen = randomness.batch_indices(5, 0, "ode_init/order", 1, 4)
     chained = run.pairs.trajectories(chosen, [0, 1, 2]).repeat(1, 1, CLIPS, 1, 1, 1)
-    nodes = draw_nodes(WINDOW, CLIPS * SHAPE[0], 2, 0, 1, range(4), 0.4)
+    nodes = draw_nodes(WINDOW, CLIPS * SHAPE[0], (2, 2), 0, 1, range(4), 0.4)
     assert nodes.shape == (4, CLIPS * SHAPE[0]) and len(nodes[:, :: SHAPE[0]].unique()) > 1
     index = nodes[:, None, :, None, None, None].expand(-1, -1, -1, *SHAPE[1:])
     xt, sigma, noisy = chained.gather(1, index)[:, 0], run.sigmas[nodes], nodes < 2

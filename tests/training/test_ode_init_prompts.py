@@ -27,7 +27,7 @@ def test_a_step_regresses_two_trajectories_each_under_its_prompt():
     chosen = randomness.batch_indices(5, 0, "ode_init/order", 1, 4)
     start, after = run._change(1, chosen)
     assert start in range(3, FRAMES, 3) and len({a == b for a, b in zip(chosen, after, strict=True)}) == 2
-    nodes = draw_nodes(WINDOW, FRAMES, 2, 0, 1, range(4), 0.4)
+    nodes = draw_nodes(WINDOW, FRAMES, (2, 2), 0, 1, range(4), 0.4)
     noisy, frames, errors = nodes < 2, torch.arange(FRAMES) % SHAPE[0], []
     for sample, pairs in enumerate(zip(chosen, after, strict=True)):
         points = run.pairs.trajectories(list(pairs), [0, 1, 2])
@@ -53,7 +53,7 @@ def test_micro_batches_change_as_the_batch_does():
 def test_a_share_of_first_frames_is_given_and_the_rest_of_their_block_is_not():
     shares = []
     for share in (0.0, 0.5):
-        nodes = draw_nodes(WINDOW, FRAMES, 2, 0, 3, range(2000), 0.0, share)
+        nodes = draw_nodes(WINDOW, FRAMES, (2, 2), 0, 3, range(2000), 0.0, share)
         alone = (nodes[:, 0] == 2) & (nodes[:, 1] != 2)
         shares.append(alone.float().mean().item())
         assert torch.equal(nodes[:, 1], nodes[:, 2])

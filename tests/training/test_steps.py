@@ -64,7 +64,7 @@ def test_ode_regression_in_micro_batches_is_the_batchs(tmp_path: Path, micro_bat
         size: train_ode_init(
             tmp_path / str(size),
             OdeRegression(
-                params, pairs, ROLLOUT.attention, 2, SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, size)
+                params, pairs, ROLLOUT.attention, (2, 2), SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, size)
             ),
             lambda path: None,
         )

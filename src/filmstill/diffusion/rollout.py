@@ -32,6 +32,7 @@ TextAt = Callable[[int], TextKV]  # first frame of a block to its prompt; the sa
 class RolloutConfig:
     """Rollout of a student: sigmas of the denoising steps, attention, and sigma of the context (0: clean).
 
+    first_sigmas: those of the first block, if they are others; () if they are not.
     prompt_change: what a new prompt does to the context: `keep` leaves it, `recache` computes the frames of the last
     window anew under the new prompt (LongLive, arXiv:2509.22622), as if the stream began with them, and `cut` keeps
     the sink and the last `kept_frames` (Infinity-RoPE, arXiv:2511.20649).
@@ -42,21 +43,29 @@ class RolloutConfig:
     context_sigma: float = 0.0
     prompt_change: str = "keep"
     kept_frames: int = 2
+    first_sigmas: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, schedule: FlowSchedule, student: Student) -> "RolloutConfig":
         """The rollout described by section `student` of params.yaml."""
         sigmas = tuple(schedule.nodes(student.denoising_steps).tolist())
-        return cls(sigmas, BlockCausal.of(student), student.context_noise, student.prompt_change, student.kept_frames)
+        first = tuple(schedule.nodes(student.steps_of_first_block).tolist())
+        attention, change = BlockCausal.of(student), student.prompt_change
+        return cls(sigmas, attention, student.context_noise, change, student.kept_frames, first)
 
     @property
     def noises(self) -> int:
         """Noise tensors per frame: one per denoising step, and one for context that is not clean."""
-        return len(self.sigmas) + (self.context_sigma > 0)
+        return max(len(self.sigmas), len(self.first_sigmas)) + (self.context_sigma > 0)
+
+    def sigmas_at(self, frame: int) -> tuple[float, ...]:
+        """Sigmas of the denoising steps of the block that begins at `frame`."""
+        return self.first_sigmas if self.first_sigmas and not frame else self.sigmas
 
     def evaluations(self, frames: int) -> float:
         """Network evaluations per clip of `frames`, in passes over all its frames; context passes are included."""
-        return len(self.sigmas) + self.attention.context_frames(frames) / frames
+        steps = sum(len(self.sigmas_at(start)) * (end - start) for start, end in self.attention.blocks(frames))
+        return (steps + self.attention.context_frames(frames)) / frames
 
 
 def rollout(
@@ -105,7 +114,7 @@ def rollout_stream(
         made.change_prompt(text(start))
         in_window = window is None or window[0] <= start < window[1]
         exits = exit_step[block] if isinstance(exit_step, Sequence) else exit_step
-        last = exits if in_window and exits is not None else len(config.sigmas) - 1
+        last = exits if in_window and exits is not None else len(config.sigmas_at(start)) - 1
         known = None if given is None else given[:, start:end]
         x0 = made.block(end, last, in_window and torch.is_grad_enabled(), known)
         yield x0
@@ -143,16 +152,16 @@ class Rollout:
 
         known: x0 of the block's first frames, or of all of them.
         """
-        noise = self.noise(self.frames, end)
+        noise, sigmas = self.noise(self.frames, end), self.config.sigmas_at(self.frames)
         if known is not None and known.shape[1] == noise.shape[2]:
             return known
         with torch.no_grad():  # only the exit step has a gradient
             xt = noise[:, 0]
             for step in range(last):
-                x0 = self._denoise(xt, self.config.sigmas[step], noise, known)
-                xt = add_noise(x0, noise[:, step + 1], _level(self.config.sigmas[step + 1], xt))
+                x0 = self._denoise(xt, sigmas[step], noise, known)
+                xt = add_noise(x0, noise[:, step + 1], _level(sigmas[step + 1], xt))
         with torch.set_grad_enabled(gradient):
-            return self._denoise(xt, self.config.sigmas[last], noise, known)
+            return self._denoise(xt, sigmas[last], noise, known)
 
     def _denoise(self, xt: Tensor, sigma: float, noise: Tensor, known: Tensor | None) -> Tensor:
         """x0 predicted from x_t [B, block frames, C, H, W] at sigma; known frames are as they are in a context."""

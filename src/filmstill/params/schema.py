@@ -53,12 +53,9 @@ class Params:
         self._check_streams()
         self.samples.check_student(self.student)
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
-        require(
-            self.ode_pairs.nodes % self.student.denoising_steps == 0,
-            "student.denoising_steps",
-            self.student.denoising_steps,
-            allowed,
-        )
+        for name in ("denoising_steps", "first_denoising_steps"):
+            steps = getattr(self.student, name)
+            require(steps is None or self.ode_pairs.nodes % steps == 0, f"student.{name}", steps, allowed)
 
     def _check_rollouts(self) -> None:
         """Refuse a longest rollout that no window of a clip's length ends with."""

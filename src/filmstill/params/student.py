@@ -19,6 +19,9 @@ class Student:
     denoising_steps: int = key(
         4, "denoising steps per block, at u = 1, 1 - 1/denoising_steps, ... of the schedule", "[1, 1000]"
     )
+    first_denoising_steps: int | None = key(
+        None, "denoising steps of the first block, which nothing precedes; null: as many as of the others", "[1, 1000]"
+    )
     block_frames: int = key(3, "latent frames denoised together", "[1, 10000]")
     window_frames: int | None = key(
         9, "latent frames a block attends to, itself and the sink included; null: all", "[1, 100000]"
@@ -59,6 +62,15 @@ class Student:
                 "`convert --to filmstill --student` its weights"
             )
         return checked(cls, {field.name: facts[field.name] for field in fields(cls)}, file)
+
+    @property
+    def steps_of_first_block(self) -> int:
+        """Denoising steps of the first block."""
+        return self.first_denoising_steps or self.denoising_steps
+
+    def mean_steps(self, blocks: int) -> float:
+        """Denoising steps per block of a rollout of `blocks` blocks."""
+        return (self.steps_of_first_block + (blocks - 1) * self.denoising_steps) / blocks
 
     def check_frames(self, frames: int, frames_key: str) -> None:
         """Refuse a clip length that is not a whole number of blocks."""

@@ -144,14 +144,14 @@ def distill(run: Run) -> StagePlan:
 
 def samples(run: Run) -> StagePlan:
     """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing."""
-    params, config, steps = run.params.samples, run.config, run.params.student.denoising_steps
+    params = run.params.samples
     clips, streams = params.clips(run.params.world.name), params.long_prompts
     long = replace(run.attention, window_frames=params.long_window_frames)
     branches = guidance_branches(params.guidance_scale)
     guided = sampling_flops(run.real_scores[0], run.clip().whole(branches), params.teacher_steps)
     of_arm = {"real": 0.0, "teacher": guided}
-    student = rollout_flops(config, run.clip().blocks(run.attention), steps)
-    stream = rollout_flops(config, run.clip(params.long_frames).blocks(long), steps)
+    student = _streamed(run, run.clip().blocks(run.attention))
+    stream = _streamed(run, run.clip(params.long_frames).blocks(long))
     flops = disk = 0.0
     timed = timed_arms(run.params.world.name)
     for arm in every_arm(run.params.world.name):
@@ -202,9 +202,15 @@ def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) ->
     )
 
 
+def _streamed(run: Run, blocks: list[Pass]) -> float:
+    """Operations of a rollout of the student."""
+    return rollout_flops(run.config, blocks, run.params.student.mean_steps(len(blocks)))
+
+
 def _rolled(run: Run, start: int, batch: int = 1) -> TrainingRollout:
     """A training rollout whose window begins at frame `start`, with the mean number of passes."""
-    steps, carry_on = run.params.student.denoising_steps, run.params.distill.carry_on
+    blocks = run.attention.block_count(start + run.clip().frames)
+    steps, carry_on = run.params.student.mean_steps(blocks), run.params.distill.carry_on
     return TrainingRollout.of(run.clip(), run.attention, start, 0 if carry_on else steps, (steps + 1) / 2, batch)
 
 

@@ -12,6 +12,7 @@ places of the loop, under that pair's prompt.
 """
 
 from collections.abc import Callable
+from math import lcm
 from pathlib import Path
 
 import torch
@@ -37,26 +38,31 @@ from filmstill.training.telemetry import StepCost
 def draw_nodes(
     attention: BlockCausal,
     frames: int,
-    nodes: int,
+    steps: tuple[int, int],
     seed: int,
     step: int,
     samples: range,
     clean_share: float = 0.0,
     given: float = 0.0,
 ) -> Tensor:
-    """One random node per block, shared by its frames: [B, F] in [0, nodes], where `nodes` is the clean end.
+    """One random node per block, shared by its frames: [B, F] in [0, clean], where `clean` is the clean end.
 
-    clean_share: probability that a block but the last is set to the clean end whatever it drew. given: probability that
-    a sample's first frame is, as a picture that a stream begins with.
+    steps: of the first block and of the others. Nodes are counted on the coarsest grid that has those of both, of
+    `clean` = their least common multiple steps. clean_share: probability that a block but the last is set to the clean
+    end whatever it drew. given: probability that a sample's first frame is, as a picture that a stream begins with.
     """
-    blocks = list(attention.blocks(frames))
-    drawn = randomness.integers(nodes + 1, (len(blocks),), seed, "ode_init/nodes", step, samples)
+    blocks, (first, others), clean = list(attention.blocks(frames)), steps, lcm(*steps)
+    drawn = randomness.integers(others + 1, (len(blocks),), seed, "ode_init/nodes", step, samples) * (clean // others)
+    if first != others:
+        nodes = randomness.integers(first + 1, (), seed, "ode_init/first_node", step, samples)
+        drawn[:, 0] = nodes * (clean // first)
     if clean_share:
-        drawn[randomness.uniform(seed, "ode_init/clean", step, samples, (len(blocks),)) < clean_share] = nodes
-    drawn[:, -1] = randomness.integers(nodes, (), seed, "ode_init/last_node", step, samples)
+        drawn[randomness.uniform(seed, "ode_init/clean", step, samples, (len(blocks),)) < clean_share] = clean
+    of_last = others if len(blocks) > 1 else first
+    drawn[:, -1] = randomness.integers(of_last, (), seed, "ode_init/last_node", step, samples) * (clean // of_last)
     by_frame = drawn.repeat_interleave(torch.tensor([end - start for start, end in blocks]), dim=1)
     if given:
-        by_frame[randomness.uniform(seed, "ode_init/given", step, samples) < given, 0] = nodes
+        by_frame[randomness.uniform(seed, "ode_init/given", step, samples) < given, 0] = clean
     return by_frame
 
 
@@ -68,22 +74,22 @@ class OdeRegression:
         params: OdeInit,
         pairs: Pairs,
         attention: BlockCausal,
-        denoising_steps: int,
+        steps: tuple[int, int],
         schedule: FlowSchedule,
         model: VideoDiT,
         encoder: TextEncoder,
         seed: int,
         micro_batches: list[range],
     ) -> None:
-        """model: starts from the teacher's weights. denoising_steps: of the student, at whose nodes blocks are drawn.
+        """model: starts from the teacher's weights. steps: of the student's first block and of the others.
 
         micro_batches: this rank's samples of a batch, one range per forward pass.
         Raises FilmstillError if the pairs lack one of the student's nodes.
         """
-        self.params, self.pairs, self.attention, self.denoising_steps = params, pairs, attention, denoising_steps
+        self.params, self.pairs, self.attention, self.steps, self.clean = params, pairs, attention, steps, lcm(*steps)
         self.model, self.encoder, self.seed, self.micro_batches = model, encoder, seed, micro_batches
-        self.stored_nodes = pairs.node_indices(schedule, denoising_steps)
-        self.sigmas = torch.cat([schedule.nodes(denoising_steps), torch.zeros(1, dtype=torch.float64)])
+        self.stored_nodes = pairs.node_indices(schedule, self.clean)
+        self.sigmas = torch.cat([schedule.nodes(self.clean), torch.zeros(1, dtype=torch.float64)])
         self.optimizers = _optimizers(model, params)
         # Frame of the trajectory at every frame of the sequence, to chain it where a batch is read.
         self.frames = torch.arange(params.clips * pairs.shape[0]) % pairs.shape[0]
@@ -95,7 +101,7 @@ class OdeRegression:
         set_learning_rate(optimizers, factor)
         chosen = batch_indices(len(self.pairs.prompts), self.seed, "ode_init/order", index, params.batch)
         nodes = self._nodes(index)
-        noisy = (nodes < self.denoising_steps).sum().to(self.model.device)
+        noisy = (nodes < self.clean).sum().to(self.model.device)
         change = self._change(index, chosen)
         losses = [self._regress(samples, chosen, nodes, noisy, change) for samples in self.micro_batches]
         with part("optimizer"):
@@ -110,7 +116,7 @@ class OdeRegression:
         """Nodes of the batch of step `index`, [batch, clips * F]."""
         params, samples = self.params, range(self.params.batch)
         shares = params.clean_share, params.given
-        return draw_nodes(self.attention, len(self.frames), self.denoising_steps, self.seed, index, samples, *shares)
+        return draw_nodes(self.attention, len(self.frames), self.steps, self.seed, index, samples, *shares)
 
     def _change(self, index: int, chosen: list[int]) -> tuple[int, list[int]] | None:
         """(first frame, pairs from there on) of step `index`, if prompts may change; some pairs stay the same."""
@@ -149,7 +155,7 @@ class OdeRegression:
                     torch.cat([a[:, :start], b[:, start:]], 1)
                     for a, b in zip((xt, x0), self._frames(after, node), strict=True)
                 )
-            sigma, noisy = self.sigmas[node], (node < self.denoising_steps).to(device)
+            sigma, noisy = self.sigmas[node], (node < self.clean).to(device)
         with part("forward"):
             starts = (0,) if change is None else (0, change[0])
             prompts = TextByFrame(starts, tuple(self.model.read_text(text) for text in texts))

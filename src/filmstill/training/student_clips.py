@@ -11,6 +11,7 @@ start (LongLive, arXiv:2509.22622): teacher and critic see the prompt after the 
 Prompts, noise, window, exit steps and score times are random numbers addressed by step, update and sample.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -189,12 +190,16 @@ class StudentClips:
         return later[int(randomness.integers(len(later), (), self.seed, f"{purpose}/block", index, [0]))]
 
     def exit_steps(self, index: int, update: str) -> list[int]:
-        """`exit_step` of every block of the rollout; those of blocks before the window are not used."""
-        frames = self.window_start(index, update) + self.latent_shape[0]
-        count = self.rollout_config.attention.block_count(frames)
-        if not self.exit_per_block:
-            return [self.exit_step(index, update)] * count
-        return [self.exit_step(index, f"{update}/block{block}") for block in range(count)]
+        """`exit_step` of every block of the rollout; those of blocks before the window are not used.
+
+        A first block of other steps exits at the one that is as far.
+        """
+        frames, config = self.window_start(index, update) + self.latent_shape[0], self.rollout_config
+        count, steps = config.attention.block_count(frames), len(config.sigmas)
+        names = [f"{update}/block{block}" if self.exit_per_block else update for block in range(count)]
+        exits = [self.exit_step(index, name) for name in names]
+        exits[0] = math.ceil((exits[0] + 1) * len(config.sigmas_at(0)) / steps) - 1
+        return exits
 
     def exit_step(self, index: int, update: str) -> int:
         """Index, from 0, of the denoising step whose prediction leaves the rollout.
