@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from filmstill.models.attention import BlockCausal, FrameMask, attend, frame_mask
 from filmstill.models.kv_cache import KeysValues, KVCache, Slots
 from filmstill.models.modulation import EPS, gated, modulate
-from filmstill.models.prompts_by_frame import Spans, TextByFrame, TextKV
+from filmstill.models.prompts_by_frame import Spans, TextByFrame, TextKV, check_batch
 from filmstill.models.rope import rope_table, rotate, timestep_embedding
 from filmstill.params.model import PATCH
 
@@ -238,7 +238,7 @@ class VideoDiT(nn.Module):
         sees the blocks before it. clean_t [B, F]: timesteps of `clean` if it is noised.
         Raises ValueError for timesteps of another shape and for a `text` of another batch size.
         """
-        _check_batch(x, text)
+        check_batch(x, text)
         frames, rows, columns = x.shape[1], x.shape[3] // PATCH, x.shape[4] // PATCH
         tokens, time, modulation, rope = self._embed(x, t, cache)
         if clean is not None:
@@ -269,7 +269,7 @@ class VideoDiT(nn.Module):
     @_in_precision
     def remember(self, x: Tensor, t: Tensor, text: TextKV, cache: KVCache) -> None:
         """Append latents x at t (as in `forward`) to the cache; the last layer runs only up to keys and values."""
-        _check_batch(x, text)
+        check_batch(x, text)
         frames = x.shape[1]
         tokens, _, modulation, rope = self._embed(x, t, cache)
         *first_layers, last = self.layers
@@ -294,10 +294,3 @@ class VideoDiT(nn.Module):
         with torch.autocast(t.device.type, enabled=False):
             time = self.time_embedding(waves.to(self.head.head.weight.dtype))
             return time, self.time_projection(time).unflatten(-1, (6, -1))
-
-
-def _check_batch(x: Tensor, text: TextKV | TextByFrame) -> None:
-    """Raise ValueError unless `text` holds one prompt per sample of x: attention would broadcast a single one."""
-    for each in text.texts if isinstance(text, TextByFrame) else (text,):
-        if (prompts := len(each[0][0])) != len(x):
-            raise ValueError(f"text: is of {prompts} prompts, allowed: one per sample of x, {len(x)}")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+from torch import Tensor
+
 from filmstill.models.kv_cache import KeysValues
 
 TextKV = list[KeysValues]  # per layer: keys and values of the prompt, [B, heads, text_len, head_dim]
@@ -24,3 +26,10 @@ class TextByFrame:
             for skipped in range(0, times * frames, frames)
             for (first, end), text in zip(edges, self.texts, strict=True)
         ]
+
+
+def check_batch(x: Tensor, text: TextKV | TextByFrame) -> None:
+    """Raise ValueError unless `text` holds one prompt per sample of x: attention would broadcast a single one."""
+    for each in text.texts if isinstance(text, TextByFrame) else (text,):
+        if (prompts := len(each[0][0])) != len(x):
+            raise ValueError(f"text: is of {prompts} prompts, allowed: one per sample of x, {len(x)}")
