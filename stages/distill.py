@@ -32,7 +32,7 @@ def main(stage: Stage) -> None:
     objective_module = import_module(f"filmstill.objectives.{params.objective}")
     objective = objective_module.Objective(setup.real_score(), critic, setup.schedule, params.guidance_scale, no_text)
     windows = LossWindows.of(params, setup.world.frames, setup.window_stride)
-    attention, rows = setup.rollout_config.attention, range(micro_batches[0].start, micro_batches[-1].stop)
+    attention = setup.rollout_config.attention
     later = params.carry_on or windows.later
     clips = StudentClips(
         generator,
@@ -46,7 +46,7 @@ def main(stage: Stage) -> None:
         params.prompt_switch,
         params.exit_per_block,
         GivenClips.of(params, Pairs.load(PAIRS), attention),
-        CarriedStreams.of(params, setup.latent_shape, attention, rows, setup.device),
+        CarriedStreams.of(params, setup.latent_shape, attention, micro_batches, setup.device),
         setup.codec() if later and setup.world.name == OPEN else None,
     )
     run = Distillation(params, objective, clips, micro_batches)

@@ -52,9 +52,9 @@ def distillation(models: Networks, micro_batch: int | None, **changes) -> Distil
     params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
     objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
     windows = LossWindows.of(params, SHAPE[0], STRIDE)
-    (rows,) = micro_batches(4, None, "batch", distributed.rank(), distributed.world_size())
+    mine = micro_batches(4, micro_batch, "batch", distributed.rank(), distributed.world_size())
     config = replace(ROLLOUT, attention=WINDOWED) if params.carry_on else ROLLOUT
-    streams = CarriedStreams.of(params, SHAPE, WINDOWED, rows, generator.device)
+    streams = CarriedStreams.of(params, SHAPE, WINDOWED, mine, generator.device)
     clips = StudentClips(
         generator, config, ENCODER, PROMPTS, SHAPE, 0, params.batch, windows, params.prompt_switch, streams=streams
     )

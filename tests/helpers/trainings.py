@@ -51,7 +51,7 @@ def distil(cut: Cut, **changes: object) -> None:
         model.requires_grad_(True)
     for model in models:
         shard(model, "cpu")
-    run = tiny_training.distillation(models, None, checkpoint_every=1, lr=1e-3, critic_lr=1e-3, **changes)
+    run = tiny_training.distillation(models, cut.micro_batch, checkpoint_every=1, lr=1e-3, critic_lr=1e-3, **changes)
     run.micro_batches, step = own_micro_batches(cut), run.step
 
     def until(index: int) -> dict[str, float]:

@@ -198,7 +198,7 @@ def test_bare_snakemake_names_dvc_repro(smoke: Path):
 def test_a_students_file_holds_its_rollout(smoke: Path):
     with safe_open(smoke / "data/distill/student.safetensors", framework="pt") as file:
         facts = json.loads(json.loads(file.metadata()["filmstill"])["facts"])
-    student = {"denoising_steps": 4, "block_frames": 3, "window_frames": 9, "sink_frames": 0, "context_noise": 0.0}
+    student = OmegaConf.to_container(OmegaConf.load(smoke / "params.yaml"))["student"]
     assert facts == {**student, "shift": 3.0, "latent_shape": [12, 16, 8, 8], "fps": 8}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from filmstill.models.weights import load_model
 from filmstill.params.load import Values
@@ -115,6 +116,28 @@ def test_the_student_streams(mini: Path, tmp_path: Path, extra: tuple[str, ...])
     line = r"(\S+): 'a red star bobs', seed 0: first block after \d+\.\d{3} s, \d+ frames per second\n"
     assert re.fullmatch(line, run(*FILMSTILL, "generate", *words, cwd=mini).stdout)[1] == str(tmp_path / "a.mp4")
     assert iio.imread(tmp_path / "a.mp4", plugin="pyav").shape == (33, 128, 192, 3)
+
+
+def test_a_stream_begins_with_a_picture_of_any_size(mini: Path, tmp_path: Path):
+    """The first frame is the picture as VAE and video codec leave it, whatever the prompt."""
+    Image.new("L", (90, 301), 200).save(tmp_path / "a.png")
+    videos = []
+    for number, prompt in enumerate(("a red star bobs", "a blue heart sways")):
+        words = (
+            "--image",
+            str(tmp_path / "a.png"),
+            "--fit",
+            "pad",
+            "--frames",
+            "6",
+            "--out",
+            f"{tmp_path}/{number}.mp4",
+        )
+        run(*FILMSTILL, "generate", prompt, *words, cwd=mini)
+        videos.append(iio.imread(tmp_path / f"{number}.mp4", plugin="pyav").astype(int))
+    assert videos[0].shape == (21, 128, 192, 3)
+    first, last = (abs(videos[0][frame] - videos[1][frame]).mean() for frame in (0, -1))
+    assert first < 2 < last
 
 
 def test_a_released_student_is_run_as_the_profile_rolls_out(mini: Path, tmp_path: Path):

@@ -87,7 +87,7 @@ def test_resumed_in_mid_stream_is_uninterrupted_bit_for_bit(tmp_path):
 def test_the_sink_is_carried_on_with_the_last_frames():
     attention = BlockCausal(3, window_frames=9, sink_frames=3, relative=True)
     params = Distill(rollout_frames=36, carry_on=True, batch=2)
-    streams = CarriedStreams.of(params, (12, 1, 1, 1), attention, range(2), torch.device("cpu"))
+    streams = CarriedStreams.of(params, (12, 1, 1, 1), attention, [range(2)], torch.device("cpu"))
     first = torch.arange(12.0).view(1, 12, 1, 1, 1)
     streams.keep(range(1), first)
     assert streams.context(range(1)).flatten().tolist() == [0, 1, 2, 6, 7, 8, 9, 10, 11]

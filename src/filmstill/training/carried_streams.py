@@ -26,7 +26,7 @@ class CarriedStreams:
 
     names: list[str]
     clips: int
-    rows: range
+    rows: list[int]
     frames: Tensor
     sink_frames: int = 0
 
@@ -36,18 +36,19 @@ class CarriedStreams:
         params: Distill,
         latent_shape: tuple[int, int, int, int],
         attention: BlockCausal,
-        rows: range,
+        micro_batches: list[range],
         device: torch.device,
     ) -> "CarriedStreams | None":
         """Streams of `params.rollout_frames`, or None if rollouts are not carried on.
 
-        latent_shape: of a clip, (F, C, H, W). rows: this rank's samples.
+        latent_shape: of a clip, (F, C, H, W). micro_batches: this rank's samples.
         """
         if not params.carry_on:
             return None
         clip_frames, *frame = latent_shape
         assert params.rollout_frames is not None  # params/distill.py
         frames = torch.zeros(params.batch, carried_frames(attention, clip_frames), *frame, device=device)
+        rows = [sample for samples in micro_batches for sample in samples]
         return cls(params.updates(), params.rollout_frames // clip_frames, rows, frames, attention.sink_frames)
 
     @property
@@ -79,8 +80,8 @@ class CarriedStreams:
 
     def state(self) -> Tensor:
         """`frames`, current for all samples; what is written into it continues. Collective: every rank must call it."""
-        mine = self.frames[self.rows.start : self.rows.stop]
-        self.frames.copy_(distributed.all_gather_rows(mine))
+        places = [row for rows in distributed.all_gather(self.rows) for row in rows]
+        self.frames[places] = distributed.all_gather_rows(self.frames[self.rows])
         return self.frames
 
 
