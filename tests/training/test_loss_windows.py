@@ -25,6 +25,7 @@ from trainings import Cut, distil, ended
 STARTS, SAMPLES = (0, 3, 6, 9), range(4)
 UPDATES = ("critic0", "generator")
 QUANTILE = {1: 10.83, 2: 13.82}  # 99.9 % of chi-square, by degrees of freedom
+UNCHAINED = ["ode_init.clips=1", "ode_init.prompt_switch=0"]
 
 
 def long_run(activation_checkpointing: bool = False, **changes: Any) -> Distillation:
@@ -216,8 +217,8 @@ def test_rollouts_that_no_window_ends_are_refused(profile: str, overrides: list[
 @pytest.mark.parametrize(
     ("profile", "overrides"),
     [
-        ("embedded", ["distill.rollout_frames=12", "world.period=10", "ode_init.clips=1"]),
-        ("embedded", ["distill.rollout_frames=36", "world.period=24", "ode_init.clips=1"]),
+        ("embedded", ["distill.rollout_frames=12", "world.period=10", *UNCHAINED]),
+        ("embedded", ["distill.rollout_frames=36", "world.period=24", *UNCHAINED]),
         ("embedded", ["distill.rollout_frames=36", "world.period=12", "student.window_frames=9"]),
         ("wan-mini", ["distill.rollout_frames=9"]),
     ],

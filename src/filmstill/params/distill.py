@@ -37,10 +37,10 @@ class Distill:
         "every update begins a stream",
     )
     prompt_switch: float = key(
-        0.0, "share of the rollouts longer than a clip whose prompt changes at a block before the loss", "[0, 1]"
+        0.4, "share of the rollouts longer than a clip whose prompt changes at a block before the loss", "[0, 1]"
     )
     given: float = key(
-        0.0,
+        0.15,
         "share of updates whose rollouts begin with given frames, one or whole blocks of the teacher's clips, as a "
         "stream begins with a picture or a clip",
         "[0, 1]",

@@ -13,7 +13,7 @@ LOSSES = ("velocity", "x0")
 class OdeInit:
     """Regression of the teacher's clips from its ODE trajectories, causally (CausVid, arXiv:2412.07772)."""
 
-    steps: int = key(1300, "optimizer steps", "[1, 100000000]")
+    steps: int = key(1650, "optimizer steps", "[1, 100000000]")
     batch: int = key(8, "samples per step, over all ranks", "[1, 65536]")
     muon_lr: float | None = key(
         6e-3, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"
@@ -41,12 +41,12 @@ class OdeInit:
         0.4, "share of blocks but the last that are set to the clean end, which a rollout's context is", "[0, 1)"
     )
     given: float = key(
-        0.0,
+        0.25,
         "share of samples whose first frame is set to the clean end, as a picture that a stream begins with",
         "[0, 1]",
     )
     prompt_switch: float = key(
-        0.0,
+        0.35,
         "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch; "
         "rests on the world's loop, as clips does",
         "[0, 1]",

@@ -197,7 +197,8 @@ class StudentClips:
         frames, config = self.window_start(index, update) + self.latent_shape[0], self.rollout_config
         count, steps = config.attention.block_count(frames), len(config.sigmas)
         names = [f"{update}/block{block}" if self.exit_per_block else update for block in range(count)]
-        exits = [self.exit_step(index, name) for name in names]
+        drawn = {name: self.exit_step(index, name) for name in dict.fromkeys(names)}
+        exits = [drawn[name] for name in names]
         exits[0] = math.ceil((exits[0] + 1) * len(config.sigmas_at(0)) / steps) - 1
         return exits
 
