@@ -48,7 +48,7 @@ def measure_changes(
     of_streams = {**rows[["prompt", "next_prompt"]].to_dict("list"), "blocks_until_right": list(until.values())}
     facts = {"prompts": len(rows), "change_frame": change, "frames": streams.video.shape[1]}
     of_sheet = samples.for_sheet(CHANGED_ARM, shown)
-    captions = [f"{row.prompt} → {row.next_prompt}" for row in of_sheet.itertuples()]
+    captions = [f"{_short(streams.asked[row])} → {_short(following[row])}" for row in of_sheet.index]
     return PromptChanges(
         {**facts, **change_metrics(windows, means, until, block, params, seed)},
         {"changed_windows": means.to_dict("list"), "changed_streams": of_streams},
@@ -129,6 +129,11 @@ def change_metrics(
         "later_worst_interval": [float(worst[RIGHT + end]) for end in (LOW, HIGH)],
         "median_blocks": None if median == float("inf") else int(median),
     }
+
+
+def _short(asked: Attributes) -> str:
+    """What a prompt names, in few words: two sentences do not fit below a small clip."""
+    return f"{asked.colour} {asked.symbol} {asked.motion}"
 
 
 def _soon(blocks: int | None) -> bool:

@@ -47,8 +47,8 @@ def stream_sheet(
     """Write streams [N, F, 3, H, W] in [0, 1], one per prompt, as a film strip and as a looping GIF.
 
     The strip shows the first prompts in rows of `window` frames, as many as fit: `beginning` windows without a gap,
-    then others, evenly spread over the rest; the GIF more prompts at `fps`. Frames higher than HEIGHT are scaled down. Both
-    pictures state which frames they leave out, and the `score` of all streams.
+    then others, evenly spread over the rest. The GIF shows more prompts at `fps`. Frames higher than HEIGHT are scaled
+    down. Both pictures state which frames they leave out, and the `score` of all streams.
     """
     save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window, score, beginning), png)
     save_streams(video[:GIF_PROMPTS], prompts[:GIF_PROMPTS], fps, score, gif)
