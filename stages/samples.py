@@ -15,7 +15,7 @@ from filmstill.work.stage import Stage
 def main(stage: Stage) -> None:
     """Write data/samples: latents, clips and timings of every arm."""
     params, shared = stage.params.section(Samples, "samples"), SharedParams.of(stage.params)
-    params.check_student(student_of(stage.params, shared.world))  # before the first arm is made
+    params.check_student(student_of(stage.params, shared.world), shared.world.name)  # before the first arm is made
     requested = requests_by_shard(params, shared.world.name)
     if shared.world.name == OPEN and shards_run_here():
         from filmstill.training.setup import encode_ahead  # here: imports torch, which takes seconds

@@ -24,6 +24,8 @@ PAIR = "two numbers, the least and the most"
         ({"student_vs_teacher": {"speedup_range": [1, 2, 3]}}, f"speedup_range: is [1, 2, 3], allowed: {PAIR}"),
         ({"student_vs_teacher": {"speedup_range": 5}}, f"student_vs_teacher.speedup_range: is 5, allowed: {PAIR}"),
         ({"stream": []}, "stream: is [], allowed: an object"),
+        ({"picture": 1}, "picture: is 1, allowed: an object"),
+        ({"prompt_change": {"before_interval": 1}}, f"prompt_change.before_interval: is 1, allowed: {PAIR}"),
         ({"stream": {"mean_window_interval": 0.9}}, f"stream.mean_window_interval: is 0.9, allowed: {PAIR}"),
         ({"stream": {"by_window": []}}, "stream.by_window: is [], allowed: an object"),
         ({"stream": {"by_window": {"motion": 3}}}, f"stream.by_window.motion: is 3, allowed: {WINDOWS}"),
@@ -52,6 +54,7 @@ def test_metrics_of_another_shape_are_one_line(
         {"student": {}},
         {"student_vs_teacher": {"speedup_range": None, "held_out_ratio_interval": None}},
         {"stream": {"by_offset": {"0": {}}, "by_window": {}}},
+        {"picture": {}, "prompt_change": {"before_interval": None}},
         {"x": 3},
     ],
 )

@@ -20,6 +20,19 @@ from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.evaluate.symbols_bench import SYMBOLS_BENCH
 from run_metrics import SCORES, metrics_like_a_run
 
+CHANGES: dict[str, Any] = {  # metrics of pictures and changing prompts, some of them missing
+    "picture": {"prompts": 48, "all_attributes": 0.958, "all_attributes_interval": [0.896, 1.0], "strict": 0.938},
+    "prompt_change": {
+        "prompts": 48,
+        "change_frame": 24,
+        "within_3_blocks": 0.917,
+        "within_3_blocks_interval": [0.813, 0.979],
+        "later_mean": 0.912,
+        "later_mean_interval": [0.85, 0.96],
+        "later_worst": 0.875,
+        "later_worst_interval": [0.771, 0.958],
+    },
+}
 TIMING_NOTE = (
     'times: "teacher\'s weights, causal, not distilled" and "ODE init" show the student\'s, measured once: they '
     "are the same network with other weights, in as many passes"
@@ -80,6 +93,37 @@ def test_results_name_the_files_to_look_at(tmp_path: Path, capsys: pytest.Captur
     assert f"\n{TIMING_NOTE}\n" in shown
     for place in ("sheet.gif", "report.html", "plots/", "dvc plots show"):
         assert place in shown, place
+
+
+def test_results_show_pictures_and_changes_of_prompt_where_they_were_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics_like_a_run() | CHANGES))
+    show_results(tmp_path)
+    shown = capsys.readouterr().out
+    rows = [line.split("  ") for line in shown.splitlines()]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    for row in (
+        ["clips that begin with a picture", "0.958", "0.896 to 1.000"],
+        ["... and keep its phase", "0.938", "–"],
+        ["windows before the change, first prompt", "–", "–"],
+        ["streams right within 3 blocks of it, new prompt", "0.917", "0.813 to 0.979"],
+        ["windows from then on, their mean", "0.912", "0.850 to 0.960"],
+        ["the worst of them", "0.875", "0.771 to 0.958"],
+    ):
+        assert row in cells
+    assert "from a picture, 48 prompts: all right and in its phase 0.938\n" in shown
+    assert (
+        "prompt changed at frame 24, 48 prompts: the new one right within 3 blocks in 0.917 (0.813 to 0.979), from "
+        "then on 0.875 in the worst window, 0.912 in the mean one\n"
+    ) in shown
+    assert f"prompts that change: {tmp_path}/plots/changed_streams.gif, " in shown
+    write_report(SYMBOLS_BENCH, metrics_like_a_run() | CHANGES, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>From a picture, and prompts that change</h2>" in page and "0.813 to 0.979" in page
+    assert (tmp_path / "plots/prompt_change.png").is_file()
+    assert "picture" not in text_of(metrics_like_a_run()) and len(SYMBOLS_TABLE.further(metrics_like_a_run())) == 1
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]"])

@@ -9,17 +9,29 @@ import pytest
 
 from filmstill.artifacts import EVAL_PROMPTS, TRAIN_PROMPTS
 from filmstill.errors import FilmstillError
-from filmstill.evaluate.requests import ARMS, LONG_ARM, arm_of, every_arm, requests, requests_by_shard
+from filmstill.evaluate.requests import (
+    ARMS,
+    CHANGED_ARM,
+    LONG_ARM,
+    PICTURE_ARM,
+    arm_of,
+    every_arm,
+    following,
+    requests,
+    requests_by_shard,
+)
 from filmstill.params.samples import Samples
 from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.tables import write_table
-from filmstill.worlds.grammar import COMBINATIONS, parse
+from filmstill.worlds.grammar import ATTRIBUTES, COMBINATIONS, Attributes, parse
 from symbols_samples import prompts_of
 
 HELD_OUT = [each for each in COMBINATIONS if each.held_out]
 TRAINED = [each for each in COMBINATIONS if not each.held_out]
 OPEN_ENDED = [replace(each, colour=None) for each in TRAINED[::23]]  # 12
-PARAMS = Samples(prompts=20, seeds=2, held_out_prompts=26, open_prompts=8, open_seeds=3, long_prompts=5)
+PARAMS = Samples(
+    prompts=20, seeds=2, held_out_prompts=26, open_prompts=8, open_seeds=3, long_prompts=5, changed_prompts=7
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +90,50 @@ def test_long_streams_are_of_the_first_main_prompts(table: pd.DataFrame):
     assert found.index.tolist() == [0, 1, 2, 3, 4], "its clips are numbered from 0"
 
 
+def test_pictures_and_changing_prompts_are_the_first_main_prompts_with_the_first_clips_seed(table: pd.DataFrame):
+    """So that their noise is that of the student's first clip of each prompt, and the picture that of its real clip."""
+    pictures, changed = (requests(PARAMS, EMBEDDED, arm) for arm in (PICTURE_ARM, CHANGED_ARM))
+    student = requests(PARAMS, EMBEDDED, "student").query("group == 'main' and seed == 0").head(7)
+    assert pictures.equals(student.reset_index(drop=True))
+    assert changed[list(pictures.columns)].equals(pictures)
+    assert set(changed["change_frame"]) == {PARAMS.change_frame}
+    text = dict(zip(table["prompt"], table["text"], strict=True))
+    assert set(changed["next_prompt"]) <= set(pictures["prompt"])
+    assert changed["next_text"].tolist() == [text[prompt] for prompt in changed["next_prompt"]]
+    for row in changed.itertuples():
+        assert parse(row.prompt) != parse(row.next_prompt)
+
+
+def test_a_prompt_changes_to_the_next_that_differs_in_all_or_else_in_most():
+    a, b, c, d = (
+        Attributes(*each.split()) for each in ("star red sways", "star red bobs", "sun blue bobs", "sun blue sways")
+    )
+    assert following([a, b, c]) == [2, 2, 0], "b shares a motion with c, symbol and colour with a"
+    assert following([a, a, b]) == [2, 2, 0]
+    assert following([a, b, c, d]) == [2, 3, 0, 1]
+    assert following([a, a]) == [None, None] and following([a]) == [None]
+    for index, other in enumerate(following(TRAINED)):
+        differing = [getattr(TRAINED[index], name) != getattr(TRAINED[other], name) for name in ATTRIBUTES]
+        assert all(differing), "in the whole world there is always one"
+
+
+def test_prompts_that_all_name_the_same_are_one_line(table: pd.DataFrame):
+    same = table.assign(prompt=table["prompt"][2], text=table["text"][2])
+    write_table(EVAL_PROMPTS, same)
+    params = replace(PARAMS, held_out_prompts=0, open_prompts=0)
+    assert len(requests(params, EMBEDDED, PICTURE_ARM)) == 7
+    with pytest.raises(FilmstillError) as raised:
+        requests(params, EMBEDDED, CHANGED_ARM)
+    assert str(raised.value).startswith("params.yaml: samples.changed_prompts: is 7, but the first prompts of ")
+    assert "\n" not in str(raised.value)
+
+
+def test_neither_arm_is_made_where_no_prompts_are_or_no_judge_is():
+    assert every_arm(PARAMS, EMBEDDED) == (*ARMS, LONG_ARM, PICTURE_ARM, CHANGED_ARM)
+    assert every_arm(replace(PARAMS, changed_prompts=0), EMBEDDED) == (*ARMS, LONG_ARM)
+    assert every_arm(PARAMS, OPEN) == (*ARMS[1:], LONG_ARM)
+
+
 @pytest.mark.parametrize(
     ("batch", "most", "sizes"), [(7, 4, [21, 21, 21, 27]), (30, 4, [30, 30, 30]), (7, 1, [90]), (100, 4, [90])]
 )
@@ -87,7 +143,7 @@ def test_the_teachers_shards_are_whole_batches_of_its_clips(batch: int, most: in
     assert list(of_teacher) == [f"teacher-{number:04d}" for number in range(len(sizes))]
     assert [len(table) for table in of_teacher.values()] == sizes
     assert pd.concat(of_teacher.values()).equals(requests(PARAMS, EMBEDDED, "teacher"))
-    others = [arm for arm in every_arm(EMBEDDED) if arm != "teacher"]
+    others = [arm for arm in every_arm(PARAMS, EMBEDDED) if arm != "teacher"]
     assert [name for name in shards if name not in of_teacher] == [f"{arm}-0000" for arm in others]
     assert shards["student_long-0000"].equals(requests(PARAMS, EMBEDDED, LONG_ARM))
 

@@ -113,6 +113,9 @@ def test_stream_shorter_than_a_window_and_one_that_ends_within(tmp_path: Path) -
     assert gif.n_frames == 5
     assert shown(5, 5, 64, 64) == ([0], [0, 1, 2, 3, 4])
     assert shown(30, 12, 64, 64)[0] == [0, 12, 24]
+    assert shown(30, 12, 64, 64, beginning=5)[0] == [0, 12, 24]
+    assert shown(156, 12, 64, 64, beginning=5)[0] == [0, 12, 24, 36, 48, 72, 84, 108, 120, 144]
+    assert shown(240, 12, 300, 64, beginning=5)[0] == [0, 228]  # two rows
     video, prompts = streams(1, 30)
     strip, _ = drawn(tmp_path, video, prompts)
     exact = enlarged(as_bytes(video), 2)

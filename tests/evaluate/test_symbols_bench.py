@@ -17,7 +17,8 @@ from filmstill.params.evaluate import Evaluate
 from filmstill.params.world import World
 from filmstill.worlds.grammar import COLOURS, COMBINATIONS, Attributes
 from filmstill.worlds.symbols import real_clips, render
-from symbols_samples import rows_of, write_samples
+from judged import others
+from symbols_samples import prompts_of, rows_of, write_samples
 
 WORLD = World()
 MAIN = [each for each in COMBINATIONS if not each.held_out][::30]  # 9
@@ -28,7 +29,10 @@ ASKED = [*(each for each in MAIN for _ in (0, 1)), *HELD_OUT, *(each for each in
 GROUPS = ["main"] * 2 * len(MAIN) + ["held_out"] * len(HELD_OUT) + ["open"] * SEEDS * len(OPEN)
 NUMBERS = [*[0, 1] * len(MAIN), *[0] * len(HELD_OUT), *[*range(SEEDS)] * len(OPEN)]
 ROWS = {arm: rows_of(arm, ASKED, GROUPS, NUMBERS) for arm in ("real", "teacher", "undistilled", "init", "student")}
-LONG = rows_of("student_long", MAIN[:4], ["main"] * 4, [0] * 4)
+LONG, PICTURES, CHANGED = (
+    rows_of(arm, MAIN[:4], ["main"] * 4, [0] * 4) for arm in ("student_long", "student_picture", "student_changed")
+)
+FOLLOWING = others(MAIN[:4])
 UNIFORM = [  # every colour as often as every other
     *(Attributes("star", colour, "bobs") for colour in COLOURS * 2),
     *(Attributes("sun", colour, "sways") for colour in COLOURS * 2),
@@ -49,6 +53,21 @@ def collapsed() -> Tensor:
     return video
 
 
+def from_pictures() -> Tensor:
+    """Clips of which the second jumps to another phase after its first frame."""
+    video = render(MAIN[:4], 12, WORLD)
+    video[1, 1:] = render(MAIN[1:2], 12, WORLD, first_frame=3)[0, 1:]
+    return video
+
+
+def changed() -> Tensor:
+    """Streams of 36 frames whose prompt changes at frame 12; the third never follows, the fourth one block late."""
+    old, new = (render(shown, 36, WORLD) for shown in (MAIN[:4], FOLLOWING))
+    for index, frame in enumerate((12, 12, 36, 15)):
+        old[index, frame:] = new[index, frame:]
+    return old
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that evaluate wrote. The teacher's clips are real, its open colours uniform; init's are frozen."""
@@ -60,8 +79,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "init": faults.freeze(clips(UNIFORM)),
         "student": collapsed(),
         "student_long": render(MAIN[:4], 36, WORLD),
+        "student_picture": from_pictures(),
+        "student_changed": changed(),
     }
-    samples = write_samples(folder / "samples", videos, {**ROWS, "student_long": LONG})
+    new = CHANGED.assign(next_prompt=prompts_of(FOLLOWING), change_frame=12)
+    rows = {**ROWS, "student_long": LONG, "student_picture": PICTURES, "student_changed": new}
+    samples = write_samples(folder / "samples", videos, rows)
     evaluate(SYMBOLS_BENCH, samples, WORLD, Evaluate(resamples=100, references=48, sheet_prompts=2), 0, folder / "out")
     return folder / "out"
 
@@ -119,10 +142,31 @@ def test_the_stream_is_in_the_metrics_and_its_windows_in_the_tables(metrics: dic
     assert (drift["score"] == drift["all_attributes"]).all() and set(drift["offset"]) == {0, 3, 6, 9}
 
 
+def test_pictures_and_changes_are_in_the_metrics_and_streams_one_by_one_in_the_details(
+    metrics: dict[str, Any], evaluated: Path
+):
+    picture, change = metrics["picture"], metrics["prompt_change"]
+    assert (picture["prompts"], picture["strict"], picture["first_frame_kept"]) == (4, 0.75, 1)
+    low, high = picture["strict_interval"]
+    assert 0 < low < 0.75 < high == 1
+    assert (change["prompts"], change["change_frame"], change["frames"]) == (4, 12, 36)
+    assert change["before"] == 1 and change["within_3_blocks"] == 0.75 and change["median_blocks"] == 0
+    assert change["later_worst"] == change["later_mean"] == 0.75
+    details = json.loads((evaluated / "details.json").read_text())
+    assert details["changed_streams"]["blocks_until_right"] == [0, 0, None, 1]
+    assert details["changed_streams"]["next_prompt"] == prompts_of(FOLLOWING)
+    assert details["changed_windows"]["begins"] == [-12, 0, 3, 6, 9, 12]
+    assert details["changed_windows"]["all_attributes"] == [1, 0.5, 0.75, 0.75, 0.75, 0.75]
+    assert "changed_windows" not in metrics and "student_changed" not in metrics
+
+
 def test_the_files_show_it(evaluated: Path):
-    assert {path.stem for path in (evaluated / "plots").iterdir()} == {"drift", "scores", "speed"}
+    drawn = {path.name for path in (evaluated / "plots").iterdir()}
+    sheets = {"changed_streams.gif", "changed_streams.png"}
+    assert drawn == {"drift.png", "scores.png", "speed.png", "prompt_change.png", *sheets}
     page = (evaluated / "report.html").read_text()
-    assert "symbols-bench: scores of this embedded world" in page and page.count("data:image/") == 5
+    assert "symbols-bench: scores of this embedded world" in page and page.count("data:image/") == 7
+    assert "<h2>From a picture, and prompts that change</h2>" in page and "<td>... and keep its phase</td>" in page
     per_prompt = pd.read_csv(evaluated / "per_prompt.csv")
     assert set(per_prompt["group"]) == {"main", "held_out", "open"}
     assert per_prompt.query("group == 'open'")["total"].isna().all(), "nothing says what they should show"
@@ -138,4 +182,7 @@ def test_a_run_without_the_other_groups_has_dashes_and_no_error(tmp_path: Path):
     metrics = evaluate(SYMBOLS_BENCH, samples, WORLD, params, 0, tmp_path / "out")
     assert metrics["student_vs_teacher"]["all_attributes_ratio"] == 1
     assert "held_out" not in metrics["student"] and "entropy" not in metrics["student"]
+    assert "picture" not in metrics and "prompt_change" not in metrics
+    assert {path.stem for path in (tmp_path / "out/plots").iterdir()} == {"drift", "scores", "speed"}
+    assert len(SYMBOLS_BENCH.table.further(metrics)) == 1, "the long stream's alone"
     assert SYMBOLS_BENCH.table.lines(metrics)[0] == "held-out combinations: – of the teacher's score"

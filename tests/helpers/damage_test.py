@@ -65,7 +65,7 @@ DAMAGES = (emptied, garbled, removed, replaced, copied, nested)
 
 def kind(path: Path) -> str:
     """A file's path without its key, numbers and arm: files of one kind are made in the same way."""
-    arm = r"(?<=[-/])(real|teacher|undistilled|init|student_long|student)(?=[-./])"
+    arm = r"(?<=[-/])(real|teacher|undistilled|init|student_long|student_picture|student_changed|student)(?=[-./])"
     return re.sub(arm, "ARM", re.sub(r"[0-9a-f]{16}|\d+", "N", str(path))) + path.parts[1]
 
 

@@ -4,19 +4,18 @@ import re
 from pathlib import Path
 
 from filmstill.evaluate.metrics import read_metrics
-from filmstill.evaluate.results_table import STREAM_HEADING, table_of
+from filmstill.evaluate.results_table import table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def block() -> str:
-    """Both tables, the headline and the lines below as Markdown."""
+    """All tables, the headline and the lines below as Markdown."""
     metrics = read_metrics(ROOT / "data/evaluate/metrics.json")
     results = table_of(metrics)
     tables = [markdown(["", *results.columns], results.rows(metrics))]
-    if results.stream_rows:
-        tables.append(markdown(STREAM_HEADING, results.stream_rows(metrics)))
+    tables += [markdown(heading, rows) for heading, rows in results.further(metrics)]
     lines = "\n".join((results.headline(metrics), *results.lines(metrics), results.timing_note))
     return "\n" + "\n\n".join((*tables, lines)) + "\n\n"
 

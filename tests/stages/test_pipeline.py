@@ -11,10 +11,12 @@ import imageio.v3 as iio
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from filmstill.command_line import EPILOG, parser
+from filmstill.runtime.tensor_files import load_tensors
 from repository import ROOT, dvc, run
 from stage_runs import refusal, set_parameter
 
@@ -47,6 +49,10 @@ def test_metrics_hold_every_arm_and_number(smoke: Path):
         assert set(metrics[arm]) >= KEYS, arm
     assert set(metrics["stream"]["by_offset"]) == {"0", "3", "6", "9"}
     assert len(metrics["stream"]["by_window"]["fidelity"]) == 2  # 24 frames, windows of 12
+    assert metrics["picture"]["prompts"] == 3 and metrics["picture"]["first_frame_kept"] == 1
+    change = metrics["prompt_change"]
+    assert (change["prompts"], change["change_frame"], change["frames"]) == (3, 12, 36)
+    assert 0 <= change["later_worst"] <= change["later_mean"] <= 1
     assert metrics["real"]["all_attributes"] == metrics["real"]["held_out"] == metrics["real"]["open"] == 1
     assert metrics["student"]["evaluations_per_clip"] == pytest.approx(4.75)
     assert metrics["teacher"]["evaluations_per_clip"] == 16
@@ -78,6 +84,25 @@ def test_samples_share_prompts_seeds_and_open_as_video(smoke: Path):
     assert video.shape == (12, 128, 128, 3)
     for name, frames in (("sheet", 12), ("stream", 24)):
         assert len(list(iio.imiter(smoke / f"data/evaluate/{name}.gif"))) == frames
+
+
+def test_clips_from_a_picture_begin_with_it_and_a_new_prompt_changes_only_what_comes_after(smoke: Path):
+    latents = {
+        arm: load_tensors(smoke / f"data/samples/latents/{arm}-0000.safetensors")[0]["latents"]
+        for arm in ("real", "student", "student_long", "student_picture", "student_changed")
+    }
+    first = slice(0, 6, 2)  # each prompt's first seed, of two
+    picture, changed, long = (latents[f"student_{arm}"] for arm in ("picture", "changed", "long"))
+    assert torch.equal(picture[:, 0], latents["real"][first, 0])
+    assert not torch.equal(picture[:, 1:], latents["student"][first, 1:])
+    assert changed.shape[:2] == (3, 36)
+    # Another batch size changes the last bits.
+    assert torch.allclose(changed[:2, :12], long[:, :12], atol=1e-4)
+    assert (changed[:2, 12:24] - long[:, 12:24]).abs().amax(dim=(1, 2, 3, 4)).min() > 1e-2
+    manifest = pd.read_parquet(smoke / "data/samples/manifest.parquet")
+    rows = manifest[manifest["arm"] == "student_changed"]
+    assert set(rows["change_frame"]) == {12} and set(rows["next_prompt"]) <= set(rows["prompt"])
+    assert manifest.loc[manifest["arm"] != "student_changed", ["next_prompt", "change_frame"]].isna().all(axis=None)
 
 
 def test_a_second_repro_has_nothing_to_do(smoke: Path):

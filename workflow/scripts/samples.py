@@ -37,7 +37,8 @@ def make_shard(shard: str, out: Path, values: "Values", side_by_side: bool) -> N
         torch.set_num_threads(1)
     arm, table = arm_of(shard), requests_by_shard(params, setup.world.name)[shard]
     if arm != "real":
-        setup.encoder.prepare([*table["text"].tolist(), setup.text.negative])
+        texts = [text for column in ("text", "next_text") if column in table for text in table[column]]
+        setup.encoder.prepare([*texts, setup.text.negative])
     source, codec = build(arm, params, setup), setup.codec(params.fast_decoder)
     batches: list[torch.Tensor] = []
     for begin in range(0, len(table), params.batch):

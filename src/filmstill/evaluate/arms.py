@@ -1,7 +1,9 @@
 """The arms of a comparison: sources of clips for the same prompts, seeds and noise, and the clock that times them.
 
 Arms: `real` (drawn by the world), `teacher` (ODE sampler), `undistilled` (the teacher's weights in the student's
-rollout), `init` (after ODE regression), `student`, and `student_long` (a long stream with a local window).
+rollout), `init` (after ODE regression), `student`, `student_long` (a long stream with a local window), and in a world
+with a judge `student_picture` (a clip that begins with a given frame) and `student_changed` (a stream whose prompt
+changes).
 """
 
 import time
@@ -15,20 +17,21 @@ from torch import Tensor
 
 from filmstill.artifacts import EVAL_PROMPTS, INIT, STUDENT, TEACHER
 from filmstill.diffusion.noise import clip_noise
-from filmstill.diffusion.rollout import RolloutConfig, rollout
+from filmstill.diffusion.rollout import RolloutConfig, TextAt, rollout
 from filmstill.diffusion.sample import guided, sample
-from filmstill.evaluate.requests import LONG_ARM
+from filmstill.evaluate.requests import CHANGED_ARM, LONG_ARM, PICTURE_ARM
 from filmstill.models.codec import Codec
+from filmstill.models.dit import VideoDiT
+from filmstill.models.prompts_by_frame import TextKV
 from filmstill.params.samples import Samples
 from filmstill.params.shared import guidance_branches
 from filmstill.training.setup import Setup
 from filmstill.worlds.grammar import parse_all
 from filmstill.worlds.symbols import real_clips
 
-WEIGHTS = {"undistilled": TEACHER, "init": INIT, "student": STUDENT, LONG_ARM: STUDENT}
+WEIGHTS = {"undistilled": TEACHER, "init": INIT}  # of all other students: STUDENT
 
-# (prompts, texts to encode, seeds) -> latents [B, f, C, H, W], block by block
-Stream = Callable[[list[str], list[str], list[int]], Iterator[Tensor]]
+Stream = Callable[[pd.DataFrame], Iterator[Tensor]]  # rows of `requests` -> latents [B, f, C, H, W], block by block
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Arm:
 
     def of(self, requests: pd.DataFrame) -> Callable[[], Iterator[Tensor]]:
         """A function that makes the clips of these rows."""
-        return lambda: self.stream(*(requests[name].tolist() for name in ("prompt", "text", "seed")))
+        return lambda: self.stream(requests)
 
 
 @dataclass(frozen=True)
@@ -117,14 +120,16 @@ def build(arm: str, params: Samples, setup: Setup) -> Arm:
         passes = guidance_branches(params.guidance_scale) * params.teacher_steps
         return Arm(_teacher(params, setup), float(passes))
     frames, config = setup.world.frames, setup.rollout_config
-    if arm == LONG_ARM:
-        frames, config = params.long_frames, _long_config(params, setup)
-    return Arm(_student(setup, WEIGHTS[arm], config, frames), config.evaluations(frames))
+    if arm in (LONG_ARM, CHANGED_ARM):
+        frames = params.long_frames if arm == LONG_ARM else params.changed_frames
+        config = _long_config(params, setup)
+    weights = WEIGHTS.get(arm, STUDENT)
+    return Arm(_student(setup, weights, config, frames, arm == PICTURE_ARM), config.evaluations(frames))
 
 
 def _long_config(params: Samples, setup: Setup) -> RolloutConfig:
     """The student's rollout with the long stream's local window."""
-    params.check_student(setup.student)
+    params.check_student(setup.student, setup.world.name)
     return replace(
         setup.rollout_config, attention=replace(setup.rollout_config.attention, window_frames=params.long_window_frames)
     )
@@ -133,31 +138,56 @@ def _long_config(params: Samples, setup: Setup) -> RolloutConfig:
 def _real(setup: Setup) -> Stream:
     codec = setup.codec()
 
-    def stream(prompts: list[str], _texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        attributes = parse_all(prompts, EVAL_PROMPTS)
-        yield codec.encode(real_clips(attributes, setup.world, setup.world.frames, setup.seed, seeds))
+    def stream(rows: pd.DataFrame) -> Iterator[Tensor]:
+        yield _drawn(setup, codec, rows, setup.world.frames)
 
     return stream
+
+
+def _drawn(setup: Setup, codec: Codec, rows: pd.DataFrame, frames: int) -> Tensor:
+    """Latents of the first frames of the real clips of these rows."""
+    attributes = parse_all(rows["prompt"].tolist(), EVAL_PROMPTS)
+    return codec.encode(real_clips(attributes, setup.world, frames, setup.seed, rows["seed"].tolist()))
 
 
 def _teacher(params: Samples, setup: Setup) -> Stream:
     model, no_text = setup.real_score(), setup.no_text()
 
-    def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        noise = clip_noise(prompts, seeds, 1, setup.latent_shape)[:, 0].to(setup.device)
-        text = setup.encoder.encode(texts).to(setup.device)
+    def stream(rows: pd.DataFrame) -> Iterator[Tensor]:
+        noise = _noise(rows, 1, setup, setup.latent_shape[0])[:, 0]
+        text = setup.encoder.encode(rows["text"].tolist()).to(setup.device)
         velocity = guided(model, text, no_text, params.guidance_scale)
         yield sample(velocity, noise, setup.schedule, params.teacher_steps, keep=[])[:, -1]
 
     return stream
 
 
-def _student(setup: Setup, weights: Path, config: RolloutConfig, frames: int) -> Stream:
-    model = setup.frozen(weights)
-    shape = (frames, *setup.latent_shape[1:])
+def _student(setup: Setup, weights: Path, config: RolloutConfig, frames: int, from_picture: bool) -> Stream:
+    """from_picture: whether a clip begins with the first frame of its real clip."""
+    model, codec = setup.frozen(weights), setup.codec() if from_picture else None
 
-    def stream(prompts: list[str], texts: list[str], seeds: list[int]) -> Iterator[Tensor]:
-        noise = clip_noise(prompts, seeds, config.noises, shape).to(setup.device)
-        yield from rollout(model, model.read_text(setup.encoder.encode(texts).to(setup.device)), noise, config)
+    def stream(rows: pd.DataFrame) -> Iterator[Tensor]:
+        noise, text = _noise(rows, config.noises, setup, frames), _prompts(setup, model, rows)
+        given = _drawn(setup, codec, rows, 1).to(setup.device) if codec else None
+        yield from rollout(model, text, noise, config, given=given)
 
     return stream
+
+
+def _noise(rows: pd.DataFrame, noises: int, setup: Setup, frames: int) -> Tensor:
+    """Noise [B, noises, frames, C, H, W] of the clips of these rows."""
+    shape = (frames, *setup.latent_shape[1:])
+    return clip_noise(rows["prompt"].tolist(), rows["seed"].tolist(), noises, shape).to(setup.device)
+
+
+def _prompts(setup: Setup, model: VideoDiT, rows: pd.DataFrame) -> TextKV | TextAt:
+    """The prompts as the network reads them: one per clip, or where it changes, those of each block."""
+
+    def read(column: str) -> TextKV:
+        return model.read_text(setup.encoder.encode(rows[column].tolist()).to(setup.device))
+
+    first = read("text")
+    if "next_text" not in rows:
+        return first
+    second, change = read("next_text"), int(rows["change_frame"].iloc[0])
+    return lambda frame: first if frame < change else second

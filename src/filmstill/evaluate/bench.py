@@ -56,6 +56,15 @@ class SampledClips:
 
 
 @dataclass(frozen=True)
+class ChangedStreams:
+    """Streams [N, F, 3, H, W] in [0, 1] whose prompt changes at `change_frame`, with a caption each."""
+
+    video: Tensor
+    captions: list[str]
+    change_frame: int
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What a bench measured.
 
@@ -68,8 +77,9 @@ class Measurement:
     streams: long streams of as many prompts in the same form, of `stream_window` frames per window.
     pixel_frames: frames of a clip as a viewer sees it.
     metrics: further metrics, added to an arm's, to those of the long stream ("stream") or to those of two arms
-    ("student_vs_teacher").
+    ("student_vs_teacher"), or of clips that begin with a picture ("picture") or change their prompt ("prompt_change").
     details: facts that details.json has beside the arms.
+    changed: streams whose prompt changes, shown as `streams` are; None if there are none.
     """
 
     clips: pd.DataFrame
@@ -81,16 +91,18 @@ class Measurement:
     pixel_frames: int
     metrics: dict[str, Metrics] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    changed: ChangedStreams | None = None
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: heading, a sentence, a table (heading, rows) and a plot (name, caption)."""
+    """A section of the page: heading, a sentence, a table (heading, rows), a plot and a GIF (name, caption)."""
 
     heading: str
     text: str = ""
     table: tuple[list[str], list[list[str]]] | None = None
     plot: tuple[str, str] | None = None
+    gif: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from filmstill.evaluate.requests import arm_of
+from filmstill.evaluate.requests import CHANGE_COLUMNS, arm_of
 from filmstill.runtime.safetensors_file import read_metadata
 from filmstill.runtime.tables import write_table
 from filmstill.work.folder import publish
@@ -22,7 +22,8 @@ def clip_of(shard: Path, row: int) -> Path:
 def write_samples(requested: dict[str, pd.DataFrame], shards: list[Path], timing: Path, folder: Path) -> None:
     """Publish finished shards and their clips as the artifact in `folder`.
 
-    requested: rows of every shard, in the order of `shards`, by its name. timing: the shard of timing.
+    requested: rows of every shard, in the order of `shards`, by its name. timing: the shard of timing. The manifest has
+    the columns CHANGE_COLUMNS where an arm has them, empty for the others.
     """
     clips, failed = [], []
     for (name, table), shard in zip(requested.items(), shards, strict=True):
@@ -32,7 +33,8 @@ def write_samples(requested: dict[str, pd.DataFrame], shards: list[Path], timing
         for index, (row, request) in enumerate(zip(table.index, table.itertuples(), strict=True)):
             video = f"video/{arm}/{row:05d}.mp4"
             clip = {"arm": arm, "prompt_id": request.id, "prompt": request.prompt, "seed": request.seed}
-            clips.append({**clip, "group": request.group, "shard": latents, "index": index, "video": video})
+            change = {column: getattr(request, column) for column in CHANGE_COLUMNS if column in table}
+            clips.append({**clip, "group": request.group, "shard": latents, "index": index, "video": video, **change})
             if not finite[index]:
                 failed.append(clip)
             publish(clip_of(shard, index), folder / video)

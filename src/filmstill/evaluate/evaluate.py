@@ -11,14 +11,14 @@ import pandas as pd
 
 from filmstill.evaluate.bench import DIMENSION, HIGH, LOW, Bench, Measurement, SampledClips
 from filmstill.evaluate.intervals import bootstrap_interval, paired_differences, ratio_of_means
-from filmstill.evaluate.metrics import Metrics, finite, number, score_of
+from filmstill.evaluate.metrics import CHANGED_SHEET, WITHIN_BLOCKS, Metrics, finite, number, score_of
 from filmstill.evaluate.page import write_report
 from filmstill.evaluate.pixel_statistics import PIXEL_STATISTICS
 from filmstill.evaluate.requests import LONG_ARM, TIMED_AS
 from filmstill.evaluate.sheet import comparison_sheet
 from filmstill.evaluate.stream_sheet import stream_sheet
 from filmstill.evaluate.symbols_bench import SYMBOLS_BENCH
-from filmstill.params.evaluate import Evaluate
+from filmstill.params.evaluate import CHANGE_BLOCKS, Evaluate
 from filmstill.params.world import World
 from filmstill.prompts.eval_groups import MAIN
 from filmstill.runtime.files import write_json, write_text
@@ -26,6 +26,7 @@ from filmstill.runtime.tables import write_table
 
 BENCHES = {bench.name: bench for bench in (SYMBOLS_BENCH, PIXEL_STATISTICS)}  # each is named by its world
 CLOCKS = ("seconds", "network_seconds", "first_block_seconds", "evaluations_per_clip")
+WINDOWS_AFTER_CHANGE = 3  # that the sheet of changing prompts shows without a gap
 DETAILS = ("dimensions", "intervals")  # of an arm: too many numbers for metrics.json, which `dvc metrics` compares
 
 
@@ -140,9 +141,10 @@ def write_tables(bench: Bench, measured: Measurement, metrics: Metrics, out: Pat
 def draw_pictures(
     bench: Bench, measured: Measurement, metrics: Metrics, samples: SampledClips, params: Evaluate, out: Path
 ) -> None:
-    """Write the comparison sheet of all arms and the sheet of the long stream, each as a GIF and as a film strip.
+    """Write the sheets of all arms, of the long stream and of changing prompts, each as a GIF and as a film strip.
 
-    Arms are titled with their main score, streams with that of their worst window: pictures of a few clips may flatter.
+    Arms are titled with their main score, streams with that of their worst window or of the change: pictures of a few
+    clips may flatter.
     """
     prompts = samples.for_sheet("student", params.sheet_prompts)["prompt"].tolist()
     scores = {arm: number(metrics[arm][bench.main_score], 2) for arm in measured.sheet} if bench.main_score else {}
@@ -152,6 +154,13 @@ def draw_pictures(
     worst = finite(metrics["stream"].get("worst_window"))
     score = "" if worst is None else f"All right in the worst window: {worst:.2f}."
     stream_sheet(measured.streams, prompts, measured.sheet_fps, gif, png, measured.stream_window, score)
+    if changed := measured.changed:
+        soon = number(metrics["prompt_change"][WITHIN_BLOCKS], 2)
+        score = f"Change at {changed.change_frame}; right within {CHANGE_BLOCKS} blocks: {soon}."
+        gif, png = (out / f"plots/{CHANGED_SHEET}.{kind}" for kind in ("gif", "png"))
+        window = measured.stream_window
+        beginning = changed.change_frame // window + WINDOWS_AFTER_CHANGE
+        stream_sheet(changed.video, changed.captions, measured.sheet_fps, gif, png, window, score, beginning)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:

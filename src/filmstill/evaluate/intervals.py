@@ -16,6 +16,14 @@ def bootstrap_interval(values: pd.Series, clusters: pd.Series, resamples: int, s
     return float(low), float(high)
 
 
+def mean_with_interval(
+    name: str, values: pd.Series, clusters: pd.Series, resamples: int, seed: int
+) -> dict[str, float | list[float]]:
+    """The mean of `values` as `name`, and its `bootstrap_interval` as `<name>_interval`."""
+    interval = bootstrap_interval(values, clusters, resamples, seed)
+    return {name: float(values.mean()), f"{name}_interval": list(interval)}
+
+
 def ratio_of_means(
     first: pd.Series, second: pd.Series, resamples: int, seed: int
 ) -> tuple[float | None, list[float] | None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from filmstill.errors import FilmstillError, require
 from filmstill.evaluate.requests import ARMS
+from filmstill.params.evaluate import CHANGE_BLOCKS
 from filmstill.runtime.files import read_json
 
 Metrics = dict[str, Any]  # by arm, and a few facts about the whole evaluation
@@ -23,6 +24,10 @@ TITLES = {
 }
 LONG_TITLES = {**TITLES, "undistilled": "teacher's weights, causal, not distilled"}  # as tables name them
 MISSING = "–"
+CHANGED_SHEET = "changed_streams"  # name of the pictures in plots of streams whose prompt changes
+WITHIN_BLOCKS = (
+    f"within_{CHANGE_BLOCKS}_blocks"  # of prompt_change: streams that are right under the new prompt by then
+)
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -47,7 +52,7 @@ def _check_shape(metrics: Metrics, path: Path) -> None:
 
     checked(metrics, "bench", str, "the name of a bench")
     checked(metrics, "window_frames", int, "a number of frames")
-    for name in (*ARMS, "student_vs_teacher", "student_vs_real", "stream"):
+    for name in (*ARMS, "student_vs_teacher", "student_vs_real", "stream", "picture", "prompt_change"):
         values = checked(metrics, name, dict, "an object")
         for key, pair in values.items():
             right = not key.endswith(("_range", "_interval")) or pair is None or (type(pair) is list and len(pair) == 2)

@@ -35,7 +35,7 @@ def write_report(bench: Bench, metrics: Metrics, folder: Path) -> None:
 
 
 def page(bench: Bench, metrics: Metrics, folder: Path) -> str:
-    """The page as HTML, with the pictures in `folder`: sheet.gif, stream.gif and plots/*.png."""
+    """The page as HTML, with the pictures in `folder`: sheet.gif, stream.gif and those in plots."""
     table, sheet, stream = bench.table, folder / "sheet.gif", folder / "stream.gif"
     sections = [
         table_of(["arm", *table.columns], table.rows(metrics), marked=table.arms.index("student")),
@@ -65,6 +65,9 @@ def section_of(section: Section, folder: Path) -> str:
     if section.plot:
         name, caption = section.plot
         parts.append(image(folder / f"plots/{name}.png", caption))
+    if section.gif:
+        name, caption = section.gif
+        parts.append(image(folder / f"plots/{name}.gif", caption))
     return start + "\n".join(parts)
 
 

@@ -4,6 +4,7 @@ Each arm has its colour (Okabe and Ito's palette, distinguishable by colour-blin
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from filmstill.evaluate.metrics import TITLES, Metrics, arm_of, finite, interval_of, number, score_of
+from filmstill.evaluate.metrics import TITLES, WITHIN_BLOCKS, Metrics, arm_of, finite, interval_of, number, score_of
+from filmstill.params.evaluate import CHANGE_BLOCKS
 from filmstill.runtime.files import replacing
 
 LOOKS = {  # colour and marker per arm, on every plot
@@ -140,6 +142,32 @@ def _mark_worst(axes: Axes, windows: Mapping[str, list[float]], end: float) -> N
     axes.plot([frame], [score], "o", color=INK, markersize=9, markerfacecolor="none", markeredgewidth=1.4)
     axes.annotate(f"worst window {number(score, 2)}", (frame, score), (0, 12 if above else -16), color=INK, size=9,
                   textcoords="offset points", ha="right" if frame > end / 2 else "left")  # fmt: skip
+
+
+def prompt_change(metrics: Metrics) -> Figure:
+    """Share of streams that are right, by where a window begins: before the change under the first prompt, then under
+    the new one."""
+    figure = Figure(figsize=(7.6, 3.9), layout="constrained")
+    axes = figure.subplots()
+    windows, colour = metrics.get("changed_windows") or {"begins": []}, LOOKS["student"][0]
+    at = finite(metrics["prompt_change"].get("change_frame")) or 0.0
+    for label, style, within in (
+        ("first prompt", (GREY, "s"), [begins < 0 for begins in windows["begins"]]),
+        ("new prompt", (colour, "o"), [begins >= 0 for begins in windows["begins"]]),
+    ):
+        names = ("begins", "all_attributes", "all_attributes_low", "all_attributes_high")
+        begins, right, low, high = ([*compress(windows.get(name, []), within)] for name in names)
+        frames = [at + frame for frame in begins]
+        axes.fill_between(frames, low, high, color=style[0], alpha=0.18, linewidth=0)
+        axes.plot(frames, right, color=style[0], linewidth=2, marker=style[1], markersize=4, label=label)
+    axes.axvline(at, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
+    axes.set(ylim=(0, 1.16), xlabel="frame of the stream at which the window begins (dashed: the change)")
+    axes.set(ylabel="share of streams, all right", yticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.grid(axis="y", color=LIGHT)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    soon = number(metrics["prompt_change"].get(WITHIN_BLOCKS), 2)
+    axes.set_title(f"A prompt that changes: right within {CHANGE_BLOCKS} blocks in {soon} of streams")
+    return figure
 
 
 def speed(metrics: Metrics) -> Figure:

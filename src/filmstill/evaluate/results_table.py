@@ -1,5 +1,5 @@
 """The results of a run, as the terminal, the page and the README show them: one row per arm, one per offset of the long
-stream's windows, and a few lines.
+stream's windows, those of a given picture and of a change of prompt, and a few lines.
 
 Imports neither torch nor pandas, so that `python -m filmstill results` answers without delay.
 """
@@ -11,15 +11,38 @@ from pathlib import Path
 from rich.console import Console
 
 from filmstill.artifacts import RESULTS
-from filmstill.evaluate.metrics import LONG_TITLES, MISSING, Metrics, finite, number, read_metrics
+from filmstill.evaluate.metrics import (
+    CHANGED_SHEET,
+    LONG_TITLES,
+    MISSING,
+    WITHIN_BLOCKS,
+    Metrics,
+    finite,
+    number,
+    read_metrics,
+)
 from filmstill.evaluate.requests import TIMED_AS, short_arms
+from filmstill.params.evaluate import CHANGE_BLOCKS
 from filmstill.params.world import EMBEDDED, OPEN
 from filmstill.runtime.text_table import TextTable
+
+Table = tuple[list[str], list[list[str]]]  # heading and rows
 
 COSTS = ("evaluations_per_clip", "seconds_per_clip", "first_block_seconds")
 TIMED_ONCE = "measured once: they are the same network with other weights, in as many passes"
 EVERY_OFFSET = "all"
 STREAM_HEADING = ["windows from frame", "worst window", "mean window", "first phase kept", "last fidelity dB"]
+CHANGE_HEADING = ["from a picture, and as the prompt changes", "all right", "95 % interval"]
+PICTURE_ROWS = {  # key of metrics "picture" -> row
+    "all_attributes": "clips that begin with a picture",
+    "strict": "... and keep its phase",
+}
+CHANGE_ROWS = {  # key of metrics "prompt_change" -> row
+    "before": "windows before the change, first prompt",
+    WITHIN_BLOCKS: f"streams right within {CHANGE_BLOCKS} blocks of it, new prompt",
+    "later_mean": "windows from then on, their mean",
+    "later_worst": "the worst of them",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +50,7 @@ class ResultsTable:
     """The results table of a bench.
 
     arms: its rows. columns: heading -> (key of an arm's metrics, digits after the point). headline: the student in one
-    line. lines: what else is worth one. stream_rows: those of the long stream's table, under STREAM_HEADING; None: no
-    such table.
+    line. lines: what else is worth one. further: heading and rows of the tables below, those of streams.
     """
 
     title: str
@@ -36,7 +58,7 @@ class ResultsTable:
     columns: dict[str, tuple[str, int]]
     headline: Callable[[Metrics], str]
     lines: Callable[[Metrics], list[str]]
-    stream_rows: Callable[[Metrics], list[list[str]]] | None = None
+    further: Callable[[Metrics], list[Table]] = lambda _: []
 
     def rows(self, metrics: Metrics) -> list[list[str]]:
         """Per arm, its name and its columns as text. Real clips are drawn, not generated: they have no cost."""
@@ -62,12 +84,14 @@ class ResultsTable:
             table.add(*row, bold=arm == "student")
         return table
 
-    def stream_for_terminal(self, metrics: Metrics) -> TextTable:
-        """The long stream's table as rich prints it."""
-        table = TextTable("", STREAM_HEADING)
-        for row in self.stream_rows(metrics) if self.stream_rows else ():
-            table.add(*row, bold=row[0] == EVERY_OFFSET)
-        return table
+    def further_for_terminal(self, metrics: Metrics) -> list[TextTable]:
+        """The tables below as rich prints them."""
+        tables = []
+        for heading, rows in self.further(metrics):
+            tables.append(table := TextTable("", heading))
+            for row in rows:
+                table.add(*row, bold=row[0] == EVERY_OFFSET)
+        return tables
 
 
 def table_of(metrics: Metrics) -> ResultsTable:
@@ -81,13 +105,16 @@ def show_results(folder: Path = RESULTS) -> None:
     table = table_of(metrics)
     console = Console(highlight=False, markup=False)
     console.print(table.for_terminal(metrics))
-    if table.stream_rows:
-        console.print(table.stream_for_terminal(metrics))
+    for further in table.further_for_terminal(metrics):
+        console.print(further)
     console.print(table.headline(metrics), style="bold", soft_wrap=True)
     for line in (*table.lines(metrics), table.timing_note):
         console.print(line, soft_wrap=True)
     console.print(f"side by side: {folder}/sheet.gif, film strip: {folder}/sheet.png", soft_wrap=True)
     console.print(f"long streams: {folder}/stream.gif, film strip: {folder}/stream.png", soft_wrap=True)
+    if metrics.get("prompt_change"):
+        sheet = f"{folder}/plots/{CHANGED_SHEET}"
+        console.print(f"prompts that change: {sheet}.gif, film strip: {sheet}.png", soft_wrap=True)
     console.print(f"everything on one page: {folder}/report.html", soft_wrap=True)
     console.print(f"plots: {folder}/plots/, or `dvc plots show`", soft_wrap=True)
 
@@ -113,11 +140,31 @@ def _symbols_lines(metrics: Metrics) -> list[str]:
         f"all right {number(stream.get('worst_window'))} in the worst window of {metrics.get('window_frames', 12)}, "
         f"{number(stream.get('mean_window'))} in the mean one; {number(stream.get('phase_kept'))} right and still in "
         "their first phase at the end",
+        *_change_lines(metrics),
     ]
 
 
+def _change_lines(metrics: Metrics) -> list[str]:
+    """Clips that begin with a picture and streams whose prompt changes, if there are any."""
+    picture, change = metrics.get("picture"), metrics.get("prompt_change")
+    lines = []
+    if picture:
+        lines.append(
+            f"from a picture, {number(picture.get('prompts'), 0)} prompts: all right and in its phase "
+            f"{_ratio(picture, 'strict')}"
+        )
+    if change:
+        lines.append(
+            f"prompt changed at frame {number(change.get('change_frame'), 0)}, {number(change.get('prompts'), 0)} "
+            f"prompts: the new one right within {CHANGE_BLOCKS} blocks in {_ratio(change, WITHIN_BLOCKS)}, from then "
+            f"on {number(change.get('later_worst'))} in the worst window, {number(change.get('later_mean'))} in the "
+            "mean one"
+        )
+    return lines
+
+
 def _ratio(against: Metrics, name: str) -> str:
-    """A ratio of two arms, and its 95 % interval if there is one."""
+    """A ratio of two arms or a share, and its 95 % interval if there is one."""
     ratio, ends = number(against.get(name)), against.get(f"{name}_interval")
     return f"{ratio} ({number(ends[0])} to {number(ends[1])})" if ends else ratio
 
@@ -128,6 +175,24 @@ def symbols_stream_rows(metrics: Metrics) -> list[list[str]]:
     rows = {**stream.get("by_offset", {}), EVERY_OFFSET: stream}
     keys = {"worst_window": 3, "mean_window": 3, "phase_kept": 3, "last_fidelity": 2}
     return [[offset, *(number(row.get(key), digits) for key, digits in keys.items())] for offset, row in rows.items()]
+
+
+def symbols_change_rows(metrics: Metrics) -> list[list[str]]:
+    """A row per share of clips that begin with a picture and of streams whose prompt changes; [] if there are none."""
+    rows = []
+    for name, labels in (("picture", PICTURE_ROWS), ("prompt_change", CHANGE_ROWS)):
+        values = metrics.get(name) or {}
+        for key, label in labels.items() if values else ():
+            low, high = values.get(f"{key}_interval") or (None, None)
+            interval = MISSING if low is None else f"{number(low)} to {number(high)}"
+            rows.append([label, number(values.get(key)), interval])
+    return rows
+
+
+def _symbols_further(metrics: Metrics) -> list[Table]:
+    """The long stream's table, and that of pictures and changes if any were made."""
+    changes = symbols_change_rows(metrics)
+    return [(STREAM_HEADING, symbols_stream_rows(metrics)), *([(CHANGE_HEADING, changes)] if changes else [])]
 
 
 def _pixel_headline(metrics: Metrics) -> str:
@@ -176,7 +241,7 @@ SYMBOLS_TABLE = ResultsTable(
     },
     headline=_symbols_headline,
     lines=_symbols_lines,
-    stream_rows=symbols_stream_rows,
+    further=_symbols_further,
 )
 PIXEL_TABLE = ResultsTable(
     title="pixel statistics",

@@ -42,23 +42,23 @@ LABEL_WIDTH = 112
 
 
 def stream_sheet(
-    video: Tensor, prompts: list[str], fps: int, gif: Path, png: Path, window: int, score: str = ""
+    video: Tensor, prompts: list[str], fps: int, gif: Path, png: Path, window: int, score: str = "", beginning: int = 1
 ) -> None:
     """Write streams [N, F, 3, H, W] in [0, 1], one per prompt, as a film strip and as a looping GIF.
 
-    The strip shows the first prompts in rows of `window` frames, as many as fit, evenly spread over the stream; the GIF
-    more prompts at `fps`. Frames higher than HEIGHT are scaled down. Both pictures state which frames they leave out,
-    and the `score` of all streams.
+    The strip shows the first prompts in rows of `window` frames, as many as fit: `beginning` windows without a gap,
+    then others, evenly spread over the rest. The GIF shows more prompts at `fps`. Frames higher than HEIGHT are scaled
+    down. Both pictures state which frames they leave out, and the `score` of all streams.
     """
-    save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window, score), png)
+    save_png(strip(video[:STRIP_PROMPTS], prompts[:STRIP_PROMPTS], window, score, beginning), png)
     save_streams(video[:GIF_PROMPTS], prompts[:GIF_PROMPTS], fps, score, gif)
 
 
-def strip(video: Tensor, prompts: list[str], window: int, score: str) -> Image.Image:
+def strip(video: Tensor, prompts: list[str], window: int, score: str, beginning: int) -> Image.Image:
     """The film strip: one block per prompt, one row per shown window."""
     frames = video.shape[1]
     window = min(window, frames)
-    starts, offsets = shown(frames, window, *_size(video, STRIP_ENLARGE)[:2])
+    starts, offsets = shown(frames, window, *_size(video, STRIP_ENLARGE)[:2], beginning)
     rows = [[start + offset for offset in offsets if start + offset < frames] for start in starts]
     blocks = [
         Block(prompt, [_small(stream, row) for row in rows]) for stream, prompt in zip(video, prompts, strict=True)
@@ -68,14 +68,16 @@ def strip(video: Tensor, prompts: list[str], window: int, score: str) -> Image.I
     return film_strip(blocks, labels, [], LINE, STRIP_ENLARGE, note.rstrip())
 
 
-def shown(frames: int, window: int, height: int, width: int) -> tuple[list[int], list[int]]:
+def shown(frames: int, window: int, height: int, width: int, beginning: int = 1) -> tuple[list[int], list[int]]:
     """First frames of the windows that the strip shows, and offsets of the frames shown of each.
 
-    height, width: screen pixels of a picture.
+    height, width: screen pixels of a picture. beginning: first windows that are shown without a gap.
     """
-    rows, columns = STRIP_HEIGHT // (height + LINE), STRIP_WIDTH // (width + LINE)
-    starts = [window * index for index in spread(math.ceil(frames / window), max(2, rows))]
-    return starts, spread(window, max(2, columns))
+    rows, columns = max(2, STRIP_HEIGHT // (height + LINE)), STRIP_WIDTH // (width + LINE)
+    count = math.ceil(frames / window)
+    dense = min(beginning, rows - 1, count) - 1
+    indices = [*range(dense), *(dense + index for index in spread(count - dense, rows - dense))]
+    return [window * index for index in indices], spread(window, max(2, columns))
 
 
 def note_of(frames: int, window: int, rows: int, columns: int) -> str:

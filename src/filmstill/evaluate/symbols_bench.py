@@ -10,11 +10,18 @@ from filmstill.evaluate import plots
 from filmstill.evaluate.bench import Bench, Section
 from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC
 from filmstill.evaluate.judged_clips import JUDGED
-from filmstill.evaluate.metrics import TITLES, Metrics, arm_of, interval_of, number, score_of
-from filmstill.evaluate.results_table import STREAM_HEADING, SYMBOLS_TABLE, symbols_stream_rows
+from filmstill.evaluate.metrics import CHANGED_SHEET, TITLES, Metrics, arm_of, interval_of, number, score_of
+from filmstill.evaluate.results_table import (
+    CHANGE_HEADING,
+    STREAM_HEADING,
+    SYMBOLS_TABLE,
+    symbols_change_rows,
+    symbols_stream_rows,
+)
 from filmstill.evaluate.symbols_scores import AGGREGATES, measure
 from filmstill.params.world import EMBEDDED
 
+CHANGE_PLOT = "prompt_change"  # name of its file
 SUMMARY = ("all_attributes", "total")
 GROUPS = {"Summary": SUMMARY, "Semantic": SEMANTIC, "Quality": tuple(QUALITY)}
 
@@ -24,6 +31,7 @@ def draw(metrics: Metrics) -> dict[str, Figure]:
         "scores": plots.scores(metrics, GROUPS, "symbols-bench by dimension (this embedded world, not VBench)"),
         "drift": plots.drift(metrics),
         "speed": plots.speed(metrics),
+        **({CHANGE_PLOT: plots.prompt_change(metrics)} if metrics.get("prompt_change") else {}),
     }
 
 
@@ -39,7 +47,7 @@ def note(metrics: Metrics) -> str:
 
 
 def sections(metrics: Metrics) -> list[Section]:
-    """The long stream, speed, dimensions, variety, and the meaning of 0 and 1."""
+    """The long stream, pictures and changes, speed, dimensions, variety, and the meaning of 0 and 1."""
     return [
         Section(
             "Drift",
@@ -48,6 +56,7 @@ def sections(metrics: Metrics) -> list[Section]:
             (STREAM_HEADING, symbols_stream_rows(metrics)),
             ("drift", "share of long streams that are all right, by window"),
         ),
+        *change_sections(metrics),
         Section("Quality against time", plot=("speed", "score against seconds per clip, by arm")),
         Section(
             "Scores by dimension",
@@ -68,6 +77,26 @@ def sections(metrics: Metrics) -> list[Section]:
             "codec); both are measured in the same run.",
             (["dimension", "floor", "ceiling"], bound_rows(metrics)),
         ),
+    ]
+
+
+def change_sections(metrics: Metrics) -> list[Section]:
+    """Clips that begin with a picture and streams whose prompt changes, if there are any."""
+    rows = symbols_change_rows(metrics)
+    if not rows:
+        return []
+    gif = (CHANGED_SHEET, "streams of the student whose prompt changes")
+    return [
+        Section(
+            "From a picture, and prompts that change",
+            "Image-to-video: clips that begin with the first frame of the real clip of their prompt; its phase is kept "
+            "where every frame is in place at the phase of that real clip. Prompts that change in mid-stream: windows "
+            "that begin at every block, judged under the first prompt where they end by the change, under the new one "
+            "where they begin from it on.",
+            (CHANGE_HEADING, rows),
+            (CHANGE_PLOT, "share of streams that are right, by window before and after the change"),
+            gif,
+        )
     ]
 
 

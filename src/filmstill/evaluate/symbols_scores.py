@@ -17,10 +17,12 @@ from filmstill.evaluate import faults
 from filmstill.evaluate.bench import DIMENSION, Measurement, SampledClips
 from filmstill.evaluate.dimensions import NAMES, QUALITY, SEMANTIC, TrackedClips, scores
 from filmstill.evaluate.drift import score_windows, stream_metrics, window_means
+from filmstill.evaluate.given_pictures import picture_metrics
 from filmstill.evaluate.intervals import bootstrap_interval, ratio_of_means
 from filmstill.evaluate.judged_clips import DecodedClips
 from filmstill.evaluate.metrics import Metrics
 from filmstill.evaluate.open_prompts import entropy_metrics
+from filmstill.evaluate.prompt_changes import measure_changes
 from filmstill.evaluate.requests import ARMS, LONG_ARM
 from filmstill.evaluate.stream_sheet import GIF_PROMPTS
 from filmstill.models.codec import DctCodec
@@ -37,11 +39,11 @@ AGGREGATES = ("quality", "semantic", "total")
 
 
 def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) -> Measurement:
-    """Decode the latents of every arm and score its clips, then the windows of the long streams."""
+    """Decode the latents of every arm and score its clips, then long streams, given pictures and changing prompts."""
     codec = DctCodec.load(samples.codec)
     shown = samples.for_sheet("student", params.sheet_prompts).index.tolist()
     scored, sheet = [], {}
-    with progress("evaluate", len(ARMS) + 2, unit="part") as bar:
+    with progress("evaluate", len(ARMS) + 4, unit="part") as bar:
         bounds = Bounds.measure(codec, world, params.references, seed)
         bar.update()
         for arm in ARMS:
@@ -52,7 +54,12 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
         streams = DecodedClips.of(samples, LONG_ARM, codec)
         windows = score_windows(streams, world, params.window_frames, samples.block_frames)
         bar.update()
+        picture = picture_metrics(samples, codec, world, params, seed)
+        bar.update()
+        changes = measure_changes(samples, codec, world, params, seed, GIF_PROMPTS)
+        bar.update()
     table, means = pd.concat(scored, ignore_index=True), window_means(windows, params, seed)
+    details = {"world": {"floor": bounds.floor, "ceiling": bounds.ceiling}, "windows": means.to_dict("list")}
     return Measurement(
         clips=table,
         drift=means,
@@ -61,8 +68,14 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
         streams=streams.video[samples.for_sheet(LONG_ARM, GIF_PROMPTS).index.tolist()],
         stream_window=params.window_frames,
         pixel_frames=world.frames,
-        metrics={**group_metrics(table, params, seed), "stream": stream_metrics(windows, means, params, seed)},
-        details={"world": {"floor": bounds.floor, "ceiling": bounds.ceiling}, "windows": means.to_dict("list")},
+        metrics={
+            **group_metrics(table, params, seed),
+            "stream": stream_metrics(windows, means, params, seed),
+            **picture,
+            **({"prompt_change": changes.metrics} if changes else {}),
+        },
+        details={**details, **(changes.details if changes else {})},
+        changed=changes.sheet if changes else None,
     )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from filmstill.params.keys import check_intervals, key
 
+CHANGE_BLOCKS = 3  # after a change of prompt: a window that begins with the last of them or before counts as soon
+
 
 @dataclass
 class Evaluate:

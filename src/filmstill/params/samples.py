@@ -33,6 +33,16 @@ class Samples:
     long_prompts: int = key(48, "number of prompts of the long stream, the first of `prompts`", "[1, 100000]")
     long_frames: int = key(240, "latent frames of the long stream", "[1, 1000000]")
     long_window_frames: int = key(9, "local attention window of the long stream, in latent frames", "[1, 100000]")
+    changed_prompts: int = key(
+        48,
+        "number of prompts, the first of `prompts`, of clips that begin with a picture and of streams whose prompt "
+        "changes to another of them; 0: neither is made (symbols world only, as the next two keys)",
+        "[0, 100000]",
+    )
+    change_frame: int = key(24, "latent frame at which the prompt changes, the first of a block", "[1, 1000000]")
+    changed_frames: int = key(
+        156, "latent frames of a stream whose prompt changes, under the long stream's window", "[1, 1000000]"
+    )
 
     def __post_init__(self) -> None:
         check_intervals(self)
@@ -40,12 +50,28 @@ class Samples:
         require(self.long_prompts <= self.prompts, "long_prompts", self.long_prompts, allowed)
 
     def clips(self, world: str) -> int:
-        """Clips of every arm but the long stream, in the world of this name."""
+        """Clips of every arm that is compared, in the world of this name."""
         main = self.prompts * self.seeds
         return main + self.held_out_prompts + self.open_prompts * self.open_seeds if world == EMBEDDED else main
 
-    def check_student(self, student: Student) -> None:
-        """Refuse a long stream that the student cannot roll out."""
+    def changed(self, world: str) -> int:
+        """Clips that begin with a picture, and as many streams whose prompt changes; none in a world without judge."""
+        return self.changed_prompts if world == EMBEDDED else 0
+
+    def check_student(self, student: Student, world: str) -> None:
+        """Refuse streams that the student cannot roll out in the world of this name."""
         least, window = student.sink_frames + student.block_frames, self.long_window_frames
         require(window >= least, "samples.long_window_frames", window, f"at least student's sink + block = {least}")
         student.check_frames(self.long_frames, "samples.long_frames")
+        if changed := self.changed(world):
+            allowed = f"0, or from 2 to samples.prompts ({self.prompts}): a prompt changes to another one of them"
+            require(1 < changed <= self.prompts, "samples.changed_prompts", changed, allowed)
+            self._check_change_frame(student)
+            student.check_frames(self.changed_frames, "samples.changed_frames")
+
+    def _check_change_frame(self, student: Student) -> None:
+        """Refuse a change of prompt inside a block, and in the first one."""
+        block, frame = student.block_frames, self.change_frame
+        first = 1 if student.independent_first else block
+        allowed = f"the first frame of a block of the student: {first}, {first + block}, {first + 2 * block}, …"
+        require(frame >= first and (frame - first) % block == 0, "samples.change_frame", frame, allowed)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from filmstill.errors import require
 from filmstill.params.compute import Compute, micro_batches
 from filmstill.params.distill import Distill
-from filmstill.params.evaluate import Evaluate
+from filmstill.params.evaluate import CHANGE_BLOCKS, Evaluate
 from filmstill.params.keys import key
 from filmstill.params.load import SEEDS
 from filmstill.params.model import Model
@@ -51,7 +51,8 @@ class Params:
         self._check_rollouts()
         self._check_chained_clips()
         self._check_streams()
-        self.samples.check_student(self.student)
+        self.samples.check_student(self.student, self.world.name)
+        self._check_changed_streams()
         allowed = f"a divisor of ode_pairs.nodes ({self.ode_pairs.nodes}): the pairs hold no other nodes"
         for name in ("denoising_steps", "first_denoising_steps"):
             steps = getattr(self.student, name)
@@ -122,6 +123,15 @@ class Params:
             allowed = f"null, or at least world.frames ({self.world.frames})"
             require(gate.stream_frames >= self.world.frames, name, gate.stream_frames, allowed)
             self.student.check_frames(gate.stream_frames, name)
+
+    def _check_changed_streams(self) -> None:
+        """Refuse streams that end before the windows in which a new prompt is to be right."""
+        samples, window = self.samples, self.evaluate.window_frames
+        if not samples.changed(self.world.name):
+            return
+        least = samples.change_frame + CHANGE_BLOCKS * self.student.block_frames + window
+        allowed = f"at least {least}: change_frame, {CHANGE_BLOCKS} blocks and evaluate.window_frames ({window})"
+        require(samples.changed_frames >= least, "samples.changed_frames", samples.changed_frames, allowed)
 
     def _check_world(self) -> None:
         """Refuse what the chosen world cannot do."""

@@ -9,7 +9,7 @@ time. Time is operations / speed; disks and the network between GPUs are part of
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-from filmstill.evaluate.requests import LONG_ARM, every_arm, timed_arms
+from filmstill.evaluate.requests import CHANGED_ARM, LONG_ARM, PICTURE_ARM, every_arm, timed_arms
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
 from filmstill.models.flops import (
@@ -143,20 +143,24 @@ def distill(run: Run) -> StagePlan:
 
 
 def samples(run: Run) -> StagePlan:
-    """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing."""
+    """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing.
+
+    What a given frame saves and a change of prompt costs is not counted.
+    """
     params = run.params.samples
-    clips, streams = params.clips(run.params.world.name), params.long_prompts
+    world, changed = run.params.world, params.changed(run.params.world.name)
+    counts = {LONG_ARM: params.long_prompts, PICTURE_ARM: changed, CHANGED_ARM: changed}
+    lengths = {LONG_ARM: params.long_frames, CHANGED_ARM: params.changed_frames}
     long = replace(run.attention, window_frames=params.long_window_frames)
     branches = guidance_branches(params.guidance_scale)
     guided = sampling_flops(run.real_scores[0], run.clip().whole(branches), params.teacher_steps)
     of_arm = {"real": 0.0, "teacher": guided}
-    student = _streamed(run, run.clip().blocks(run.attention))
-    stream = _streamed(run, run.clip(params.long_frames).blocks(long))
     flops = disk = 0.0
-    timed = timed_arms(run.params.world.name)
-    for arm in every_arm(run.params.world.name):
-        count, frames = (streams, params.long_frames) if arm == LONG_ARM else (clips, run.params.world.frames)
-        made = stream if arm == LONG_ARM else of_arm.get(arm, student)
+    timed = timed_arms(world.name)
+    for arm in every_arm(params, world.name):
+        count, frames = counts.get(arm, params.clips(world.name)), lengths.get(arm, world.frames)
+        blocks = run.clip(frames).blocks(long if arm in lengths else run.attention)
+        made = of_arm[arm] if arm in of_arm else _streamed(run, blocks)
         rounds = params.timing_rounds if arm in timed else 0
         # In each round a single clip and a batch; before the first, a single clip to warm up.
         clocked = rounds * (1 + min(params.batch, count)) + bool(rounds)
@@ -166,12 +170,14 @@ def samples(run: Run) -> StagePlan:
 
 
 def _sampling(run: Run, long: BlockCausal) -> dict[str, Memory]:
-    """Phases of the teacher's clips, the student's clips and its long stream: each generated, then decoded.
+    """Phases of the teacher's clips, the student's clips and its streams: each generated, then decoded.
 
-    While arms are timed in turns, the networks of all three are loaded.
+    Streams whose prompt changes count as long ones. While arms are timed in turns, the networks of all three are
+    loaded.
     """
-    params, codec = run.params.samples, run.codec_bytes
-    clips, streams = (min(params.batch, n) for n in (params.clips(run.params.world.name), params.long_prompts))
+    params, codec, world = run.params.samples, run.codec_bytes, run.params.world.name
+    most = max(params.long_prompts, params.changed(world))
+    clips, streams = (min(params.batch, count) for count in (params.clips(world), most))
     networks = _inference(run, [*run.real_scores, run.config, run.config])
     streaming = replace(networks, codec=codec)
     guided = _guided(run, run.real_scores, guidance_branches(params.guidance_scale) * clips)

@@ -1,0 +1,47 @@
+"""Plans count the clips that begin with a picture and the streams whose prompt changes, where they are made."""
+
+from dataclasses import replace
+from math import prod
+
+import torch
+
+from counting import H100, counted
+from filmstill.diffusion.rollout import rollout
+from filmstill.diffusion.schedule import FlowSchedule
+from filmstill.models.attention import BlockCausal
+from filmstill.models.dit import VideoDiT
+from filmstill.models.text import HashedWords
+from filmstill.params.profile import compose
+from filmstill.plan.run import Run
+from filmstill.plan.stages import StagePlan, plan
+from rollouts import rollout_config
+
+
+def samples(run: Run) -> StagePlan:
+    return next(stage for stage in plan(run) if stage.name == "samples")
+
+
+def test_operations_and_bytes_of_both_arms_are_those_of_their_rollouts():
+    run = Run(compose("smoke", ["samples.long_window_frames=6"]), H100)
+    without = samples(Run(replace(run.params, samples=replace(run.params.samples, changed_prompts=0)), H100))
+    model, encoder = VideoDiT(run.config), HashedWords(run.params.model.text_len, run.config.text_dim)
+
+    def operations(frames: int, attention: BlockCausal) -> float:
+        steps = rollout_config(FlowSchedule(3), 4, attention, 0.0)
+        noise = torch.zeros(1, 4, *run.latent_shape(frames))
+        with torch.no_grad():
+            return counted(
+                lambda: list(rollout(model, model.read_text(encoder.encode(["a red star bobs"])), noise, steps))
+            )
+
+    picture, changed = operations(12, run.attention), operations(36, replace(run.attention, window_frames=6))
+    assert samples(run).flops - without.flops == 3 * (picture + changed)
+    latents = prod(run.latent_shape(12)) + prod(run.latent_shape(36))
+    assert samples(run).artifacts - without.artifacts == 3 * 4 * latents
+
+
+def test_the_open_world_has_neither():
+    run = Run(compose("wan-1.3b", []), H100)
+    assert run.params.samples.changed_prompts > 0
+    without = replace(run.params, samples=replace(run.params.samples, changed_prompts=0))
+    assert samples(run) == samples(Run(without, H100))
