@@ -36,11 +36,15 @@ lint: .venv/ready  ## ruff, mypy, snakefmt, snakemake --lint
 	snakefmt --check workflow
 	snakemake --lint --snakefile workflow/Snakefile --config root=. shards=
 
-deps: .venv/ready  ## rewrite dvc.yaml's deps from the import closures
+deps: .venv/ready  ## rewrite the deps in dvc.yaml and pretrain/dvc.yaml from the import closures
 	python tests/helpers/closure.py
 
 readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
 	python tests/helpers/readme_table.py
+
+pretrain: .venv/ready  ## train the teacher of profile natural, data/released/symbols-natural (an hour of one core; resumes)
+	dvc unfreeze pretrain/dvc.yaml:teacher
+	trap 'dvc freeze pretrain/dvc.yaml:teacher' EXIT; dvc repro pretrain/dvc.yaml
 
 kill-test: .venv/ready  ## kill -9 every stage at random moments, damage every file in .work: the results must not change
 	python tests/helpers/kill_test.py
@@ -61,4 +65,4 @@ clean:  ## remove work folders and caches of tools (artifacts and .venv stay)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.PHONY: repro test test-slurm slurm-up slurm-down lint deps readme kill-test mini bench bench-gpu clean help
+.PHONY: repro test test-slurm slurm-up slurm-down lint deps readme pretrain kill-test mini bench bench-gpu clean help

@@ -1,4 +1,4 @@
-"""Make the teacher: train one in an embedded world, or import a released one in the open world."""
+"""Make the teacher: train one in the embedded world, or import a released one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from filmstill.params.compute import Compute
 from filmstill.params.load import Values
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
-from filmstill.params.teacher import Teacher
+from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.params.text import Text
 from filmstill.params.world import OPEN, World
 from filmstill.work.stage import Stage
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from filmstill.models.dit import DiTConfig
 
-SHEET_STEPS = 16  # Euler steps of every teacher's sheet
-SHEET_CLIPS, SHEET_GUIDANCE = 6, 3.0  # of an embedded teacher's
-RELEASED_PROMPT, RELEASED_GUIDANCE = "A red balloon drifts over a field of sunflowers in the morning light.", 5.0
+# The clip of a teacher of the open world, to be checked by eye.
+RELEASED_PROMPT = "A red balloon drifts over a field of sunflowers in the morning light."
+RELEASED_GUIDANCE, RELEASED_STEPS = 5.0, 16
 
 
 def main(stage: Stage) -> None:
@@ -30,48 +30,44 @@ def main(stage: Stage) -> None:
 
     compute = stage.params.section(Compute, "compute")
     prepare(compute.device, compute.threads, compute.float32_matmul)
+    out = stage.out / "teacher"
     if stage.params.section(World, "world").name == OPEN:
-        import_released(stage.out / "teacher", stage.params, compute)
+        import_released(out, stage.params, compute)
+    elif stage.params.section(Teacher, "teacher").released != NOTHING:
+        import_embedded(out, stage.params, compute)
     else:
         train_embedded(stage, compute)
 
 
 def train_embedded(stage: Stage, compute: Compute) -> None:
-    """Fit the world's codec, train the network, and write both with the text encoder."""
-    from filmstill.diffusion.sample import guided, sample
-    from filmstill.diffusion.schedule import FlowSchedule
-    from filmstill.models.load import DTYPES, save_hashed_words
-    from filmstill.models.text import HashedWords
-    from filmstill.models.weights import config_of, save_model
-    from filmstill.runtime import randomness
-    from filmstill.runtime.files import write_json
-    from filmstill.runtime.image import save_sheet
+    """Train the embedded world's teacher, and write it with its codec and text encoder."""
     from filmstill.training.curves import publish_curves
-    from filmstill.training.teacher import fit_codec, new_model, train_teacher
-    from filmstill.worlds import symbols
+    from filmstill.training.teacher import make_teacher
 
-    section, seed = stage.params.section, stage.params.seed
-    params, world, sizes = section(Teacher, "teacher"), section(World, "world"), section(Model, "model")
-    schedule = FlowSchedule(section(Schedule, "schedule").shift)
-    codec = fit_codec(world, seed)
-    encoder = HashedWords(sizes.text_len, sizes.text_dim)
-    shown = symbols.draw(world, seed, "teacher/sheet", 0, range(SHEET_CLIPS))
-    shape, config = world.latent_shape(sizes.in_channels), config_of(sizes)
-    model = new_model(config, seed)
-    model.precision, model.activation_checkpointing = DTYPES[compute.precision], compute.activation_checkpointing
-
-    def draw_sheet(path: Path) -> None:
-        velocity = guided(model, encoder.encode(shown.prompts), encoder.encode([""]), SHEET_GUIDANCE)
-        noise = randomness.normal(shape, seed, "teacher/sheet/noise", 0, range(SHEET_CLIPS))
-        save_sheet(codec.decode(sample(velocity, noise, schedule, SHEET_STEPS, keep=[])[:, -1]), path)
-
-    ema = train_teacher(stage.work, params, world, model, codec, encoder, schedule, seed, draw_sheet)
     out = stage.out / "teacher"
-    codec.save(out / "codec.safetensors")
-    save_hashed_words(out / "text", encoder)
-    write_json(out / "real_score" / "experts.json", {"files": []})
-    save_model(out / "teacher.safetensors", ema.tensors(), config, {"shift": schedule.shift})
+    make_teacher(stage.work, stage.params, compute).write(out, {})
     publish_curves(stage.work, out)
+
+
+def import_embedded(out: Path, params: Values, compute: Compute) -> None:
+    """Import a released teacher of the embedded world, with its codec, and write a sheet of its clips."""
+    from filmstill.diffusion.schedule import FlowSchedule
+    from filmstill.formats.symbols_release import read_symbols
+    from filmstill.models.load import frozen
+    from filmstill.runtime.files import require_writable
+    from filmstill.training.teacher import EmbeddedTeacher
+
+    section = params.section
+    world, schedule = section(World, "world"), section(Schedule, "schedule")
+    require_writable(out / "teacher.safetensors")
+    found = read_symbols(section(Teacher, "teacher"), section(Model, "model"), schedule, world)
+    teacher = EmbeddedTeacher(
+        found.network, found.codec, found.encoder, world, FlowSchedule(schedule.shift), params.seed
+    )
+    teacher.write(out, {"released": found.identities})
+    (out / "curves").mkdir(exist_ok=True)  # dvc.yaml lists a training's curves; an import has none
+    frozen(teacher.network, compute)
+    teacher.save_sheet(out / "sheets" / "imported.png")
 
 
 def import_released(out: Path, params: Values, compute: Compute) -> None:
@@ -107,7 +103,7 @@ def sample_released(out: Path, config: "DiTConfig", params: Values, compute: Com
         model(noise.to(model.device), torch.tensor([500.0]), model.read_text(text), attention=BlockCausal(1))
         velocity = guided(model, text, no_text, RELEASED_GUIDANCE)
         schedule = FlowSchedule(params.section(Schedule, "schedule").shift)
-        latents = sample(velocity, noise.to(model.device), schedule, SHEET_STEPS, keep=[])[:, -1]
+        latents = sample(velocity, noise.to(model.device), schedule, RELEASED_STEPS, keep=[])[:, -1]
         return load_codec(compute, out / "codec.safetensors").decode(latents).cpu()
 
 

@@ -1,6 +1,7 @@
 """The files that a stage's scripts import, directly or not: dvc.yaml must list them as the stage's deps.
 
-`python tests/helpers/closure.py` (make deps) rewrites the lists in dvc.yaml; tests/work/test_closure.py checks them.
+`python tests/helpers/closure.py` (make deps) rewrites the lists in dvc.yaml and pretrain/dvc.yaml;
+tests/work/test_closure.py checks them.
 """
 
 import ast
@@ -59,6 +60,7 @@ DATA = {
     ],
     "evaluate": ["data/samples", CODEC],
 }
+SCRIPTS = {"dvc.yaml": "stages", "pretrain/dvc.yaml": "pretrain"}  # folder of the scripts of each pipeline
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -101,8 +103,10 @@ def closure(scripts: list[Path]) -> set[Path]:
     return reached
 
 
-def expected_deps(stage: str) -> list[str]:
-    """The sorted deps that dvc.yaml must list for `stage`: its data, its code and its files of the workflow."""
+def expected_deps(stage: str, pipeline: str = "dvc.yaml") -> list[str]:
+    """The sorted deps that a pipeline must list for `stage`: its data, its code and its files of the workflow."""
+    if pipeline != "dvc.yaml":
+        return sorted(str(path.relative_to(ROOT)) for path in closure([ROOT / SCRIPTS[pipeline] / f"{stage}.py"]))
     scripts = [ROOT / "stages" / f"{stage}.py"]
     workflow: list[Path] = []
     extra: list[str] = []
@@ -118,18 +122,20 @@ def expected_deps(stage: str) -> list[str]:
 
 
 def rewrite() -> None:
-    """Replace the deps of every stage in dvc.yaml."""
-    yaml = YAML()
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    path = ROOT / "dvc.yaml"
-    graph = yaml.load(path.read_text())
-    for name, stage in graph["stages"].items():
-        stage["deps"] = expected_deps(name)
-    with path.open("w") as file:
-        yaml.dump(graph, file)
+    """Replace the deps of every stage in both pipelines."""
+    for pipeline in SCRIPTS:
+        yaml = YAML()
+        if pipeline == "dvc.yaml":  # the other one is rewritten by `dvc freeze`, in this library's default form
+            yaml.width = 120
+            yaml.indent(mapping=2, sequence=4, offset=2)
+        path = ROOT / pipeline
+        graph = yaml.load(path.read_text())
+        for name, stage in graph["stages"].items():
+            stage["deps"] = expected_deps(name, pipeline)
+        with path.open("w") as file:
+            yaml.dump(graph, file)
 
 
 if __name__ == "__main__":
     rewrite()
-    print(f"dvc.yaml: deps of {len(DATA)} stages are their import closures", file=sys.stderr)
+    print(f"{' and '.join(SCRIPTS)}: the stages' deps are their import closures", file=sys.stderr)

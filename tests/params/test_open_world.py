@@ -52,8 +52,8 @@ def test_parameters_that_an_open_world_cannot_have(monkeypatch: pytest.MonkeyPat
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["teacher.released=data", "teacher.real_score=data", "world.width=48"])
-def test_the_embedded_world_imports_nothing(monkeypatch: pytest.MonkeyPatch, override: str):
+@pytest.mark.parametrize("override", ["teacher.real_score=data", "world.width=48"])
+def test_the_embedded_world_takes_no_other_score_and_no_other_size(monkeypatch: pytest.MonkeyPatch, override: str):
     monkeypatch.chdir(ROOT)
     with pytest.raises(FilmstillError, match=override.partition("=")[0]):
         compose("embedded", [override])

@@ -46,7 +46,7 @@ def test_every_key_has_a_sentence_of_its_own():
         assert not bare, f"{type(section).__name__}: {bare}"
 
 
-@pytest.mark.parametrize("name", ["embedded", "smoke", "wan-1.3b", "wan-14b-teacher", "wan-mini"])
+@pytest.mark.parametrize("name", ["embedded", "natural", "smoke", "wan-1.3b", "wan-14b-teacher", "wan-mini"])
 def test_comments_change_no_value_and_fit_the_page(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     assert name in names()

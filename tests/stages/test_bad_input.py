@@ -60,7 +60,7 @@ def test_a_parameter_of_no_such_name_is_refused(copied: Path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("embeded", "profile: is 'embeded', allowed: embedded, smoke, wan-1.3b, wan-14b-teacher, wan-mini"),
+        ("embeded", "profile: is 'embeded', allowed: embedded, natural, smoke, wan-1.3b, wan-14b-teacher, wan-mini"),
         ("embedded distil.lr=1", f"profile embedded: distil: no such key (allowed keys: {SECTIONS})"),
         (
             "embedded student.denoising_steps=3",

@@ -1,7 +1,10 @@
-"""dvc.yaml lists exactly the files that each stage's scripts import."""
+"""dvc.yaml and pretrain/dvc.yaml list exactly the files that each stage's scripts import."""
+
+import io
 
 import pytest
 from omegaconf import OmegaConf
+from ruamel.yaml import YAML
 
 from closure import DATA, ROOT, closure, expected_deps
 
@@ -25,6 +28,22 @@ def test_data_deps_are_made_earlier_or_committed(stage):
     params = OmegaConf.load(ROOT / "params.yaml")
     paths = [OmegaConf.select(params, path[2:-1]) if path.startswith("${") else path for path in DATA[stage]]
     assert all(path in made or (ROOT / path).exists() for path in paths)
+
+
+def test_deps_of_the_pretraining_are_its_import_closure():
+    listed = OmegaConf.load(ROOT / "pretrain/dvc.yaml").stages
+    assert list(listed) == ["teacher"]
+    assert list(listed.teacher.deps) == expected_deps("teacher", "pretrain/dvc.yaml"), "run `make deps`"
+    assert {"pretrain/teacher.py", "src/filmstill/training/teacher.py"} <= set(listed.teacher.deps)
+
+
+def test_the_pretraining_is_frozen_in_the_form_that_dvc_writes():
+    """`make pretrain` unfreezes and freezes it: git must see no other line change, and no run at the root retrains."""
+    text, written = (ROOT / "pretrain/dvc.yaml").read_text(), io.StringIO()
+    graph = YAML().load(text)
+    assert graph["stages"]["teacher"]["frozen"] is True and list(graph["stages"]["teacher"])[-1] == "frozen"
+    YAML().dump(graph, written)
+    assert written.getvalue() == text
 
 
 def test_closure_sees_imports_inside_functions_and_packages(tmp_path):

@@ -13,7 +13,7 @@ import yaml
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.work.folder import WORK
-from filmstill.work.graph import Inputs, inputs
+from filmstill.work.graph import PRETRAIN, Inputs, inputs, read_params
 from filmstill.work.prune import QUEUED, prune
 from repository import ROOT, commit, environment
 
@@ -174,6 +174,38 @@ def test_what_queued_experiments_need_stays(ref: str):
     work_folder("aaa", age=2)
     prune(dry_run=False, live=set())
     assert kept() == needed
+
+
+def write_pretraining(folder: Path, steps: int) -> Path:
+    """The graph and parameters of a pretraining; returns its work folder."""
+    stage = {"wdir": "..", "cmd": "x", "deps": ["teacher.py"], "params": [{"pretrain/params.yaml": ["teacher"]}]}
+    (folder / PRETRAIN).mkdir(exist_ok=True)
+    (folder / PRETRAIN / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"teacher": stage}}))
+    (folder / PRETRAIN / "params.yaml").write_text(f"teacher: {{steps: {steps}}}\n")
+    with contextlib.chdir(folder):
+        key = inputs("teacher", read_params(PRETRAIN), PRETRAIN).key
+    made = WORK / "pretrain" / key
+    made.mkdir(parents=True)
+    return made
+
+
+def test_what_the_pretraining_of_a_checkout_or_a_branch_needs_stays():
+    """An experiment's folder holds a pretrain/, too: it is no checkout."""
+    commit(Path.cwd(), "start")
+    recorded = write_pretraining(Path.cwd(), steps=5)
+    lock = {"deps": [{"path": "teacher.py", "md5": "0"}], "params": {"pretrain/params.yaml": {"teacher": 1}}}
+    (PRETRAIN / "dvc.lock").write_text(yaml.safe_dump({"stages": {"teacher": lock}}))
+    of_lock = WORK / "pretrain" / Inputs.of_lock(lock).key
+    commit(Path.cwd(), "trained")
+    (PRETRAIN / "dvc.lock").unlink()  # only the branch has it now
+    experiment = Path(".dvc/tmp/exps/tmp1")
+    shutil.copytree(".", experiment, ignore=shutil.ignore_patterns(".git", ".work", ".dvc"))
+    of_experiment = write_pretraining(experiment, steps=6)
+    others = [WORK / "pretrain/aaa", WORK / "teacher" / recorded.name]
+    for folder in (of_lock, *others):
+        folder.mkdir(parents=True)
+    prune(dry_run=False, live=set())
+    assert [folder.exists() for folder in (recorded, of_lock, of_experiment, *others)] == [True] * 3 + [False] * 2
 
 
 PROVIDED = {"cmd": "x", "params": ["student.raw"], "outs": ["data/provided.txt"]}  # a value, as DVC writes it

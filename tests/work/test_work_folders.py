@@ -12,7 +12,7 @@ import yaml
 from filmstill.errors import FilmstillError
 from filmstill.params.load import Values
 from filmstill.work import graph
-from filmstill.work.graph import Inputs, inputs
+from filmstill.work.graph import PRETRAIN, Inputs, inputs, read_params, work_name
 
 GRAPH: dict[str, Any] = {
     "teacher": {"cmd": "x", "deps": ["teacher.py"], "params": ["teacher"], "outs": ["data/teacher.bin"]},
@@ -179,3 +179,22 @@ def test_a_dependency_written_in_between_is_refused(tmp_path: Path):
 def test_outputs_are_outs_metrics_and_plots():
     stage = graph.stages(Values.read())["distill"]
     assert graph.outputs(stage) == [Path("data/student"), Path("data/metrics.json"), Path("data/loss.tsv")]
+
+
+def test_the_key_of_a_stage_in_pretrain_is_of_its_own_graph_and_parameters():
+    stage = {"wdir": "..", "cmd": "x", "deps": ["teacher.py"], "outs": [{"data/released/x": {"cache": False}}]}
+    stage["params"] = [{"pretrain/params.yaml": ["teacher", "seed"]}]
+    PRETRAIN.mkdir()
+    (PRETRAIN / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"teacher": stage}}))
+    (PRETRAIN / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    found = inputs("teacher", read_params(PRETRAIN), PRETRAIN)
+    assert found.params == {"teacher": {"steps": 3}, "seed": 0} and list(found.deps) == ["teacher.py"]
+    assert found.key != inputs("teacher", Values.read()).key
+    assert (work_name("teacher", PRETRAIN), work_name("teacher", graph.ROOT)) == ("pretrain", "teacher")
+    recorded = {"deps": [{"path": path, "md5": md5} for path, md5 in found.deps.items()]}
+    assert Inputs.of_lock(recorded | {"params": {"pretrain/params.yaml": found.params}}) == found
+    (PRETRAIN / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"seed": 1}))
+    assert inputs("teacher", read_params(PRETRAIN), PRETRAIN).key != found.key
+    (PRETRAIN / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(FilmstillError, match=r"^pretrain/dvc\.yaml: not readable as YAML"):
+        inputs("teacher", read_params(PRETRAIN), PRETRAIN)

@@ -8,9 +8,11 @@ from filmstill.cluster.config import LOCAL, SLURM, read_cluster
 from filmstill.cluster.dispatch import dispatched, make_here
 from filmstill.cluster.scratch import use_work
 from filmstill.cluster.submit_shards import job_logs
+from filmstill.params.pretrain import check_pretrain
 from filmstill.params.profile import check
 from filmstill.params.schema import Params
 from filmstill.work import fanout
+from filmstill.work.graph import PRETRAIN
 from filmstill.work.prompt_counts import check_prompt_counts
 from filmstill.work.shard import is_proven
 from filmstill.work.stage import Stage, run
@@ -37,6 +39,19 @@ def run_stage(
         use_work(read_cluster(), root)
 
     run(name, dispatched(main) if as_job else partial(make_here, main), before)
+
+
+def run_pretraining(name: str, main: Callable[[Stage], None]) -> None:
+    """The body of a script in pretrain/: `main` always runs in this process. Never returns: it ends the process.
+
+    First checks all of pretrain/params.yaml.
+    """
+
+    def before(root: Path) -> None:
+        check_pretrain()
+        use_work(read_cluster(), root)
+
+    run(name, partial(make_here, main), before, PRETRAIN)
 
 
 def fan_out(label: str, work: Path, shards: list[str], items: int, unit: str, device: str) -> list[Path]:

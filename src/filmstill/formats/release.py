@@ -1,7 +1,7 @@
 """A released model's folder: find its files, report missing ones, identify each by size and SHA-256.
 
-Two layouts are read: Wan-AI's own and diffusers' pipelines, with one network or with Wan2.2's two experts. The error
-for a missing file contains the command that downloads it.
+Two layouts of Wan are read: Wan-AI's own and diffusers' pipelines, with one network or with Wan2.2's two experts. A
+third is that of a teacher of the symbols world. The error for a missing file contains the command that gets it.
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ _PUBLISHED = """
 PUBLISHED_SHA256 = {(name, int(size)): digest for digest, size, name in map(str.split, _PUBLISHED.strip().splitlines())}
 MINI = "wan-mini"  # the folder that `make mini` writes
 TAEHV_FILES = ("taew2_1.safetensors", "taew2_1.pth")
+RECORD = "release.json"  # of a teacher of the symbols world: the world that it was trained on, and its files' digests
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Release:
         Raises FilmstillError for the first one that is missing, with the way to get it, or that is not what its name
         promises.
         """
+        if (folder / RECORD).is_file():
+            raise FilmstillError(
+                f"teacher.released: is {folder}, a teacher of the symbols world, allowed: a release of Wan where "
+                "world.name is open; name one, or set world.name to symbols"
+            )
         networks = find_networks(folder)
         fast = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
         if (folder / PIPELINE).is_file():
@@ -86,6 +92,56 @@ class Release:
         """Every file that an import reads."""
         parts = [*self.networks, self.text_encoder, self.vae, *([self.fast] if self.fast else [])]
         return sorted({self.tokenizer, *(file for part in parts for file in _files_of(part))})
+
+
+@dataclass(frozen=True)
+class SymbolsRelease:
+    """Paths in the `folder` of a teacher of the symbols world, which `pretrain/teacher.py` writes.
+
+    The network is one of Wan-AI's layout. `record`: RECORD. `codec`: the DctCodec that it was trained with. `text`: the
+    embedded text encoder's folder.
+    """
+
+    folder: Path
+
+    @classmethod
+    def find(cls, folder: Path) -> "SymbolsRelease":
+        """Find the files. Raises FilmstillError for the first one that is missing or is not what its name promises."""
+        release = cls(folder)
+        if not folder.is_dir():
+            raise FilmstillError(f"{folder}: no such folder; {release.remedy}")
+        for path in (release.record, *release.files()):
+            if not path.is_file():
+                raise FilmstillError(
+                    f"{path}: missing{why_missing(path)}, allowed for teacher.released where world.name is symbols: "
+                    f"a whole teacher of that world; {release.remedy}"
+                )
+        find_networks(folder)
+        for path in (release.record, release.text / "encoder.json"):
+            read_released_json(path)
+        return release
+
+    @property
+    def record(self) -> Path:
+        return self.folder / RECORD
+
+    @property
+    def codec(self) -> Path:
+        return self.folder / "codec.safetensors"
+
+    @property
+    def text(self) -> Path:
+        return self.folder / "text"
+
+    @property
+    def remedy(self) -> str:
+        """How to get a file that is missing or damaged."""
+        return f"`git checkout {self.folder}` restores it, `make pretrain` trains data/released/symbols-natural anew"
+
+    def files(self) -> list[Path]:
+        """Every file that an import reads, but the record, which has their digests."""
+        network = [self.folder / name for name in ("config.json", f"{STEM}.safetensors")]
+        return [*network, self.codec, self.text / "encoder.json"]
 
 
 def find_networks(folder: Path) -> list[Path]:

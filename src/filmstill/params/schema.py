@@ -21,6 +21,16 @@ from filmstill.params.text import Text
 from filmstill.params.world import EMBEDDED, MAX_WORDS, OPEN, World
 
 
+def check_embedded(compute: Compute, model: Model, teacher: Teacher) -> None:
+    """Refuse what no teacher of the embedded world can have, trained or imported."""
+    allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the symbols world"
+    require(model.text_len >= MAX_WORDS, "model.text_len", model.text_len, allowed)
+    require(model.in_channels == 16, "model.in_channels", model.in_channels, "16, the codec's")
+    require(compute.device == "cpu", "compute.device", compute.device, f"cpu where world.name is {EMBEDDED}")
+    score = teacher.real_score
+    require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
+
+
 @dataclass
 class Params:
     """The active parameters. Each stage reads its own sections; `profile` checks and writes the whole."""
@@ -137,12 +147,7 @@ class Params:
         """Refuse what the chosen world cannot do."""
         name, released = self.world.name, self.teacher.released
         if name == EMBEDDED:
-            allowed = f"at least {MAX_WORDS}, the words of the longest prompt of the symbols world"
-            require(self.model.text_len >= MAX_WORDS, "model.text_len", self.model.text_len, allowed)
-            require(self.model.in_channels == 16, "model.in_channels", self.model.in_channels, "16, the codec's")
-            device = self.compute.device
-            require(device == "cpu", "compute.device", device, f"cpu where world.name is {EMBEDDED}")
-            require(released == NOTHING, "teacher.released", released, f"{NOTHING}: the embedded world trains its own")
+            check_embedded(self.compute, self.model, self.teacher)
             fast, allowed = self.samples.fast_decoder, f"false where world.name is {EMBEDDED}: its codec has no other"
             require(not fast, "samples.fast_decoder", fast, allowed)
             kept, allowed = (
@@ -150,8 +155,6 @@ class Params:
                 f"{EMBEDDED} where world.name is {EMBEDDED}: null would train on what it holds out",
             )
             require(kept == EMBEDDED, "prompts.world", kept, allowed)
-            score = self.teacher.real_score
-            require(score == NOTHING, "teacher.real_score", score, f"{NOTHING}: a release's is for world.name open")
             return
         allowed = "the folder of a released model: no teacher is trained in the open world"
         require(released != NOTHING, "teacher.released", released, allowed)

@@ -9,7 +9,8 @@ NOTHING = "data/released/none"  # a folder that holds no model
 
 @dataclass
 class Teacher:
-    """Where the teacher comes from: an imported release, or (from `steps` on) the embedded world's training."""
+    """Where the teacher comes from: an imported release, or (from `steps` on) the embedded world's training, which an
+    import does without."""
 
     released: str = key(NOTHING, "folder of the released teacher, from which student and critic start too")
     real_score: str = key(NOTHING, "folder of a larger model, or of two experts, that gives the real score instead")

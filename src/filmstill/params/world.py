@@ -14,8 +14,9 @@ MAX_WORDS = 16  # of a prompt of the symbols world: the embedded text encoder dr
 
 @dataclass
 class World:
-    """What clips show. symbols: the embedded world, which draws and judges clips and trains its own teacher.
-    open: anything that a prompt describes; its models come from a release (teacher.released)."""
+    """What clips show. symbols: the embedded world, which draws and judges clips and trains its own teacher, unless
+    teacher.released names one that was trained in the same world. open: anything that a prompt describes; its models
+    come from a release (teacher.released)."""
 
     name: str = key(EMBEDDED, "which world: symbols or open")
     frames: int = key(

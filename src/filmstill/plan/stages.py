@@ -82,10 +82,11 @@ def encoding(run: Run) -> StagePlan:
 
 def teacher(run: Run) -> StagePlan:
     """Import of a release, in float32, or training of the embedded world's teacher, on one GPU in float32."""
-    if run.open:
+    if run.params.teacher.released != NOTHING:
         networks = [run.config, *(run.real_scores if run.params.teacher.real_score != NOTHING else [])]
         encoder = 2 * UMT5_PARAMETERS if run.wan_encoder else 0
-        disk = sum(map(float32_bytes, networks)) + FLOAT32 * VAE_PARAMETERS + encoder
+        codec = FLOAT32 * VAE_PARAMETERS if run.open else 0
+        disk = sum(map(float32_bytes, networks)) + codec + encoder
         return StagePlan("teacher", {"import": Memory()}, artifacts=disk)
     single = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
     params, weights = run.params.teacher, float32_bytes(run.config)

@@ -1,19 +1,28 @@
 """Train the embedded teacher: a bidirectional flow-matching model (arXiv:2210.02747) of a world's clips."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from filmstill.diffusion.sample import guided, sample
 from filmstill.diffusion.schedule import TIMESTEPS, FlowSchedule, add_noise
 from filmstill.models.codec import DctCodec
 from filmstill.models.dit import DiTConfig, VideoDiT
+from filmstill.models.load import DTYPES, save_hashed_words
 from filmstill.models.text import HashedWords
+from filmstill.models.weights import config_of, save_model
 from filmstill.objectives.denoising import flow_loss
+from filmstill.params.compute import Compute
+from filmstill.params.load import Values
+from filmstill.params.model import Model
+from filmstill.params.schedule import Schedule
 from filmstill.params.teacher import Teacher
 from filmstill.params.world import World
 from filmstill.runtime import randomness
+from filmstill.runtime.files import write_json
+from filmstill.runtime.image import save_sheet
 from filmstill.runtime.stopwatch import part
 from filmstill.training.ema import Ema
 from filmstill.training.loop import Intervals, TrainState, train
@@ -23,6 +32,53 @@ from filmstill.worlds import symbols
 
 MAX_GRAD_NORM = 1.0
 FIT_CLIPS = 256  # clips that the codec's normalisation is measured on
+SHEET_CLIPS, SHEET_GUIDANCE, SHEET_STEPS = 6, 3.0, 16
+
+
+@dataclass(frozen=True)
+class EmbeddedTeacher:
+    """A teacher of the embedded world, with all that its clips are made with."""
+
+    network: VideoDiT
+    codec: DctCodec
+    encoder: HashedWords
+    world: World
+    schedule: FlowSchedule
+    seed: int
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], purpose: str, guidance_scale: float, steps: int) -> Tensor:
+        """One clip per prompt, [B, F, 3, 32, 32] in [0, 1]. purpose: address of their noise."""
+        velocity = guided(self.network, self.encoder.encode(prompts), self.encoder.encode([""]), guidance_scale)
+        shape = self.world.latent_shape(self.network.config.in_channels)
+        noise = randomness.normal(shape, self.seed, purpose, 0, range(len(prompts)))
+        return self.codec.decode(sample(velocity, noise, self.schedule, steps, keep=[])[:, -1])
+
+    def save_sheet(self, path: Path) -> None:
+        """Write clips of a few drawn prompts to `path`."""
+        prompts = symbols.draw(self.world, self.seed, "teacher/sheet", 0, range(SHEET_CLIPS)).prompts
+        save_sheet(self.sample(prompts, "teacher/sheet/noise", SHEET_GUIDANCE, SHEET_STEPS), path)
+
+    def write(self, out: Path, facts: dict[str, object]) -> None:
+        """Write the network, with `facts` in its header, an empty real score, the codec and the text encoder."""
+        self.codec.save(out / "codec.safetensors")
+        save_hashed_words(out / "text", self.encoder)
+        write_json(out / "real_score" / "experts.json", {"files": []})
+        facts = {"shift": self.schedule.shift, **facts}
+        save_model(out / "teacher.safetensors", self.network.state_dict(), self.network.config, facts)
+
+
+def make_teacher(folder: Path, values: Values, compute: Compute) -> EmbeddedTeacher:
+    """Fit the world's codec and train the network in `folder`, by the sections of params.yaml."""
+    section, seed = values.section, values.seed
+    world, sizes = section(World, "world"), section(Model, "model")
+    network = new_model(config_of(sizes), seed)
+    network.precision, network.activation_checkpointing = DTYPES[compute.precision], compute.activation_checkpointing
+    encoder = HashedWords(sizes.text_len, sizes.text_dim)
+    schedule = FlowSchedule(section(Schedule, "schedule").shift)
+    teacher = EmbeddedTeacher(network, fit_codec(world, seed), encoder, world, schedule, seed)
+    train_teacher(folder, section(Teacher, "teacher"), teacher)
+    return teacher
 
 
 def fit_codec(world: World, seed: int) -> DctCodec:
@@ -54,22 +110,14 @@ def stratified(u: Tensor, seed: int, step: int) -> Tensor:
     return (u + order) / len(u)
 
 
-def train_teacher(
-    folder: Path,
-    params: Teacher,
-    world: World,
-    model: VideoDiT,
-    codec: DctCodec,
-    encoder: HashedWords,
-    schedule: FlowSchedule,
-    seed: int,
-    draw_sheet: Callable[[Path], None],
-) -> Ema:
-    """Train `model` in `folder`, resuming from a checkpoint there; return the average of its weights, the teacher.
+def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> None:
+    """Train the teacher's network in `folder`, resuming from a checkpoint there; it ends as its weights' average.
 
     A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance; a share `open_prompts` of the
     prompts leaves the colour open.
     """
+    model, codec, encoder, world = teacher.network, teacher.codec, teacher.encoder, teacher.world
+    schedule, seed = teacher.schedule, teacher.seed
     ema = Ema(model, params.ema)
     optimizers = muon_and_adamw(model, params.muon_lr, params.adamw_lr, params.weight_decay)
     state = TrainState({"teacher": model}, optimizers, {"teacher": ema})
@@ -100,10 +148,10 @@ def train_teacher(
 
     def sheet_of_average(path: Path) -> None:
         with ema.swapped_into(model):
-            draw_sheet(path)
+            teacher.save_sheet(path)
 
     intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
     shape = world.latent_shape(model.config.in_channels)
     cost = StepCost.of_regression(model, shape, encoder.text_len, params.batch)
     train("teacher", folder, intervals, state, step, cost, sheet_of_average)
-    return ema
+    model.load_state_dict(ema.tensors())

@@ -1,4 +1,7 @@
-"""The pipeline's graph (dvc.yaml, dvc.lock) and the key of each stage's work folder.
+"""A pipeline's graph (dvc.yaml, dvc.lock) and the key of each stage's work folder.
+
+The repository has two pipelines, each with a dvc.yaml, a dvc.lock and a params.yaml in its folder: its root, and
+`pretrain/`, which trains a teacher once. All paths in both start at the root.
 
 The key in `.work/<stage>/<key>/` is a SHA-256 over the stage's dependencies and parameters in dvc.yaml: a killed run
 resumes in the folder of its key, and a changed input gives another folder. The hash of a dependency that another stage
@@ -24,6 +27,7 @@ from filmstill.runtime.files import read_json, remove, write_json
 
 INPUTS = "inputs.json"  # of a work folder
 GATE = "gate"
+ROOT, PRETRAIN = Path(), Path("pretrain")  # folders of the two pipelines, in the repository
 IGNORED = ".cache"  # also in .dvcignore: metadata that `hf download` writes about a download, with its time
 
 
@@ -74,7 +78,8 @@ class Inputs:
     def of_lock(cls, entry: dict[str, Any]) -> "Inputs":
         """The inputs recorded in one stage's entry of dvc.lock."""
         deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
-        return cls(deps, entry.get("params", {}).get("params.yaml", {}))
+        params = {name: value for file in entry.get("params", {}).values() for name, value in file.items()}
+        return cls(deps, params)
 
 
 Lock = dict[str, tuple[Inputs, dict[str, str]]]  # a dvc.lock: by stage, its inputs, and MD5 by path of its outputs
@@ -88,9 +93,14 @@ def repository() -> Path:
     return root
 
 
-def stages(params: Values) -> dict[str, Any]:
-    """The stages of dvc.yaml by name, with `${…}` replaced by values of params.yaml as DVC does."""
-    merged = OmegaConf.merge(params.values, _graph())
+def read_params(pipeline: Path) -> Values:
+    """The values of a pipeline's params.yaml."""
+    return Values.read(pipeline / "params.yaml")
+
+
+def stages(params: Values, pipeline: Path = ROOT) -> dict[str, Any]:
+    """The stages of a pipeline's dvc.yaml by name, with `${…}` replaced by values of params.yaml as DVC does."""
+    merged = OmegaConf.merge(params.values, _graph(pipeline))
     return to_plain(merged, f"{params.where} and dvc.yaml")["stages"]
 
 
@@ -100,13 +110,24 @@ def outputs(stage: dict[str, Any], kinds: Sequence[str] = ("outs", "metrics", "p
     return [Path(next(iter(item)) if isinstance(item, dict) else item) for item in listed]
 
 
-def inputs(name: str, params: Values) -> Inputs:
-    """The inputs of a stage, from the current files, dvc.lock and `params`, the values of params.yaml.
+def param_names(stage: dict[str, Any]) -> list[str]:
+    """Names of the parameters that a stage depends on: of params.yaml, or listed under the path of another file."""
+    listed = [[item] if isinstance(item, str) else next(iter(item.values())) for item in stage.get("params", [])]
+    return [name for names in listed for name in names]
+
+
+def work_name(stage: str, pipeline: Path) -> str:
+    """Name of the folder in `.work` with a stage's work folders: the stage's, or its pipeline's in `pretrain/`."""
+    return pipeline.name or stage
+
+
+def inputs(name: str, params: Values, pipeline: Path = ROOT) -> Inputs:
+    """The inputs of a pipeline's stage, from the current files, dvc.lock and `params`, the values of its params.yaml.
 
     Raises FilmstillError for a dependency that does not exist or is not in dvc.lock, or a parameter that is missing.
     """
-    every = stages(params)
-    recorded = {path: md5 for _, outs in _recorded().values() for path, md5 in outs.items()}
+    every = stages(params, pipeline)
+    recorded = {path: md5 for _, outs in _recorded(pipeline).values() for path, md5 in outs.items()}
     made_by_stages = {str(path) for stage in every.values() for path in outputs(stage)}
     deps, written = {}, {}
     for path in every[name].get("deps", []):
@@ -117,12 +138,12 @@ def inputs(name: str, params: Values) -> Inputs:
             deps[path] = recorded[path]
         else:
             raise FilmstillError(f"{path}: not in dvc.lock; run `dvc repro`, which makes it first")
-    return Inputs(deps, {key: params[key] for key in every[name].get("params", [])}, written)
+    return Inputs(deps, {key: params[key] for key in param_names(every[name])}, written)
 
 
 def is_current(name: str, output: Path, params: Values) -> bool:
     """Whether an output of the stage is the one that dvc.lock records, of a run with the current inputs."""
-    made_from, outs = _recorded().get(name, (None, {}))
+    made_from, outs = _recorded(ROOT).get(name, (None, {}))
     return made_from == inputs(name, params) and outs.get(str(output)) == md5_of(output)
 
 
@@ -151,32 +172,32 @@ def refuse_rewritten(before: Inputs, now: Inputs, work: Path) -> None:
             )
 
 
-def _graph() -> dict[str, Any]:
-    """dvc.yaml, parsed.
+def _graph(pipeline: Path) -> dict[str, Any]:
+    """A pipeline's dvc.yaml, parsed.
 
     Parsed by libyaml, as dvc.lock is: both are ten times longer than the other files read here, and every shard reads
     them.
     """
-    file = Path("dvc.yaml")
+    file = pipeline / "dvc.yaml"
     try:
         graph = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, OSError) as error:
         raise FilmstillError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(graph, dict) or "stages" not in graph:
-        raise FilmstillError(f"{file}: contains no stages; restore it with `git checkout dvc.yaml`")
+        raise FilmstillError(f"{file}: contains no stages; restore it with `git checkout {file}`")
     return graph
 
 
-def _recorded() -> Lock:
-    """The current folder's dvc.lock; {} where it does not exist yet."""
-    lock = Path("dvc.lock")
+def _recorded(pipeline: Path) -> Lock:
+    """A pipeline's dvc.lock; {} where it does not exist yet."""
+    lock = pipeline / "dvc.lock"
     if not lock.exists():
         return {}
     try:
         text = lock.read_bytes()
     except OSError as error:
         raise FilmstillError(f"{lock}: cannot be read ({error.strerror}); make it readable and run again") from None
-    return read_lock(text, str(lock), "restore it with `git checkout dvc.lock`")
+    return read_lock(text, str(lock), f"restore it with `git checkout {lock}`")
 
 
 def read_lock(text: bytes, where: str, then: str) -> Lock:

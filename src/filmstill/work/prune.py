@@ -16,9 +16,9 @@ from filmstill.params.load import Values
 from filmstill.work import graph
 from filmstill.work.checkouts import EXPERIMENTS, checkouts
 from filmstill.work.folder import WORK
-from filmstill.work.graph import Inputs, Lock, outputs, stages
+from filmstill.work.graph import PRETRAIN, ROOT, Inputs, Lock, outputs, param_names, read_params, stages, work_name
 
-Keys = set[tuple[str, str]]  # (stage, key)
+Keys = set[tuple[str, str]]  # (folder in .work, key)
 UNKNOWN = ""  # hash of a dependency that is not there
 QUEUED = ("refs/exps/celery/stash", "refs/exps/celery/failed")  # DVC keeps queued and failed experiments in reflogs
 
@@ -29,8 +29,8 @@ def prune(dry_run: bool, live: Keys) -> None:
     These dvc.lock and sources count: of every branch and every DVC experiment, finished, running, queued or failed, and
     of every checkout that shares this .work.
 
-    live: (stage, key) of the jobs that are working now; their folders are kept. Folders whose lock is held are kept
-    too. Raises FilmstillError, before anything is removed, where a dvc.lock cannot be read.
+    live: (folder in .work, key) of the jobs that are working now; their folders are kept. Folders whose lock is held
+    are kept too. Raises FilmstillError, before anything is removed, where a dvc.lock cannot be read.
     """
     needed = needed_keys()
     folders = [folder for folder in WORK.glob("*/*") if folder.is_dir()]
@@ -53,8 +53,9 @@ def needed_keys() -> Keys:
     """The keys that the dvc.lock of a branch or an experiment names, and those of checkouts and queued experiments."""
     needed: Keys = set()
     for branch in _git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/exps").split():
-        if text := _git("show", f"{branch}:dvc.lock"):  # empty: the branch has none
-            needed |= _keys_of(_read_lock(text.encode(), branch))
+        for pipeline in (ROOT, PRETRAIN):
+            if text := _git("show", f"{branch}:{pipeline / 'dvc.lock'}"):  # empty: the branch has none
+                needed |= _keys_of(_read_lock(text.encode(), branch), pipeline)
     for folder in _all_checkouts():
         where = "the working tree" if folder == Path.cwd().resolve() else str(folder)
         needed |= _keys_in(folder, where)
@@ -72,7 +73,7 @@ def _all_checkouts() -> list[Path]:
     found = {main, Path.cwd().resolve(), *worktrees}
     for depth in ("*", "*/*"):  # of the queue; of `dvc exp run --temp`
         found |= {file.parent for each in tuple(found) for file in (each / EXPERIMENTS).glob(f"{depth}/dvc.yaml")}
-    return sorted(folder for folder in found if (folder / "dvc.yaml").is_file())
+    return sorted(folder for folder in found if (folder / "dvc.yaml").is_file() and folder.name != PRETRAIN.name)
 
 
 def _keys_of_commit(commit: str) -> Keys:
@@ -88,19 +89,24 @@ def _keys_of_commit(commit: str) -> Keys:
 
 def _keys_in(folder: Path, where: str) -> Keys:
     """The keys that the files in a folder give, and those that its dvc.lock names."""
-    file, work = folder / "dvc.lock", WORK.resolve()
-    lock = _read_lock(file.read_bytes(), where) if file.is_file() else {}
-    needed = _keys_of(lock)
-    with suppress(FileNotFoundError), contextlib.chdir(folder):  # not there: the experiment has ended
-        try:
-            needed |= _Expected(Values.read(), lock).keys(work)
-        except FilmstillError as error:
-            raise FilmstillError(f"{where}: {error}; nothing is pruned") from None
+    needed: Keys = set()
+    work = WORK.resolve()
+    for pipeline in (ROOT, PRETRAIN):
+        file = folder / pipeline / "dvc.lock"
+        lock = _read_lock(file.read_bytes(), where) if file.is_file() else {}
+        needed |= _keys_of(lock, pipeline)
+        if pipeline != ROOT and not (folder / pipeline / "dvc.yaml").is_file():  # a commit from before it was there
+            continue
+        with suppress(FileNotFoundError), contextlib.chdir(folder):  # not there: the experiment has ended
+            try:
+                needed |= _Expected(read_params(pipeline), lock, pipeline).keys(work)
+            except FilmstillError as error:
+                raise FilmstillError(f"{where}: {error}; nothing is pruned") from None
     return needed
 
 
-def _keys_of(lock: Lock) -> Keys:
-    return {(stage, inputs.key) for stage, (inputs, _outs) in lock.items()}
+def _keys_of(lock: Lock, pipeline: Path) -> Keys:
+    return {(work_name(stage, pipeline), inputs.key) for stage, (inputs, _outs) in lock.items()}
 
 
 def _read_lock(text: bytes, where: str) -> Lock:
@@ -108,15 +114,15 @@ def _read_lock(text: bytes, where: str) -> Lock:
 
 
 class _Expected:
-    """The inputs with which the stages of the current folder will run.
+    """The inputs with which a pipeline's stages will run in the current folder.
 
     A dependency's hash is unknown where the stage that makes it must run first, as after a change of its parameters:
     dvc.lock has the hash of what it made before. It is also unknown where a file is missing, as released weights are in
     the commit of an experiment.
     """
 
-    def __init__(self, params: Values, lock: Lock) -> None:
-        self.params, self.lock, self.stages = params, lock, stages(params)
+    def __init__(self, params: Values, lock: Lock, pipeline: Path) -> None:
+        self.params, self.lock, self.stages, self.pipeline = params, lock, stages(params, pipeline), pipeline
         self.makers = {str(path): name for name, stage in self.stages.items() for path in outputs(stage)}
         self.known: dict[str, Inputs] = {}
 
@@ -125,16 +131,16 @@ class _Expected:
         found: Keys = set()
         for stage in self.stages:
             with suppress(FilmstillError):  # a stage whose parameters are missing has no folder
-                inputs = self._inputs(stage)
-                found.add((stage, inputs.key))
+                inputs, name = self._inputs(stage), work_name(stage, self.pipeline)
+                found.add((name, inputs.key))
                 if UNKNOWN in inputs.deps.values():
-                    found |= {(stage, folder.name) for folder in (work / stage).glob("*") if _agrees(inputs, folder)}
+                    found |= {(name, folder.name) for folder in (work / name).glob("*") if _agrees(inputs, folder)}
         return found
 
     def _inputs(self, stage: str) -> Inputs:
         if stage not in self.known:
             deps = {path: self._md5(path) for path in self.stages[stage].get("deps", [])}
-            params = {key: self._param(key) for key in self.stages[stage].get("params", [])}
+            params = {key: self._param(key) for key in param_names(self.stages[stage])}
             self.known[stage] = Inputs(deps, params)
         return self.known[stage]
 

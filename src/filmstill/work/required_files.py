@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from filmstill.errors import FilmstillError
-from filmstill.formats.release import Release, find_networks
+from filmstill.formats.release import Release, SymbolsRelease, find_networks
 from filmstill.params.prompts import Prompts
 from filmstill.params.schema import Params
 from filmstill.params.teacher import NOTHING
@@ -23,6 +23,8 @@ def check_required_files(params: Params) -> None:
         Release.find(_found(params.teacher.released))
         if params.teacher.real_score != NOTHING:
             find_networks(_found(params.teacher.real_score))
+    elif params.teacher.released != NOTHING:
+        SymbolsRelease.find(_found(params.teacher.released))
     raw = _found(params.prompts.raw)
     if not os.path.exists(raw):  # unlike Path.exists, also for a path that is too long
         get = f"; hf download gdhe17/Self-Forcing {raw.name} --local-dir {raw.parent}"
@@ -38,12 +40,18 @@ def provided_prompts(prompts: Prompts) -> Prompts:
 
 def check_releases(params: Params) -> None:
     """Raise FilmstillError for releases that the teacher stage would refuse. It takes seconds: torch is imported."""
+    if params.teacher.released == NOTHING:
+        return
+    teacher = replace(params.teacher, released=str(_found(params.teacher.released)))
     if params.world.name == OPEN:
         from filmstill.formats.import_release import check_release
 
-        teacher = params.teacher
         score = teacher.real_score if teacher.real_score == NOTHING else str(_found(teacher.real_score))
-        check_release(replace(teacher, released=str(_found(teacher.released)), real_score=score), params.model)
+        check_release(replace(teacher, real_score=score), params.model)
+    else:
+        from filmstill.formats.symbols_release import check_symbols
+
+        check_symbols(teacher, params.model, params.schedule, params.world)
 
 
 def check_git() -> None:

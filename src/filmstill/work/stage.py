@@ -43,22 +43,23 @@ class Stage:
         remove(self.out)
 
 
-def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
+def run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None], pipeline: Path = graph.ROOT) -> None:
     """The body of every stage script. Never returns: it ends the process.
 
     Exit codes: 0 published, 1 gate missed, 2 bad input, 130 or 143 stopped by a signal.
     before: called with the repository's root before the work folder is used.
+    pipeline: whose dvc.yaml lists the stage.
     """
-    run_script(lambda: exit_code(lambda: _run(name, main, before)))
+    run_script(lambda: exit_code(lambda: _run(name, main, before, pipeline)))
 
 
-def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None]) -> None:
-    root, read = _repository(), Values.read()
-    published = graph.stages(read)[name]
+def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None], pipeline: Path) -> None:
+    root, read = _repository(), graph.read_params(pipeline)
+    published = graph.stages(read, pipeline)[name]
     before(root)
-    inputs = graph.inputs(name, read)
+    inputs = graph.inputs(name, read, pipeline)
     graph.refuse_edited_sources(inputs, filmstill.BEGAN)
-    work = WORK / name / inputs.key
+    work = WORK / graph.work_name(name, pipeline) / inputs.key
     parent = dvc_parent()
     with locked(work / "lock", f"{name}: another run of the same key holds {work}; waiting for it"):
         stage = Stage(name, work, inputs.values)
@@ -67,7 +68,7 @@ def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None
         if made:
             log.info("%s: already made, in %s", name, work)
         else:
-            inputs = _unchanged_inputs(name, inputs, work)  # it may have waited for the lock
+            inputs = _unchanged_inputs(name, inputs, work, pipeline)  # it may have waited for the lock
             remove(work / DONE)  # the files that it lists are about to be written again
             inputs.write(work)
             try:
@@ -76,7 +77,7 @@ def _run(name: str, main: Callable[[Stage], None], before: Callable[[Path], None
                 _publish(stage, root, graph.outputs(published, ["metrics"]))  # `dvc metrics show` shows by how much
                 raise
             files = files_of(stage.out)  # before the last look at the inputs: it may take minutes
-        now = _unchanged_inputs(name, inputs, work)
+        now = _unchanged_inputs(name, inputs, work, pipeline)
         if not made:
             graph.refuse_rewritten(inputs, now, work)
             write_json(work / DONE, {"inputs": digest, "files": files})
@@ -93,13 +94,13 @@ def _publish(stage: Stage, root: Path, targets: list[Path]) -> None:
         publish(stage.out / target.relative_to(DATA), root / target)
 
 
-def _unchanged_inputs(name: str, inputs: graph.Inputs, work: Path) -> graph.Inputs:
+def _unchanged_inputs(name: str, inputs: graph.Inputs, work: Path, pipeline: Path) -> graph.Inputs:
     """The stage's current inputs. Raises FilmstillError where they are not `inputs`, whose key names `work`."""
     graph.refuse_edited_sources(inputs, filmstill.BEGAN)  # also edited and put back: it may have been imported between
-    now = graph.inputs(name, Values.read())
+    now = graph.inputs(name, graph.read_params(pipeline), pipeline)
     if now != inputs:
         raise FilmstillError(
-            f"{name}: its sources or params.yaml changed while it ran, so DVC would record inputs that "
+            f"{name}: its sources or {pipeline / 'params.yaml'} changed while it ran, so DVC would record inputs that "
             f"did not make this result; not published, the work is kept in {work}: run `dvc repro` again"
         )
     return now
