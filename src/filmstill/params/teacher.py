@@ -24,11 +24,19 @@ class Teacher:
     lr_decay_fraction: float = key(
         0.5, "learning rates decay linearly to 0 over this last fraction of the steps", "[0, 1)"
     )
+    restarts: int = key(
+        0, "times that all these steps are made again, each time with half the learning rates", "[0, 100]"
+    )
     ema: float = key(0.99, "decay of the weights' average, which is the teacher", "[0, 1)")
     drop_prompt: float = key(0.1, "share of clips trained without prompt, for classifier-free guidance", "[0, 1)")
     open_prompts: float = key(0.15, "share of clips whose prompt leaves the colour open", "[0, 1)")
     checkpoint_every: int = key(100, "steps between checkpoints", "[1, 100000000]")
     sheet_every: int = key(500, "steps between sample sheets", "[1, 100000000]")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.steps * (1 + self.restarts)
 
     def __post_init__(self) -> None:
         check_intervals(self)

@@ -91,7 +91,7 @@ def teacher(run: Run) -> StagePlan:
     single = Run(replace(run.params, compute=Compute()), replace(run.machine, gpus=1, sharding="none"))
     params, weights = run.params.teacher, float32_bytes(run.config)
     whole = run.clip().whole(params.batch)
-    flops = params.steps * regression_flops(run.config, whole, activation_checkpointing=False)
+    flops = params.total_steps * regression_flops(run.config, whole, activation_checkpointing=False)
     update = _regression(single, single.trained(1, averaged=True, muon=True), whole, [])
     checkpoints = _checkpoints(2 * weights + optimizer_bytes(run.config, muon=True))
     return StagePlan("teacher", {"update": update}, flops, 1, weights, checkpoints)

@@ -110,6 +110,12 @@ def stratified(u: Tensor, seed: int, step: int) -> Tensor:
     return (u + order) / len(u)
 
 
+def _rate(params: Teacher, step: int) -> float:
+    """Factor of the learning rates at a step: warm restarts (SGDR, arXiv:1608.03983), each at half the rates."""
+    restart, within = divmod(step, params.steps)
+    return 0.5**restart * warmup_then_decay(within, params.steps, params.warmup, params.lr_decay_fraction)
+
+
 def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> None:
     """Train the teacher's network in `folder`, resuming from a checkpoint there; it ends as its weights' average.
 
@@ -124,7 +130,7 @@ def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> No
     samples = range(params.batch)
 
     def step(index: int) -> dict[str, float]:
-        factor = warmup_then_decay(index, params.steps, params.warmup, params.lr_decay_fraction)
+        factor = _rate(params, index)
         set_learning_rate(optimizers.values(), factor)
         with part("data"):
             clips = symbols.draw(world, seed, "teacher/clips", index, samples, params.open_prompts)
@@ -150,7 +156,7 @@ def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> No
         with ema.swapped_into(model):
             teacher.save_sheet(path)
 
-    intervals = Intervals(params.steps, params.checkpoint_every, params.sheet_every)
+    intervals = Intervals(params.total_steps, params.checkpoint_every, params.sheet_every)
     shape = world.latent_shape(model.config.in_channels)
     cost = StepCost.of_regression(model, shape, encoder.text_len, params.batch)
     train("teacher", folder, intervals, state, step, cost, sheet_of_average)
