@@ -3,9 +3,13 @@
 import pytest
 import torch
 
-from counting import Live, counted, without_numbers
+from counting import H100, Live, counted, without_numbers
 from filmstill.errors import FilmstillError
+from filmstill.params.profile import compose
 from filmstill.plan import known_models
+from filmstill.plan.memory import float32_bytes
+from filmstill.plan.run import Run
+from filmstill.plan.stages import teacher
 from mini_wan import CONFIG as MINI
 from mini_wan import write_network
 
@@ -53,3 +57,11 @@ def test_a_release_is_read_from_disk_or_known_by_its_name(tmp_path):
     assert len(known_models.released_networks("data/released/Wan2.2-T2V-A14B", "key")) == 2
     with pytest.raises(FilmstillError, match=r"^key: is 'nowhere', allowed: a folder that exists, or one named like"):
         known_models.released_networks("nowhere", "key")
+
+
+def test_a_teacher_of_symbols_that_is_imported_takes_no_training():
+    trained, imported = (Run(compose(name, []), H100) for name in ("embedded", "natural"))
+    assert teacher(trained).flops > 0 and teacher(trained).checkpoints > 0
+    plan = teacher(imported)
+    assert (plan.flops, plan.gpus, plan.checkpoints, list(plan.phases)) == (0, 0, 0, ["import"])
+    assert plan.artifacts == float32_bytes(imported.config) == teacher(trained).artifacts
