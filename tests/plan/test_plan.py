@@ -47,7 +47,6 @@ def one_step(
         f"distill.guidance_scale={guidance_scale}",
         "distill.rollout_frames=null",
         "ode_init.clips=1",
-        "ode_init.prompt_switch=0",
         "student.window_frames=null",
         "world.frames=6",
         f"compute.activation_checkpointing={str(activation_checkpointing).lower()}",

@@ -25,7 +25,7 @@ from trainings import Cut, distil, ended
 STARTS, SAMPLES = (0, 3, 6, 9), range(4)
 UPDATES = ("critic0", "generator")
 QUANTILE = {1: 10.83, 2: 13.82}  # 99.9 % of chi-square, by degrees of freedom
-UNCHAINED = ["ode_init.clips=1", "ode_init.prompt_switch=0"]
+UNCHAINED = ["ode_init.clips=1"]
 
 
 def long_run(activation_checkpointing: bool = False, **changes: Any) -> Distillation:

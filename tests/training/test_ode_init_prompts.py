@@ -5,10 +5,8 @@ import torch
 from test_ode_init import CLIPS, WINDOW, gradient_of, regression
 
 from filmstill.diffusion.schedule import TIMESTEPS, x0_to_velocity
-from filmstill.errors import FilmstillError
 from filmstill.models.prompts_by_frame import TextByFrame
 from filmstill.objectives.denoising import velocity_loss
-from filmstill.params.profile import compose
 from filmstill.runtime import randomness
 from filmstill.training.ode_init import draw_nodes
 from tiny_training import ENCODER, PROMPTS, SHAPE
@@ -58,8 +56,3 @@ def test_a_share_of_first_frames_is_given_and_the_rest_of_their_block_is_not():
         shares.append(alone.float().mean().item())
         assert torch.equal(nodes[:, 1], nodes[:, 2])
     assert shares[0] == 0 and shares[1] == pytest.approx(0.5 * 2 / 3, abs=0.04)
-
-
-def test_a_change_is_refused_where_clips_do_not_loop():
-    with pytest.raises(FilmstillError, match=r"ode_init\.prompt_switch: is 0\.5, allowed: 0 where clips do not loop"):
-        compose("wan-mini", ["ode_init.prompt_switch=0.5"])

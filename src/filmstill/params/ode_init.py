@@ -47,8 +47,7 @@ class OdeInit:
     )
     prompt_switch: float = key(
         0.35,
-        "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch; "
-        "rests on the world's loop, as clips does",
+        "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch",
         "[0, 1]",
     )
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))

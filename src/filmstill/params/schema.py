@@ -105,9 +105,6 @@ class Params:
 
     def _check_chained_clips(self) -> None:
         """Refuse ode_init.clips above 1 where a clip does not loop, or where a block would see a copy of its noise."""
-        if self.ode_init.prompt_switch:
-            allowed = "0 where clips do not loop: the frames of two clips follow one another"
-            require(self.world.loops, "ode_init.prompt_switch", self.ode_init.prompt_switch, allowed)
         if self.ode_init.clips == 1:
             return
         world, student, chained = self.world, self.student, f"where ode_init.clips is {self.ode_init.clips}"

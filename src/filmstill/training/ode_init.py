@@ -6,9 +6,9 @@ rollout is clean; clean blocks have no loss, and the last block, which is contex
 share of blocks may be set to the clean end (`clean_share`), for contexts that are more like a rollout's.
 
 A trajectory may be chained to itself along frames (`clips`), for positions and contexts beyond one clip. That rests on
-the world's loop, a clip's end continuing into its begin, and on an attention window that hides a block's own copy. So
-does the change of prompt in mid-sequence (`prompt_switch`): the frames after it are those of another pair at the same
-places of the loop, under that pair's prompt.
+the world's loop, a clip's end continuing into its begin, and on an attention window that hides a block's own copy. A
+change of prompt in mid-sequence (`prompt_switch`) does not: the frames after it are those of another pair at the same
+places, under that pair's prompt, which has begun unseen.
 """
 
 from collections.abc import Callable
