@@ -26,6 +26,7 @@ ENCODER = HashedWords(8, TINY.text_dim)
 PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
 LONG = {"rollout_frames": 15, "first_window_share": 0.3}  # of Distill: windows that start at frame 0, 3, 6 or 9
 CARRIED = {"rollout_frames": 18, "carry_on": True, "prompt_switch": 0.5}  # three updates per stream, two per step
+PLAIN = {"given": 0.0, "prompt_switch": 0.0}  # of OdeInit: one prompt per sample, no given frame
 STRIDE = 3
 
 
@@ -49,7 +50,7 @@ def alone(batch: int, micro_batch: int | None) -> list[range]:
 def distillation(models: Networks, micro_batch: int | None, **changes) -> Distillation:
     """A run of four steps of four samples on one rank, one critic update each. changes: of the parameters."""
     generator, critic, teacher = models
-    params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **changes)
+    params = Distill(steps=4, batch=4, critic_updates=1, lr_decay_fraction=0.0, **{"prompt_switch": 0.0, **changes})
     objective = Objective(teacher, critic, SCHEDULE, 3.0, ENCODER.encode([""]))
     windows = LossWindows.of(params, SHAPE[0], STRIDE)
     mine = micro_batches(4, micro_batch, "batch", distributed.rank(), distributed.world_size())

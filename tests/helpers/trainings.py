@@ -75,7 +75,7 @@ def regress(cut: Cut, **changes: object) -> None:
     sigmas = torch.cat([tiny_training.SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, tiny_training.PROMPTS, tiny_training.SHAPE, [(trajectories, row) for row in range(5)])
     model = shard(tiny("causal").requires_grad_(True), "cpu")
-    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1, **changes)
+    params = OdeInit(steps=4, batch=BATCH, checkpoint_every=1, **{**tiny_training.PLAIN, **changes})
     attention, schedule, encoder = tiny_training.ROLLOUT.attention, tiny_training.SCHEDULE, tiny_training.ENCODER
     run = OdeRegression(params, pairs, attention, (2, 2), schedule, model, encoder, 0, own_micro_batches(cut))
     losses = train_ode_init(cut.folder, run, lambda path: None)

@@ -19,7 +19,7 @@ from filmstill.training.ode_init import OdeRegression, draw_nodes, train_ode_ini
 from filmstill.training.pairs import Pairs
 from filmstill.training.telemetry import StepCost
 from goldens import tiny
-from tiny_training import ENCODER, PROMPTS, SCHEDULE, SHAPE, alone
+from tiny_training import ENCODER, PLAIN, PROMPTS, SCHEDULE, SHAPE, alone
 
 NODES, FRAMES, ATTENTION = 4, 12, BlockCausal(3)
 
@@ -80,7 +80,7 @@ def regression(micro_batch: int | None = None, **changes: object) -> OdeRegressi
     trajectories = randomness.normal((3, *SHAPE), 0, "pairs", 0, range(5))
     sigmas = torch.cat([SCHEDULE.nodes(2), torch.zeros(1, dtype=torch.float64)])
     pairs = Pairs(sigmas, PROMPTS, SHAPE, [(trajectories, row) for row in range(5)])
-    params = OdeInit(steps=3, batch=4, **{"clips": CLIPS, "clean_share": 0.4, **changes})
+    params = OdeInit(steps=3, batch=4, **{**PLAIN, "clips": CLIPS, "clean_share": 0.4, **changes})
     return OdeRegression(params, pairs, WINDOW, (2, 2), SCHEDULE, tiny("causal"), ENCODER, 0, alone(4, micro_batch))
 
 
