@@ -15,7 +15,7 @@ class Teacher:
     released: str = key(NOTHING, "folder of the released teacher, from which student and critic start too")
     real_score: str = key(NOTHING, "folder of a larger model, or of two experts, that gives the real score instead")
     boundary: float = key(0.875, "sigma at and above which the high-noise expert is used (Wan2.2 T2V A14B)", "(0, 1)")
-    steps: int = key(2150, "optimizer steps", "[1, 100000000]")
+    steps: int = key(2500, "optimizer steps", "[1, 100000000]")
     batch: int = key(16, "clips per step", "[1, 65536]")
     muon_lr: float = key(2e-2, "learning rate of Muon, for the blocks' matrices", "(0, 10]")
     adamw_lr: float = key(3e-3, "learning rate of AdamW, for all other parameters", "(0, 10]")
