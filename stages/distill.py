@@ -45,7 +45,7 @@ def main(stage: Stage) -> None:
         windows,
         params.prompt_switch,
         params.exit_per_block,
-        GivenClips.of(params, Pairs.load(PAIRS), attention),
+        GivenClips.of(params, Pairs.load(PAIRS), attention) if params.given else None,
         CarriedStreams.of(params, setup.latent_shape, attention, micro_batches, setup.device),
         setup.codec() if later and setup.world.name == OPEN else None,
     )

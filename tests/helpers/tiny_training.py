@@ -25,7 +25,7 @@ WINDOWED = BlockCausal(3, window_frames=6)  # where rollouts are carried on
 ENCODER = HashedWords(8, TINY.text_dim)
 PROMPTS = [f"a red {word} bobs" for word in ("one", "two", "three", "four", "five")]
 LONG = {"rollout_frames": 15, "first_window_share": 0.3}  # of Distill: windows that start at frame 0, 3, 6 or 9
-CARRIED = {"rollout_frames": 18, "carry_on": True, "prompt_switch": 0.5}  # three updates per stream, two per step
+CARRIED = {"rollout_frames": 18, "carry_on": True, "prompt_switch": 0.5}  # three steps per stream
 PLAIN = {"given": 0.0, "prompt_switch": 0.0}  # of OdeInit: one prompt per sample, no given frame
 STRIDE = 3
 

@@ -1,6 +1,4 @@
-"""Rollouts that go on across updates: what an update goes on from, under which prompt, and an exact resume."""
-
-from itertools import pairwise
+"""Rollouts that go on across steps: what an update goes on from, under which prompt, and an exact resume."""
 
 import pytest
 import torch
@@ -14,20 +12,21 @@ from filmstill.params.profile import compose
 from filmstill.runtime import randomness
 from filmstill.training.carried_streams import CarriedStreams
 from filmstill.training.distillation import Distillation
-from tiny_training import CARRIED, ENCODER, SHAPE, WINDOWED, distillation, networks
+from tiny_training import CARRIED, ENCODER, PROMPTS, SHAPE, WINDOWED, distillation, networks
 from trainings import Cut, distil, ended
 
 SAMPLES, FRAMES = range(4), SHAPE[0]
 ALWAYS = CARRIED | {"prompt_switch": 1.0}
 NEVER = CARRIED | {"prompt_switch": 0.0}
+RELATIVE = ["ode_init.clips=1", "student.positions=relative"]
 ORDER = [(index, update) for index in range(4) for update in ("critic0", "generator")]
 
 
-def test_every_third_update_begins_a_stream():
+def test_every_third_step_begins_a_stream_for_all_its_updates():
     clips = distillation(networks(), None, **CARRIED).clips
     begins = [clips.window_start(*update) == 0 for update in ORDER]
-    assert begins == [number % 3 == 0 for number in range(8)]
-    assert clips.window_start(0, "generator") == FRAMES  # a whole window
+    assert begins == [index % 3 == 0 for index, _ in ORDER]
+    assert clips.window_start(1, "generator") == FRAMES  # a whole window
 
 
 def expected(run: Distillation, update: tuple[int, str], before: Tensor | None) -> Tensor:
@@ -53,24 +52,28 @@ def expected(run: Distillation, update: tuple[int, str], before: Tensor | None) 
 
 @pytest.mark.parametrize("changes", [ALWAYS, NEVER], ids=["changes", "the same prompt"])
 @torch.no_grad()
-def test_an_update_goes_on_from_the_last_frames_of_the_one_before(changes: dict):
+def test_a_steps_updates_go_on_from_the_last_frames_of_the_generator_in_the_one_before(changes: dict):
     run = distillation(networks(), None, **changes)
     last = None
-    for number, update in enumerate(ORDER):
+    for update in ORDER:
         latents, text, counted = run.clips.generate(*update, SAMPLES)
-        assert torch.equal(latents, expected(run, update, last if number % 3 else None))
+        assert torch.equal(latents, expected(run, update, last if update[0] % 3 else None))
         assert torch.equal(text, ENCODER.encode(run.clips.prompts_of(*update))) and counted.all()
-        last = latents[:, -WINDOWED.window_frames :]
+        if update[1] == "generator":
+            last = latents[:, -WINDOWED.window_frames :]
 
 
 def test_a_stream_keeps_its_prompt_until_it_changes():
     clips = distillation(networks(), None, **NEVER).clips
-    prompts = [clips.prompts_of(*update) for update in ORDER]
-    assert prompts[0] == prompts[1] == prompts[2] and prompts[3] == prompts[4] == prompts[5] != prompts[0]
+    of_steps = [clips.prompts_of(index, "generator") for index in range(4)]
+    first, second = ([PROMPTS[n] for n in clips.drawn_prompts(index, "generator")] for index in (0, 3))
+    assert of_steps == [first, first, first, second]
+    assert clips.prompts_of(1, "critic0") == clips.prompts_of(2, "critic0") == of_steps[0]
     clips = distillation(networks(), None, **ALWAYS).clips
-    for before, update in pairwise(ORDER[:3]):
-        assert clips.first_prompts(*update) == clips.prompts_of(*before) != clips.prompts_of(*update)
-        assert set(clips._all_prompts(*update)) == {*clips.prompts_of(*before), *clips.prompts_of(*update)}
+    for index, update in ((1, "critic0"), (1, "generator"), (2, "generator")):
+        before, now = clips.first_prompts(index, update), clips.prompts_of(index, update)
+        assert before == clips.prompts_of(index - 1, "generator") != now
+        assert set(clips._all_prompts(index, update)) == {*before, *now}
 
 
 def test_resumed_in_mid_stream_is_uninterrupted_bit_for_bit(tmp_path):
@@ -107,6 +110,10 @@ def test_the_sink_is_carried_on_with_the_last_frames():
         (
             ["student.sink_frames=2", "ode_init.clips=1", "student.positions=relative"],
             "student.sink_frames: is 2, allowed: a multiple of student.block_frames (3)",
+        ),
+        (
+            [*RELATIVE, "student.sink_frames=12", "student.window_frames=15", "samples.long_window_frames=15"],
+            "student.sink_frames: is 12, allowed: at most world.frames - student.block_frames = 9",
         ),
     ],
 )

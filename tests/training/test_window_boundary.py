@@ -57,7 +57,7 @@ def test_the_windows_first_frame_is_encoded_as_an_image_and_its_block_does_not_c
     assert all_counted.tolist() == [frame >= unmade for frame in range(frames)]
 
 
-def test_the_image_and_its_block_have_no_gradient():
+def test_the_image_has_no_gradient_and_its_block_does_not_count():
     source = clips(Recording())
     latents, _, counted = source.generate(0, "generator", SAMPLES)
     loss = latents[:, 0].sum()
@@ -77,8 +77,8 @@ def test_a_stream_that_is_carried_on_is_decoded_from_where_it_goes_on():
     run, codec = distillation(networks(), None, **CARRIED), Recording()
     run.clips.image_codec = codec
     with torch.no_grad():
-        before = run.clips.generate(0, "critic0", SAMPLES).latents
+        before = run.clips.generate(0, "generator", SAMPLES).latents
         assert not codec.decoded
-        counted = run.clips.generate(0, "generator", SAMPLES).counted
+        counted = run.clips.generate(1, "critic0", SAMPLES).counted
     assert torch.equal(torch.cat(codec.decoded, dim=1)[:, :FRAMES], before)
     assert counted.tolist() == 3 * [False] + 3 * [True]

@@ -7,8 +7,8 @@ In training, `exit_step` is the denoising step whose prediction is the block and
 it run without (Self Forcing, arXiv:2506.08009, algorithm 1). The context in the KV cache is detached. With a `window`,
 this holds for the blocks in it only: the blocks before it are made as in serving, without a gradient.
 
-A rollout may begin with given frames, those of a picture or a clip: they are context like any others. Its prompt may
-change from block to block; what then becomes of the context is `RolloutConfig.prompt_change`.
+A rollout may begin with given frames, of a picture, a clip or another rollout: they are context like any others. Its
+prompt may change from block to block; what then becomes of the context is `RolloutConfig.prompt_change`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +32,10 @@ TextAt = Callable[[int], TextKV]  # first frame of a block to its prompt; the sa
 class RolloutConfig:
     """Rollout of a student: sigmas of the denoising steps, attention, and sigma of the context (0: clean).
 
-    first_sigmas: those of the first block, if they are others; () if they are not.
+    first_sigmas: those of the first block; (): those of the others.
     prompt_change: what a new prompt does to the context: `keep` leaves it, `recache` computes the frames of the last
-    window anew under the new prompt (LongLive, arXiv:2509.22622), as if the stream began with them, and `cut` keeps
-    the sink and the last `kept_frames` (Infinity-RoPE, arXiv:2511.20649).
+    window anew under the new prompt (LongLive, arXiv:2509.22622), as if the stream began with them, which drops the
+    sink, and `cut` keeps the sink and the last `kept_frames` (Infinity-RoPE, arXiv:2511.20649).
     """
 
     sigmas: tuple[float, ...]

@@ -5,9 +5,9 @@ the local window, the sink and the cuts, both for the masks here and for the KV 
 per pair of frames and expanded to tokens for the kernel in use: booleans for scaled_dot_product_attention, or a
 BlockMask for FlexAttention (arXiv:2412.05496) on CUDA, which skips invisible blocks.
 
-With relative positions the sink adjoins the window: its keys are rotated
-on by the frames between the two, `BlockCausal.sink_shift`. No other key moves, because rotary scores depend on
-distances only, and a window's distances are the same everywhere in a stream.
+With relative positions the sink adjoins the window: its keys are rotated on by the frames between the two,
+`BlockCausal.sink_shift`. No other key moves, because rotary scores depend on distances only, and a window's distances
+are the same everywhere in a stream.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -86,8 +86,8 @@ class TrainingRollout:
     """A rollout that ends with the clip that the loss is on, its window.
 
     before: passes over the blocks before the window, each denoised in `steps` passes without a gradient, in none if
-    they are given. window: passes
-    over its blocks, each denoised in `passes` passes, the exit step included, of which the last has a gradient.
+    they are given. window: passes over its blocks, each denoised in `passes` passes, the exit step included, of which
+    the last has a gradient.
     """
 
     clip: Clip

@@ -2,8 +2,7 @@
 
 Keys are cached after rotary embedding at absolute frame positions; with relative positions those of the sink are moved
 on when they are read. Cached tensors are detached, so they are constants for every later block. Window, sink and cuts
-follow `BlockCausal.visible_frames`, the rule of the full-sequence mask,
-in training and in serving.
+follow `BlockCausal.visible_frames`, the rule of the full-sequence mask, in training and in serving.
 
 Each layer has one ring buffer: a new frame is written over the oldest one that no later block sees. Without a gradient
 a block writes its own keys and values into the buffer at every pass, and attention reads the buffer as a view. With a

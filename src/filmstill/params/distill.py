@@ -6,6 +6,7 @@ from filmstill.errors import require
 from filmstill.params.gates import Gate
 from filmstill.params.keys import check_intervals, key
 
+GENERATOR = "generator"  # the name of a step's last update
 OBJECTIVES = ("dmd",)  # files of src/filmstill/objectives
 
 
@@ -33,11 +34,13 @@ class Distill:
     )
     carry_on: bool = key(
         False,
-        "true: an update generates the clip after that of the update before, until a stream has rollout_frames; false: "
-        "every update begins a stream",
+        "true: a step generates the clip after that of the step before, until a stream has rollout_frames, whatever "
+        "first_window_share; false: every update begins a stream",
     )
     prompt_switch: float = key(
-        0.4, "share of the rollouts longer than a clip whose prompt changes at a block before the loss", "[0, 1]"
+        0.4,
+        "share of the rollouts longer than a clip whose prompt changes at a block before the loss or at its first",
+        "[0, 1]",
     )
     given: float = key(
         0.15,
@@ -75,4 +78,4 @@ class Distill:
 
     def updates(self) -> list[str]:
         """The names of a step's updates, in order."""
-        return [*self.critics(), "generator"]
+        return [*self.critics(), GENERATOR]

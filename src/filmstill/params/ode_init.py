@@ -13,7 +13,7 @@ LOSSES = ("velocity", "x0")
 class OdeInit:
     """Regression of the teacher's clips from its ODE trajectories, causally (CausVid, arXiv:2412.07772)."""
 
-    steps: int = key(1650, "optimizer steps", "[1, 100000000]")
+    steps: int = key(1800, "optimizer steps", "[1, 100000000]")
     batch: int = key(8, "samples per step, over all ranks", "[1, 65536]")
     muon_lr: float | None = key(
         6e-3, "learning rate of Muon, for the blocks' matrices; null: AdamW trains them too", "(0, 10]"

@@ -71,6 +71,12 @@ class Params:
     def _check_rollouts(self) -> None:
         """Refuse a longest rollout that no window of a clip's length ends with."""
         frames, longest = self.world.frames, self.distill.rollout_frames
+        block = self.student.block_frames
+        if self.world.name == OPEN and longest is not None and longest > frames:
+            allowed = (
+                f"more than a block ({block}), since distill.rollout_frames is more: a later clip's first has no loss"
+            )
+            require(frames > block, "world.frames", frames, allowed)
         if self.distill.carry_on:
             self._check_carried_streams()
             return
@@ -79,7 +85,6 @@ class Params:
         name, stride = "distill.rollout_frames", window_stride(self.world, self.student)
         require(longest > frames, name, longest, f"null, or at least world.frames ({frames})")
         self.student.check_frames(longest, name)
-        block = self.student.block_frames
         require(stride % block == 0, "world.period", stride, f"a multiple of student.block_frames ({block})")
         allowed = f"world.frames ({frames}) and a multiple of {stride}, the frames between the windows' starts"
         require((longest - frames) % stride == 0, name, longest, allowed)
@@ -97,6 +102,13 @@ class Params:
         require(not student.independent_first, "student.independent_first", True, allowed)
         if student.sink_frames:
             student.check_frames(student.sink_frames, "student.sink_frames")
+            allowed = f"at most world.frames - student.block_frames = {frames - student.block_frames} {why}"
+            require(
+                student.sink_frames <= frames - student.block_frames,
+                "student.sink_frames",
+                student.sink_frames,
+                allowed,
+            )
             allowed = f"relative {why} and student.sink_frames is not 0: a stream carries no positions on"
             require(student.positions == "relative", "student.positions", student.positions, allowed)
         stride = window_stride(self.world, student)
@@ -112,6 +124,7 @@ class Params:
         require(
             world.name != OPEN, "ode_init.clips", self.ode_init.clips, f"{loops}, and those of the open world don't"
         )
+        require(not world.any_phase, "world.any_phase", True, f"false {chained}: a chained clip begins at frame 0")
         allowed = f"a divisor of world.frames ({world.frames}) {chained}: a chained clip must end where it begins"
         require(world.loops, "world.period", world.period, allowed)
         window, copied = student.window_frames, "a block must not see the copy of its own noise"

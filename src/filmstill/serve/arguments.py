@@ -10,7 +10,7 @@ from filmstill.artifacts import CODEC, STUDENT, TEXT
 from filmstill.errors import FilmstillError, require
 from filmstill.params.student import PROMPT_CHANGES
 from filmstill.runtime.given_path import given_path
-from filmstill.serve.options import ENDLESS, FITS, PIPE
+from filmstill.serve.options import ENDLESS, FITS, MOST_FRAMES, PIPE
 
 if TYPE_CHECKING:
     from filmstill.serve.prompt_schedule import PromptSchedule
@@ -87,7 +87,9 @@ def schedules_and_seeds(arguments: argparse.Namespace) -> tuple[list["PromptSche
     if schedule is not None:
         return [PromptSchedule.parse(schedule)], seeds
     lines = (line.strip() for line in read_lines(file, "a text file with one prompt per line"))
-    return [PromptSchedule.of(line) for line in lines if line], seeds
+    if not (schedules := [PromptSchedule.of(line) for line in lines if line]):
+        raise FilmstillError(f"{file}: has no prompt, allowed: one or more, each on a line")
+    return schedules, seeds
 
 
 def seeds_of(words: list[str]) -> list[int]:
@@ -100,7 +102,15 @@ def seeds_of(words: list[str]) -> list[int]:
 
 def frames_or_endless(text: str) -> int | str:
     """The value of --frames."""
-    return text if text == ENDLESS else int(text)
+    if text == ENDLESS:
+        return text
+    try:
+        frames = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {text!r}, allowed: an integer, or {ENDLESS}") from None
+    if frames > MOST_FRAMES:
+        raise argparse.ArgumentTypeError(f"is {frames}, allowed: at most {MOST_FRAMES:,}, or {ENDLESS}")
+    return frames
 
 
 def given_output(text: str) -> Path:

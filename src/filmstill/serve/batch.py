@@ -11,7 +11,6 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime.files import read_json, sha256_of, write_json
 from filmstill.serve.options import PIPE
 from filmstill.serve.prompt_schedule import PromptSchedule
-from filmstill.serve.stream_config import StreamConfig
 
 
 def numbered(out: Path, count: int) -> list[Path]:
@@ -37,19 +36,23 @@ class Batch:
 
     requests: dict[Path, Request]
     manifest: Path | None
-    made_with: str  # digest of student, rollout and given frames
+    made_with: str  # digest of the files, the rollout, the given frames and how they are computed
 
     @classmethod
     def of(
-        cls, paths: list[Path], requests: list[Request], student: Path, config: StreamConfig, pixels: Tensor | None
+        cls, paths: list[Path], requests: list[Request], files: list[Path], settings: str, pixels: Tensor | None
     ) -> "Batch":
-        """One request per path; several have a manifest. pixels: of the given frames."""
+        """One request per path; several have a manifest.
+
+        files: student, codec and the text encoder's. settings: all else that decides what is made, as text. pixels: of
+        the given frames.
+        """
         if len(requests) == 1:
             return cls({paths[0]: requests[0]}, None, "")
-        digest = hashlib.sha256(f"{sha256_of(student)} {config}".encode())
+        digest = hashlib.sha256(" ".join([*map(sha256_of, files), settings]).encode())
         if pixels is not None:
             digest.update(pixels.numpy().tobytes())
-        manifest = paths[0].with_name(f"{paths[0].stem.removesuffix('-000')}.json")
+        manifest = paths[0].with_name(f"{paths[0].stem.removesuffix('-000')}.manifest.json")
         return cls(dict(zip(paths, requests, strict=True)), manifest, digest.hexdigest())
 
     def missing(self) -> dict[Path, Request]:

@@ -54,16 +54,19 @@ def generate(prompts: list[PromptSchedule], seeds: list[int], out: Path, files: 
     config, compute = _config(files, serving, prompts, paths), compute_on(serving.device)
     config.check_memory(compute)
     pixels = serving.opening.read(files.codec, config) if serving.opening else None
-    batch = Batch.of(paths, requests, files.student, config, pixels)
+    settings = f"{config} {serving.device} {serving.fast}"
+    batch = Batch.of(paths, requests, files.paths(), settings, pixels)
     if not (missing := batch.missing()):
+        print(f"{batch.manifest}: all {len(paths)} videos are made already")
         return
     streamer = Streamer.load(files, config, compute, serving.fast)
     streamer.encoder.prepare([prompt for request in missing.values() for prompt in request.prompts.prompts])
     given = None if pixels is None else streamer.codec.encode(pixels[None])
     for path, request in missing.items():
-        if not _write(streamer, request, path, given):
-            break
-        batch.record(path)
+        if _write(streamer, request, path, given):
+            batch.record(path)
+        elif config.frames is not None:
+            raise KeyboardInterrupt  # the exit code of Ctrl-C: there is more to make
 
 
 def _check_targets(paths: list[Path]) -> None:

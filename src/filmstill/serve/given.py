@@ -8,7 +8,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from filmstill.errors import FilmstillError, require
@@ -27,15 +27,17 @@ class Size:
     fit: str = "crop"
 
     def of(self, video: Tensor) -> Tensor:
-        """Video [F, 3, h, w] in [0, 1] at this size."""
+        """Video [F, 3, h, w] in [0, 1] at this size. It is cropped before it is scaled: a thin picture stays small."""
         height, width = video.shape[-2:]
         across, down = self.width / width, self.height / height
         scale = max(across, down) if self.fit == "crop" else min(across, down)
-        inside = max(1, round(height * scale)), max(1, round(width * scale))
+        rows, columns = min(height, max(1, round(self.height / scale))), min(width, max(1, round(self.width / scale)))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        video = video[..., top : top + rows, left : left + columns]
+        inside = min(self.height, max(1, round(rows * scale))), min(self.width, max(1, round(columns * scale)))
         mode = {"mode": "area"} if scale < 1 else {"mode": "bilinear", "align_corners": False}
-        video = video if inside == (height, width) else F.interpolate(video, inside, **mode)
+        video = video if inside == (rows, columns) else F.interpolate(video, inside, **mode)
         top, left = (self.height - inside[0]) // 2, (self.width - inside[1]) // 2
-        # A negative margin crops.
         return F.pad(video, (left, self.width - inside[1] - left, top, self.height - inside[0] - top))
 
 
@@ -55,6 +57,7 @@ class Opening:
         frames, attention = config.frames, config.attention
         size = Size(*pixel_size(codec, config.latent_shape[2:]), self.fit)
         if not self.is_clip:
+            require(frames != 1, "--frames", frames, f"more than the latent frame that is given by {self.path}")
             return read_picture(self.path, size)
         most = attention.whole_blocks(attention.window_frames or config.latent_shape[0])
         video = read_clip(self.path, pixel_frames(codec, most), size)
@@ -80,6 +83,8 @@ def read_picture(path: Path, size: Size) -> Tensor:
     try:
         with Image.open(path) as opened:
             require(max(opened.size) <= LARGEST, f"{path}: side", max(opened.size), f"at most {LARGEST} pixels")
+            allowed = "8 or 16 bits per channel"
+            require(opened.mode not in ("I", "F"), f"{path}: mode", f"{opened.mode} (32 bits)", allowed)
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith("I;16"):
                 pixels = np.asarray(picture, dtype=np.float32)[..., None].repeat(3, -1) / 65535
@@ -87,7 +92,9 @@ def read_picture(path: Path, size: Size) -> Tensor:
                 rgba = picture.convert("RGBA")
                 flat = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
                 pixels = np.asarray(flat, dtype=np.float32) / 255
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system, which names the file
+            raise
         raise FilmstillError(f"{path}: is no picture that can be read ({_short(error)}); give a PNG or JPEG") from None
     return size.of(torch.from_numpy(pixels).movedim(-1, 0)[None])
 

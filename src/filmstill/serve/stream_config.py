@@ -96,9 +96,12 @@ class StreamConfig:
         needed, free = self.cache_bytes(compute.precision), free_memory(compute.device)
         size, least = f"{needed / GIB:,.1f} GiB", self.attention.min_window
         if needed > free:
+            windowed = self.frames is None or self.attention.cache_frames(self.frames) < self.frames
+            key, value = ("--window", self.attention.window_frames) if windowed else ("--frames", self.frames)
+            remedy = "give a smaller one" if windowed else f"a --window of {least} or more frames bounds it"
             raise FilmstillError(
-                f"--frames: is {self.frames}, whose KV cache takes {size}, allowed: what fits into the "
-                f"{free / GIB:,.1f} GiB of memory that are free; a --window of {least} or more frames bounds it"
+                f"{key}: is {value}, whose KV cache takes {size}, allowed: what fits into the "
+                f"{free / GIB:,.1f} GiB of memory that are free; {remedy}"
             )
         if self.attention.window_frames is None and needed > LOGGED:
             log.info("the KV cache takes %s; a --window of %d or more frames bounds it", size, least)
@@ -123,8 +126,9 @@ def _check(file: Path, network: DiTConfig, facts: Mapping[str, Any], student: St
         and shape[1] == network.in_channels
         and shape[2] % PATCH == shape[3] % PATCH == 0
     )
+    first = "1 and " if student.independent_first else ""
     allowed = (
-        f"[F, C, H, W] with F a multiple of {student.block_frames}, C = {network.in_channels}, "
+        f"[F, C, H, W] with F {first}a multiple of {student.block_frames}, C = {network.in_channels}, "
         f"H and W multiples of {PATCH}"
     )
     require(right, f"{file}: latent_shape", shape, allowed)

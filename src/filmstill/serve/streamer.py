@@ -30,6 +30,10 @@ class Files:
     codec: Path = CODEC
     text: Path = TEXT
 
+    def paths(self) -> list[Path]:
+        """Every one of these files."""
+        return [self.student, self.codec, *sorted(file for file in self.text.rglob("*") if file.is_file())]
+
 
 def compute_on(device: str) -> Compute:
     """How a student is served: in float32 on the CPU and in bfloat16 on a GPU."""

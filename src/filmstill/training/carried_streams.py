@@ -1,8 +1,9 @@
-"""Rollouts that go on across updates (LongLive, arXiv:2509.22622): every update generates the next clip of a stream.
+"""Rollouts that go on across steps (LongLive, arXiv:2509.22622): every step generates the next clip of a stream.
 
-What is carried on are the last frames, not their keys and values: the next update computes those with its own weights,
-as at a change of prompt by `recache`. So no update reads what older weights have written, and the state is a few
-latents per sample, which a checkpoint holds.
+All updates of a step go on from the same frames, each with noise of its own, and the generator's clip, the last one, is
+kept. What is carried on are frames, not their keys and values: the next step computes those with its own weights, as
+at a change of prompt by `recache`, but behind the sink. So no update reads what older weights have written, and the
+state is a few latents per sample, which a checkpoint holds.
 """
 
 from dataclasses import dataclass
@@ -17,14 +18,13 @@ from filmstill.runtime import distributed
 
 @dataclass(frozen=True)
 class CarriedStreams:
-    """The streams of a batch, one per sample. All begin and end at the same updates.
+    """The streams of a batch, one per sample. All begin and end at the same steps.
 
-    names: the updates of a step, in order. clips: number of updates per stream. rows: this rank's samples.
-    frames: the frames of every sample's stream that the next update goes on from, [batch, context frames, C, H, W]: the
-    attention sink, of `sink_frames`, and the last ones. Only this rank's are current.
+    clips: number of clips, and so of steps, per stream. rows: this rank's samples. frames: the frames of every sample's
+    stream that the next step goes on from, [batch, context frames, C, H, W]: the attention sink, of `sink_frames`, and
+    the last ones. Only this rank's are current.
     """
 
-    names: list[str]
     clips: int
     rows: list[int]
     frames: Tensor
@@ -49,28 +49,23 @@ class CarriedStreams:
         assert params.rollout_frames is not None  # params/distill.py
         frames = torch.zeros(params.batch, carried_frames(attention, clip_frames), *frame, device=device)
         rows = [sample for samples in micro_batches for sample in samples]
-        return cls(params.updates(), params.rollout_frames // clip_frames, rows, frames, attention.sink_frames)
+        return cls(params.rollout_frames // clip_frames, rows, frames, attention.sink_frames)
 
     @property
     def context_frames(self) -> int:
-        """Number of frames that an update goes on from."""
+        """Number of frames that a step goes on from."""
         return self.frames.shape[1]
 
-    def number(self, index: int, update: str) -> int:
-        """Position, from 0, of an update's clip in its stream."""
-        return (index * len(self.names) + self.names.index(update)) % self.clips
-
-    def before(self, index: int, update: str) -> tuple[int, str]:
-        """(step, update) of the update before."""
-        place = index * len(self.names) + self.names.index(update) - 1
-        return place // len(self.names), self.names[place % len(self.names)]
+    def number(self, index: int) -> int:
+        """Position, from 0, of a step's clip in its stream."""
+        return index % self.clips
 
     def context(self, samples: range) -> Tensor:
         """The frames that these samples go on from, [len(samples), context frames, C, H, W], sharing memory."""
         return self.frames[samples.start : samples.stop]
 
     def keep(self, samples: range, frames: Tensor) -> None:
-        """Keep what the next update goes on from, of all the frames of this one's rollouts: [len(samples), F, C, H, W].
+        """Keep what the next step goes on from, of all the frames of these rollouts: [len(samples), F, C, H, W].
 
         They begin with the sink.
         """

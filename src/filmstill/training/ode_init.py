@@ -121,9 +121,9 @@ class OdeRegression:
     def _change(self, index: int, chosen: list[int]) -> tuple[int, list[int]] | None:
         """(first frame, pairs from there on) of step `index`, if prompts may change; some pairs stay the same."""
         params, seed = self.params, self.seed
-        if not params.prompt_switch:
-            return None
         starts = [start for start, _ in self.attention.blocks(len(self.frames)) if start]
+        if not params.prompt_switch or not starts:
+            return None
         start = starts[int(randomness.integers(len(starts), (), seed, "ode_init/switch_block", index, [0]))]
         others = batch_indices(len(self.pairs.prompts), seed, "ode_init/switch_order", index, params.batch)
         changes = randomness.uniform(seed, "ode_init/switch", index, range(params.batch)) < params.prompt_switch

@@ -3,7 +3,7 @@
 A codec whose first latent frame is an image (Wan's VAE) gives a clip's first latent another meaning than the ones in
 mid-stream, and the teacher knows clips only. So the stream is decoded up to the window's first frame, whose last pixel
 frame is encoded as an image in its place (the released Self Forcing code, for rollouts longer than 21 frames; LongLive,
-arXiv:2509.22622). It carries no gradient, and the block that it belongs to has none.
+arXiv:2509.22622). It carries no gradient, and no frame of its block counts for a loss.
 """
 
 from collections.abc import Iterable

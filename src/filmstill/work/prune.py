@@ -73,7 +73,12 @@ def _all_checkouts() -> list[Path]:
     found = {main, Path.cwd().resolve(), *worktrees}
     for depth in ("*", "*/*"):  # of the queue; of `dvc exp run --temp`
         found |= {file.parent for each in tuple(found) for file in (each / EXPERIMENTS).glob(f"{depth}/dvc.yaml")}
-    return sorted(folder for folder in found if (folder / "dvc.yaml").is_file() and folder.name != PRETRAIN.name)
+    return sorted(folder for folder in found if (folder / "dvc.yaml").is_file() and not _is_pretrain(folder))
+
+
+def _is_pretrain(folder: Path) -> bool:
+    """Whether it is the folder of that pipeline in a checkout."""
+    return folder.name == PRETRAIN.name and (folder.parent / "dvc.yaml").is_file()
 
 
 def _keys_of_commit(commit: str) -> Keys:
