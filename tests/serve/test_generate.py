@@ -84,7 +84,8 @@ def test_a_prompt_changes_at_its_frame_and_not_before(files: Files, change: str)
 def test_a_batch_goes_on_where_it_was_stopped(files: Files, tmp_path: Path, capsys):
     def made(seeds: list[int], serving: Serving) -> list[str]:
         generate([STAR, HEART], seeds, tmp_path / "a.mp4", files, serving)
-        return [Path(line.split(":")[0]).name for line in capsys.readouterr().out.splitlines()]
+        lines = capsys.readouterr().out.splitlines()
+        return [Path(line.split(":")[0]).name for line in lines if "are made already" not in line]
 
     everything = [f"a-00{number}.mp4" for number in range(4)]
     assert made([0, 1], Serving(frames=3)) == everything
@@ -95,7 +96,28 @@ def test_a_batch_goes_on_where_it_was_stopped(files: Files, tmp_path: Path, caps
     assert first == {name: (tmp_path / name).read_bytes() for name in everything}
     assert made([0, 2], Serving(frames=3)) == ["a-001.mp4", "a-003.mp4"]
     assert made([0, 2], Serving(frames=6)) == everything
-    assert [entry["seed"] for entry in json.loads((tmp_path / "a.json").read_text()).values()] == [0, 2, 0, 2]
+    generate([STAR, HEART], [0, 2], tmp_path / "a.mp4", files, Serving(frames=6))
+    assert capsys.readouterr().out == f"{tmp_path / 'a.manifest.json'}: all 4 videos are made already\n"
+    assert [entry["seed"] for entry in json.loads((tmp_path / "a.manifest.json").read_text()).values()] == [0, 2, 0, 2]
+
+
+def test_ctrl_c_in_a_batch_keeps_what_was_made_and_makes_the_rest_the_next_time(
+    files: Files, tmp_path: Path, monkeypatch
+):
+    blocks = Streamer.stream
+
+    def stopped(*arguments):
+        yield next(blocks(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Streamer, "stream", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        generate([STAR, HEART], [0], tmp_path / "a.mp4", files, Serving(frames=6))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4"]
+    assert len(read(tmp_path / "a-000.mp4")) == 3
+    monkeypatch.setattr(Streamer, "stream", blocks)
+    generate([STAR, HEART], [0], tmp_path / "a.mp4", files, Serving(frames=6))
+    assert [len(read(tmp_path / f"a-00{number}.mp4")) for number in (0, 1)] == [6, 6]
 
 
 def test_ctrl_c_ends_a_stream_and_keeps_what_was_made(files: Files, tmp_path: Path, monkeypatch, capsys):

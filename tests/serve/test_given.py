@@ -50,6 +50,26 @@ def test_a_picture_enlarged_without_blur_comes_back(tmp_path: Path):
     assert (read_picture(tmp_path / "a.png", Size(32, 32))[0] - pixels / 255).abs().max() < 1e-6
 
 
+def test_a_thin_picture_is_cropped_before_it_is_scaled(tmp_path: Path):
+    shades = np.linspace(0, 255, 4001).astype(np.uint8)
+    Image.fromarray(np.repeat(shades[None], 2, 0)).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png", Size(480, 832))
+    assert picture.shape == (1, 3, 480, 832)
+    assert (picture - shades[2000] / 255).abs().max() < 0.01
+
+
+def test_a_picture_that_breaks_off_and_one_of_32_bits_are_refused_by_name(tmp_path: Path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FilmstillError, match=r"a\.png: is no picture that can be read \(.*truncated.*\); give a PNG"):
+        read_picture(tmp_path / "a.png", Size(32, 32))
+    for mode in ("I", "F"):
+        Image.new(mode, (8, 8)).save(tmp_path / "b.tiff")
+        with pytest.raises(FilmstillError, match=rf"b\.tiff: mode: is '{mode} \(32 bits\)', allowed: 8 or 16 bits"):
+            read_picture(tmp_path / "b.tiff", Size(32, 32))
+
+
 def test_the_last_frames_of_a_clip_are_read(tmp_path: Path):
     shades = torch.linspace(0, 1, 12)[:, None, None, None].expand(12, 3, 32, 32)
     save_video(shades, tmp_path / "a.mp4", 8)

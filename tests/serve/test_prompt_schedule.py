@@ -13,6 +13,7 @@ from filmstill.serve.prompt_schedule import FORM, PromptSchedule
         ("0: a red star", (0,), ("a red star",)),
         ("0: a red star; 48: a blue heart", (0, 48), ("a red star", "a blue heart")),
         (" 0 :a red star ;48:a blue heart; ", (0, 48), ("a red star", "a blue heart")),
+        ("0: a clock; 12:30 shows", (0,), ("a clock; 12:30 shows",)),
         ("0: a star; it is red; 12: at 9:30 a heart", (0, 12), ("a star; it is red", "at 9:30 a heart")),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_stream_that_the_student_cannot_roll_out_is_refused(files: Files, fram
 def test_generate_numbers_several_clips_and_keeps_one_name_for_one(files: Files, tmp_path: Path, capsys):
     generate([PromptSchedule.of("a red star sways")], [0, 1], tmp_path / "a.mp4", files, Serving(3, None))
     generate([PromptSchedule.of("a red star sways")], [0], tmp_path / "b.gif", files, Serving(3, None))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4", "a-001.mp4", "a.json", "b.gif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000.mp4", "a-001.mp4", "a.manifest.json", "b.gif"]
     lines = capsys.readouterr().out.splitlines()
     clips = (("a-000.mp4", 0), ("a-001.mp4", 1), ("b.gif", 0))
     expected = [f"{tmp_path / name}: 'a red star sways', seed {seed}" for name, seed in clips]

@@ -12,8 +12,8 @@ from filmstill.models.attention import BlockCausal
 from filmstill.models.prompts_by_frame import TextKV
 
 FORM = '"0: a red star bobs up and down; 48: a blue heart bobs up and down"'
-PART = re.compile(r"\s*(\d{1,12})\s*:\s+(\S.*?)\s*", re.DOTALL)
-BETWEEN = re.compile(r";(?=\s*\d+\s*:\s)")  # a prompt may have a semicolon in it, and a time such as 12:30
+PART = re.compile(r"\s*(\d{1,12})\s*:(?!\d)\s*(\S.*?)\s*", re.DOTALL)
+BETWEEN = re.compile(r";(?=\s*\d+\s*:(?!\d))")  # a prompt may have a semicolon in it, and a time such as 12:30
 
 
 @dataclass(frozen=True)
