@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import av
@@ -31,7 +32,7 @@ class Size:
         height, width = video.shape[-2:]
         across, down = self.width / width, self.height / height
         scale = max(across, down) if self.fit == "crop" else min(across, down)
-        rows, columns = min(height, max(1, round(self.height / scale))), min(width, max(1, round(self.width / scale)))
+        rows, columns = min(height, ceil(self.height / scale)), min(width, ceil(self.width / scale))
         top, left = (height - rows) // 2, (width - columns) // 2
         video = video[..., top : top + rows, left : left + columns]
         inside = min(self.height, max(1, round(rows * scale))), min(self.width, max(1, round(columns * scale)))
