@@ -206,6 +206,12 @@ def test_windows_of_the_parameters():
         ),
         ("embedded", ["distill.first_window_share=1.5"], "is 1.5, allowed: a number in [0, 1]"),
         ("wan-mini", ["distill.rollout_frames=10"], "is 10, allowed: a multiple of student.block_frames (3)"),
+        (
+            "wan-mini",
+            ["world.frames=3", "distill.rollout_frames=6", "evaluate.window_frames=3"],
+            "world.frames: is 3, allowed: more than a block (3), since distill.rollout_frames is more",
+        ),
+        ("embedded", ["world.any_phase=true"], "world.any_phase: is True, allowed: false where ode_init.clips is 2"),
     ],
 )
 def test_rollouts_that_no_window_ends_are_refused(profile: str, overrides: list[str], message: str):

@@ -48,6 +48,12 @@ def test_micro_batches_change_as_the_batch_does():
     assert losses[0] != regression(None, prompt_switch=0.0).step(2)["loss"]
 
 
+def test_a_sequence_of_one_block_changes_no_prompt():
+    run = regression(prompt_switch=1.0)
+    run.frames = run.frames[:3]
+    assert run._change(0, [0, 1, 2, 3]) is None
+
+
 def test_a_share_of_first_frames_is_given_and_the_rest_of_their_block_is_not():
     shares = []
     for share in (0.0, 0.5):
