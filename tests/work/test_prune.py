@@ -145,10 +145,9 @@ def change_parameter(steps: int, folder: Path) -> str:
 
 
 def test_what_other_checkouts_need_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A worktree, and folders in which DVC runs experiments: neither a branch nor a dvc.lock has their keys yet."""
+    """A worktree, even one called pretrain, and folders of experiments: no branch or dvc.lock has their keys yet."""
     commit(Path.cwd(), "start")
     subprocess.run(["git", "worktree", "add", "--quiet", "--detach", "../pretrain"], check=True)
-    # A checkout may be called pretrain, as the folder of that pipeline in every checkout is.
     folders = [Path("../pretrain").resolve(), Path(".dvc/tmp/exps/tmp1"), Path(".dvc/tmp/exps/standalone/tmp2")]
     for folder in folders[1:]:
         shutil.copytree(folders[0], folder, ignore=shutil.ignore_patterns(".git"))
