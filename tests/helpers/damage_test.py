@@ -21,6 +21,7 @@ from filmstill.errors import FilmstillError
 from filmstill.runtime.logs import log_to_stderr
 from filmstill.work import stage as stages
 from filmstill.work.folder import WORK
+from filmstill.work.graph import ROOT
 from kill_test import STAGES, artifacts
 
 
@@ -73,7 +74,7 @@ def run_stage(name: str) -> str | None:
     """Run a stage in this process; returns the line by which it refuses, None where it publishes."""
     try:
         main = runpy.run_path(f"stages/{name}.py", run_name="__stage__")
-        running.run = lambda *given: stages._run(*given)  # type: ignore[assignment]
+        running.run = lambda *given: stages._run(*given, ROOT)  # type: ignore[assignment]
         running.run_stage(name, main["main"], as_job=name in ("teacher", "ode_init", "distill"))
     except FilmstillError as error:
         return str(error)
