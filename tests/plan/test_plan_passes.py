@@ -17,6 +17,7 @@ from filmstill.models.flops import Clip
 from filmstill.models.kv_cache import KVCache
 from filmstill.models.load import DTYPES
 from filmstill.models.parameter_counts import parameters
+from filmstill.params.student import PROMPT_CHANGES
 from filmstill.plan import known_models, memory
 from filmstill.plan.run import SIZES
 from goldens import TINY, tiny
@@ -79,6 +80,28 @@ def test_operations_of_a_rollout(attention):
     assert flops.rollout_flops(TINY, blocks, exit_step + 1) == forward
     backward = counted(lambda: torch.cat(made, 1).sum().backward())
     assert flops.rollout_backward_flops(TINY, blocks, activation_checkpointing=False) == backward
+
+
+@by_attention
+@pytest.mark.parametrize("change", PROMPT_CHANGES)
+@torch.no_grad()
+def test_operations_of_a_change_of_prompt(attention, change):
+    """What a rollout has more of if its prompt changes at the first frame of its last block."""
+    model, frames, text = tiny("causal"), 8, torch.zeros(1, 7, TINY.text_dim)
+    at = attention.context_frames(frames)
+    steps = replace(rollout_config(FlowSchedule(5), 4, attention, 0.0), prompt_change=change)
+    noise = torch.zeros(1, 4, frames, TINY.in_channels, 4, 6)
+
+    def roll(changes: bool) -> None:
+        first = model.read_text(text)
+        second = model.read_text(text) if changes else first
+        list(rollout(model, lambda frame: second if frame >= at else first, noise, steps))
+
+    more = counted(lambda: roll(True)) - counted(lambda: roll(False))
+    if change == "cut":  # the last block sees no more frames
+        assert more <= flops.prompt_change_flops(TINY, Clip(at, 6, 7), attention, recache=False)
+    else:
+        assert more == flops.prompt_change_flops(TINY, Clip(at, 6, 7), attention, change == "recache")
 
 
 @by_attention

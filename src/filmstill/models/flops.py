@@ -6,6 +6,7 @@ checkpointing adds one more forward pass of the layers. Only planner and telemet
 """
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 from filmstill.models.attention import BlockCausal
 from filmstill.models.dit import DiTConfig
@@ -155,6 +156,19 @@ def rollout_flops(config: DiTConfig, blocks: list[Pass], passes: float) -> float
     denoising = sum(passes * forward_flops(config, block) for block in blocks)
     context = sum(remember_flops(config, block) for block in blocks[:-1])
     return text_flops(config, batch, text_len) + denoising + context
+
+
+def prompt_change_flops(config: DiTConfig, clip: Clip, attention: BlockCausal, recache: bool) -> float:
+    """Operations of a change of prompt after the frames of `clip`: of its text and, with `recache`, of the blocks of
+    the last window, which are remembered anew."""
+    text = text_flops(config, 1, clip.text_len)
+    if not recache:
+        return text
+    window, block = attention.window_frames or clip.frames, attention.block_frames
+    frames = min(clip.frames, ceil(window / block) * block)
+    whole_clip = attention.independent_first and frames == clip.frames
+    blocks = replace(clip, frames=frames).blocks(replace(attention, independent_first=whole_clip))
+    return text + sum(remember_flops(config, each) for each in blocks)
 
 
 def rollout_backward_flops(config: DiTConfig, blocks: list[Pass], activation_checkpointing: bool) -> float:

@@ -17,6 +17,7 @@ from filmstill.models.flops import (
     TrainingRollout,
     critic_update_flops,
     generator_update_flops,
+    prompt_change_flops,
     regression_flops,
     rollout_flops,
     sampling_flops,
@@ -129,8 +130,9 @@ def distill(run: Run) -> StagePlan:
     branches, flops = guidance_branches(params.guidance_scale), 0.0
     for start, share in run.loss_windows.shares().items():
         rolled, checkpointing = _rolled(run, start), run.activation_checkpointing
-        critic = critic_update_flops(config, rolled, checkpointing)
-        generator = generator_update_flops(config, run.real_scores[0], branches, rolled, checkpointing)
+        changes = params.prompt_switch * _prompt_change(run, start, run.attention) if start else 0.0
+        critic = changes + critic_update_flops(config, rolled, checkpointing)
+        generator = changes + generator_update_flops(config, run.real_scores[0], branches, rolled, checkpointing)
         flops += share * params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.real_scores, run.machine.shards))
@@ -146,7 +148,7 @@ def distill(run: Run) -> StagePlan:
 def samples(run: Run) -> StagePlan:
     """Clips of every arm, one arm after another on one GPU, decoded block by block; then the rounds of timing.
 
-    What a given frame saves and a change of prompt costs is not counted.
+    What a given frame saves is not counted.
     """
     params = run.params.samples
     world, changed = run.params.world, params.changed(run.params.world.name)
@@ -162,6 +164,7 @@ def samples(run: Run) -> StagePlan:
         count, frames = counts.get(arm, params.clips(world.name)), lengths.get(arm, world.frames)
         blocks = run.clip(frames).blocks(long if arm in lengths else run.attention)
         made = of_arm[arm] if arm in of_arm else _streamed(run, blocks)
+        made += _prompt_change(run, params.change_frame, long) if arm == CHANGED_ARM else 0.0
         rounds = params.timing_rounds if arm in timed else 0
         # In each round a single clip and a batch; before the first, a single clip to warm up.
         clocked = rounds * (1 + min(params.batch, count)) + bool(rounds)
@@ -212,6 +215,12 @@ def _regression(run: Run, state: Memory, call: Pass, frozen: list[DiTConfig]) ->
 def _streamed(run: Run, blocks: list[Pass]) -> float:
     """Operations of a rollout of the student."""
     return rollout_flops(run.config, blocks, run.params.student.mean_steps(len(blocks)))
+
+
+def _prompt_change(run: Run, frame: int, attention: BlockCausal) -> float:
+    """Operations of a change of the prompt at a frame of a rollout of the student."""
+    recache = run.params.student.prompt_change == "recache"
+    return prompt_change_flops(run.config, run.clip(frame), attention, recache)
 
 
 def _rolled(run: Run, start: int, batch: int = 1) -> TrainingRollout:
