@@ -26,15 +26,24 @@ def test_operations_and_bytes_of_both_arms_are_those_of_their_rollouts():
     without = samples(Run(replace(run.params, samples=replace(run.params.samples, changed_prompts=0)), H100))
     model, encoder = VideoDiT(run.config), HashedWords(run.params.model.text_len, run.config.text_dim)
 
-    def operations(frames: int, attention: BlockCausal) -> float:
+    def operations(frames: int, attention: BlockCausal, changes: bool) -> float:
         steps = rollout_config(FlowSchedule(3), 4, attention, 0.0)
-        noise = torch.zeros(1, 4, *run.latent_shape(frames))
-        with torch.no_grad():
-            return counted(
-                lambda: list(rollout(model, model.read_text(encoder.encode(["a red star bobs"])), noise, steps))
+        noise, text = torch.zeros(1, 4, *run.latent_shape(frames)), encoder.encode(["a red star bobs"])
+
+        def roll() -> None:
+            first = model.read_text(text)
+            second = model.read_text(text) if changes else first
+            list(
+                rollout(
+                    model, lambda frame: second if frame >= run.params.samples.change_frame else first, noise, steps
+                )
             )
 
-    picture, changed = operations(12, run.attention), operations(36, replace(run.attention, window_frames=6))
+        with torch.no_grad():
+            return counted(roll)
+
+    picture = operations(12, run.attention, changes=False)
+    changed = operations(36, replace(run.attention, window_frames=6), changes=True)
     assert samples(run).flops - without.flops == 3 * (picture + changed)
     latents = prod(run.latent_shape(12)) + prod(run.latent_shape(36))
     assert samples(run).artifacts - without.artifacts == 3 * 4 * latents
