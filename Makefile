@@ -42,7 +42,7 @@ deps: .venv/ready  ## rewrite the deps in dvc.yaml and pretrain/dvc.yaml from th
 readme: .venv/ready  ## rewrite README's table of results from data/evaluate/metrics.json
 	python tests/helpers/readme_table.py
 
-pretrain: .venv/ready  ## train the teacher of profile natural, data/released/symbols-natural (an hour of one core; resumes)
+pretrain: .venv/ready  ## train the teacher of profile natural, data/released/symbols-natural (an hour or more of one core; resumes)
 	dvc unfreeze pretrain/dvc.yaml:teacher
 	trap 'dvc freeze pretrain/dvc.yaml:teacher' EXIT; dvc repro pretrain/dvc.yaml
 

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 from filmstill.cluster.run import run_pretraining
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
+from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
+from filmstill.params.teacher import NOTHING, Teacher
 from filmstill.work.stage import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from filmstill.training.teacher import EmbeddedTeacher
 
 NAME = "symbols-natural"
@@ -50,8 +56,25 @@ def main(stage: Stage) -> None:
 
     compute = stage.params.section(Compute, "compute")
     prepare(compute.device, compute.threads, compute.float32_matmul)
-    teacher = make_teacher(stage.work, stage.params, compute)
+    teacher = make_teacher(stage.work, stage.params, compute, first_weights(stage.params))
     write_release(stage.out / "released" / NAME, teacher, stage.params, score(teacher))
+
+
+def first_weights(values: Values) -> "Mapping[str, Tensor] | None":
+    """The weights of the teacher that `teacher.released` names, which training begins with; None if it names none.
+
+    Raises FilmstillError for a folder that is no teacher of a symbols world, and for a network of other sizes.
+    """
+    from filmstill.formats.layouts import read_network
+    from filmstill.formats.release import SymbolsRelease
+    from filmstill.models.weights import check_sizes, config_of
+
+    folder = Path(values.section(Teacher, "teacher").released)
+    if str(folder) == NOTHING:
+        return None
+    network = read_network(SymbolsRelease.find(folder).folder)
+    check_sizes(folder, network.config, config_of(values.section(Model, "model")))
+    return network.weights
 
 
 def write_release(folder: Path, teacher: "EmbeddedTeacher", values: Values, scores: dict[int, float]) -> None:

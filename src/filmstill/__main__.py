@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from filmstill.command_line import read_words
+from filmstill.errors import FilmstillError
 from filmstill.runtime.exit import exit_code, run_script
 from filmstill.serve.arguments import schedules_and_seeds
+from filmstill.serve.options import FITS
 
 if TYPE_CHECKING:
     from filmstill.formats.layouts import Network
@@ -88,11 +90,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     prompts, seeds = schedules_and_seeds(arguments)
     path = arguments.image or arguments.video
+    if arguments.fit and not path:
+        raise FilmstillError(f"--fit: is {arguments.fit}, allowed: with --image or --video only")
     serving = Serving(
         frames=arguments.frames,
         window=arguments.window,
         prompt_change=arguments.prompt_change,
-        opening=Opening(path, arguments.video is not None, arguments.fit) if path else None,
+        opening=Opening(path, arguments.video is not None, arguments.fit or FITS[0]) if path else None,
         device=arguments.device,
         fast=arguments.fast,
     )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from filmstill.diffusion.schedule import FlowSchedule
 from filmstill.errors import FilmstillError
-from filmstill.formats.release import RECORD, identities
+from filmstill.formats.release import RECORD, SymbolsRelease, identities
 from filmstill.models.codec import DctCodec
 from filmstill.models.load import load_codec, load_encoder, load_real_score
 from filmstill.models.text import HashedWords
@@ -20,9 +20,10 @@ from filmstill.models.weights import config_of, load_model
 from filmstill.params.compute import Compute
 from filmstill.params.load import Values
 from filmstill.params.profile import check, compose
+from filmstill.params.teacher import NOTHING
 from filmstill.params.text import Text
 from filmstill.runtime.files import sha256_of
-from filmstill.training.teacher import EmbeddedTeacher, new_model
+from filmstill.training.teacher import EmbeddedTeacher, make_teacher, new_model
 from filmstill.work.required_files import check_releases, check_required_files
 from mini_wan import write_mini
 from repository import ROOT
@@ -172,9 +173,28 @@ def test_a_missing_file_is_named_with_the_way_to_get_it(release: Path, name: str
     assert str(caught.value) == line
 
 
+def test_a_pretraining_begins_with_the_weights_of_a_release(release: Path, made: tuple[Path, EmbeddedTeacher]):
+    """In another world than the one that the release was trained in."""
+    first_weights = runpy.run_path(str(ROOT / "pretrain/teacher.py"))["first_weights"]
+    write_params("seed=1", "world.amplitude=5", "teacher.steps=1", "teacher.ema=0", "teacher.warmup=1000000")
+    values, trained = Values.read(), made[1].network.state_dict()
+    begun = make_teacher(Path("work"), values, Compute(), first_weights(values)).network.state_dict()
+    assert max((begun[name] - tensor).abs().max() for name, tensor in trained.items()) < 1e-4
+    write_params(f"teacher.released={NOTHING}")
+    assert first_weights(Values.read()) is None
+    write_params("model.num_layers=3")
+    with pytest.raises(FilmstillError, match=f"^{release}: a network of other sizes: num_layers 2 "):
+        first_weights(Values.read())
+
+
 def test_a_folder_that_is_not_there(release: Path):
     shutil.rmtree(release)
     assert refused().startswith(f"{release}: no such folder; `git checkout {release}` restores it, `make pretrain`")
+
+
+def test_another_folder_is_not_in_git():
+    with pytest.raises(FilmstillError, match=f"no such folder; copy the folder anew .*, or name {FOLDER}$"):
+        SymbolsRelease.find(Path("data/released/mine"))
 
 
 @pytest.mark.parametrize("name", FILES)

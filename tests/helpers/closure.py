@@ -8,6 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from ruamel.yaml import YAML
 
 from filmstill.params.distill import OBJECTIVES
@@ -106,7 +107,9 @@ def closure(scripts: list[Path]) -> set[Path]:
 def expected_deps(stage: str, pipeline: str = "dvc.yaml") -> list[str]:
     """The sorted deps that a pipeline must list for `stage`: its data, its code and its files of the workflow."""
     if pipeline != "dvc.yaml":
-        return sorted(str(path.relative_to(ROOT)) for path in closure([ROOT / SCRIPTS[pipeline] / f"{stage}.py"]))
+        code = closure([ROOT / SCRIPTS[pipeline] / f"{stage}.py"])
+        begun_with = OmegaConf.load(ROOT / SCRIPTS[pipeline] / "params.yaml").teacher.released
+        return sorted([begun_with, *(str(path.relative_to(ROOT)) for path in code)])
     scripts = [ROOT / "stages" / f"{stage}.py"]
     workflow: list[Path] = []
     extra: list[str] = []

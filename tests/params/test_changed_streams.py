@@ -27,7 +27,7 @@ OTHERS = "0, or from 2 to samples.prompts (64): a prompt changes to another one 
             f"change_frame: is 3, allowed: {STARTS.format('6, 12, 18')}",
         ),
         (FIRST_ALONE, f"change_frame: is 24, allowed: {STARTS.format('1, 4, 7')}"),
-        ("samples.changed_frames=155", "changed_frames: is 155, allowed: a multiple of student.block_frames (3)"),
+        ("samples.changed_frames=155", "changed_frames: is 155, allowed: whole blocks of the student: 3, 6, 9, …"),
         (
             "samples.changed_frames=42",
             "changed_frames: is 42, allowed: at least 45: change_frame, 3 blocks and evaluate.window_frames (12)",

@@ -70,6 +70,10 @@ def test_the_whole_profile_says_what_its_values_are():
     assert wan.distill.ema_start * wan.distill.critic_updates == 200
     large = compose("wan-14b-teacher", [])
     assert large.teacher.real_score.endswith("Wan2.1-T2V-14B") and large.model == wan.model
+    long = compose("wan-1.3b-long", [])
+    assert (long.student.window_frames, long.student.sink_frames) == (12, 3) and long.distill.carry_on
+    assert long.distill.rollout_frames == 11 * long.world.frames and long.teacher == large.teacher
+    assert long.distill.steps * long.distill.critic_updates == 700 + 3000  # LongLive's iterations
     # sample_neg_prompt of Wan2.1's wan/configs/shared_config.py
     digest = hashlib.sha256(wan.text.negative.encode()).hexdigest()
     assert digest == "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e"

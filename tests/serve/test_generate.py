@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,46 @@ def test_ctrl_c_in_a_batch_keeps_what_was_made_and_makes_the_rest_the_next_time(
     monkeypatch.setattr(Streamer, "stream", blocks)
     generate([STAR, HEART], [0], tmp_path / "a.mp4", files, Serving(frames=6))
     assert [len(read(tmp_path / f"a-00{number}.mp4")) for number in (0, 1)] == [6, 6]
+
+
+def test_a_file_that_another_call_has_begun_anew_is_made_again(files: Files, tmp_path: Path, monkeypatch):
+    blocks = Streamer.stream
+
+    def stopped(*arguments):
+        yield next(blocks(*arguments))
+        raise KeyboardInterrupt
+
+    generate([STAR, HEART], [0], tmp_path / "a.mp4", files, Serving(frames=6))
+    whole = (tmp_path / "a-000.mp4").read_bytes()
+    monkeypatch.setattr(Streamer, "stream", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        generate([HEART, STAR], [0], tmp_path / "a.mp4", files, Serving(frames=6))
+    monkeypatch.setattr(Streamer, "stream", blocks)
+    generate([STAR, HEART], [0], tmp_path / "a.mp4", files, Serving(frames=6))
+    assert (tmp_path / "a-000.mp4").read_bytes() == whole
+
+
+def test_a_reader_that_leaves_ends_a_stream_without_an_error(files: Files, monkeypatch, capsys):
+    @contextmanager
+    def leaving(_path: Path, _fps: int):
+        written = []
+
+        def write(block: torch.Tensor) -> None:
+            if written:
+                raise BrokenPipeError
+            written.append(block)
+
+        yield write
+
+    monkeypatch.setattr(module, "_sink", leaving)
+    generate([STAR], [0], Path("-"), files, Serving(frames=6))
+    assert "(ended after 3 frames)" in capsys.readouterr().err
+
+
+def test_a_file_of_a_stream_without_end_has_an_end(files: Files, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "MAX_FRAMES", 9)
+    generate([STAR], [0], tmp_path / "a.mp4", files, Serving(frames="endless", window=4))
+    assert len(read(tmp_path / "a.mp4")) == 9 and "(ended after 9 frames)" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_a_stream_and_keeps_what_was_made(files: Files, tmp_path: Path, monkeypatch, capsys):

@@ -88,3 +88,10 @@ def test_a_file_that_is_neither_is_refused_in_one_line(tmp_path: Path, read):
         read(tmp_path / "b.png", Size(32, 32))
     with pytest.raises((FilmstillError, FileNotFoundError), match=r"c\.png"):
         read(tmp_path / "c.png", Size(32, 32))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path):
+    Image.new("1", (2**13 + 1, 2**13)).save(tmp_path / "larger.png")
+    with pytest.raises(FilmstillError, match=r"larger\.png: size: is '8193x8192', allowed: at most 67,108,864 pixels"):
+        read_picture(tmp_path / "larger.png", Size(32, 32))

@@ -51,9 +51,9 @@ def test_a_longer_stream_begins_with_the_shorter_one(files: Files):
 @pytest.mark.parametrize(
     ("frames", "window", "line"),
     [
-        (7, None, "--frames: is 7, allowed: a positive multiple of the student's block of 3 frames"),
-        (0, None, "--frames: is 0, allowed: a positive multiple of the student's block of 3 frames"),
-        (-3, None, "--frames: is -3, allowed: a positive multiple of the student's block of 3 frames"),
+        (7, None, "--frames: is 7, allowed: whole blocks of the student: 3, 6, 9, …"),
+        (0, None, "--frames: is 0, allowed: whole blocks of the student: 3, 6, 9, …"),
+        (-3, None, "--frames: is -3, allowed: whole blocks of the student: 3, 6, 9, …"),
         (999_999_999, 4, "--frames: makes 999,999,999 frames of video, allowed: at most 1,000,000 in a file"),
         (3 * 10**30, 4, f"--frames: makes {3 * 10**30:,} frames of video, allowed: at most 1,000,000 in a file"),
         (6, 3, "--window: is 3, allowed: at least the student's sink + block = 4 frames"),

@@ -35,7 +35,7 @@ NO_WINDOW = "params.yaml: student.window_frames: is 2, allowed: null, or at leas
         ("distill.critic_lr", -1, "params.yaml: distill.critic_lr: is -1.0, allowed: a number in (0, 10]"),
         ("distill.critic_lr", "${nothing}", BROKEN),
         ("distill.guidance_scale", ".nan", "params.yaml: distill.guidance_scale: is nan, allowed: a finite number"),
-        ("world.frames", 13, "params.yaml: world.frames: is 13, allowed: a multiple of student.block_frames (3)"),
+        ("world.frames", 13, "params.yaml: world.frames: is 13, allowed: whole blocks of the student: 3, 6, 9, …"),
         ("student.window_frames", 2, NO_WINDOW),
         ("seed", 2**63, f"params.yaml: seed: is {2**63}, allowed: an integer in [0, 2**63)"),
         (
@@ -275,7 +275,7 @@ def test_stages_refuse_another_repositorys_sources(copied: Path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--frames", "13"), "--frames: is 13, allowed: a positive multiple of the student's block of 3 frames"),
+        (("--frames", "13"), "--frames: is 13, allowed: whole blocks of the student: 3, 6, 9, …"),
         (("--window", "2"), "--window: is 2, allowed: at least the student's sink + block = 3 frames"),
         (
             ("--out", "{folder}/a.avi"),

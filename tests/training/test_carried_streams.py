@@ -1,5 +1,7 @@
 """Rollouts that go on across steps: what an update goes on from, under which prompt, and an exact resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +101,21 @@ def test_the_sink_is_carried_on_with_the_last_frames():
     assert not streams.context(range(1, 2)).any()
 
 
+@torch.no_grad()
+def test_a_change_that_computes_the_context_anew_takes_another_sink():
+    """As in serving, where `recache` begins anew with the last frames, which then are the sink."""
+    run = distillation(networks(), None, **ALWAYS)
+    attention = BlockCausal(3, window_frames=6, sink_frames=3, relative=True)
+    clips = run.clips
+    clips.rollout_config = replace(clips.rollout_config, attention=attention, prompt_change="recache")
+    clips.streams = CarriedStreams.of(run.params, SHAPE, attention, [SAMPLES], torch.device("cpu"))
+    first = clips.generate(0, "generator", SAMPLES).latents
+    assert torch.equal(clips.streams.context(SAMPLES), first)
+    second = clips.generate(1, "generator", SAMPLES).latents
+    assert clips.window_start(1, "generator") == clips.switch_frame(1, "generator") == 3
+    assert torch.equal(clips.streams.context(SAMPLES), torch.cat([first[:, 3:], second[:, 3:]], dim=1))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -109,7 +126,7 @@ def test_the_sink_is_carried_on_with_the_last_frames():
         (["student.sink_frames=3", "ode_init.clips=1"], "student.positions: is 'absolute', allowed: relative where"),
         (
             ["student.sink_frames=2", "ode_init.clips=1", "student.positions=relative"],
-            "student.sink_frames: is 2, allowed: a multiple of student.block_frames (3)",
+            "student.sink_frames: is 2, allowed: whole blocks of the student: 3, 6, 9, …",
         ),
         (
             [*RELATIVE, "student.sink_frames=12", "student.window_frames=15", "samples.long_window_frames=15"],

@@ -129,7 +129,7 @@ def test_a_missed_stream_is_named_with_the_difference(tmp_path):
     ("profile", "override", "message"),
     [
         ("embedded", "stream_frames=9", "is 9, allowed: null, or at least world.frames (12)"),
-        ("embedded", "stream_frames=61", "is 61, allowed: a multiple of student.block_frames (3)"),
+        ("embedded", "stream_frames=61", "is 61, allowed: whole blocks of the student: 3, 6, 9, …"),
         (
             "embedded",
             "stream_frames=null",

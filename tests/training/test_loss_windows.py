@@ -193,7 +193,7 @@ def test_windows_of_the_parameters():
     [
         ("embedded", ["distill.rollout_frames=9"], "is 9, allowed: null, or at least world.frames (12)"),
         ("embedded", ["distill.rollout_frames=2"], "is 2, allowed: null or an integer in [3, 1000]"),
-        ("embedded", ["distill.rollout_frames=37"], "is 37, allowed: a multiple of student.block_frames (3)"),
+        ("embedded", ["distill.rollout_frames=37"], "is 37, allowed: whole blocks of the student: 3, 6, 9, …"),
         (
             "embedded",
             ["distill.rollout_frames=24", "world.period=24"],
@@ -205,7 +205,7 @@ def test_windows_of_the_parameters():
             "world.period: is 10, allowed: a multiple of student.block_frames (3)",
         ),
         ("embedded", ["distill.first_window_share=1.5"], "is 1.5, allowed: a number in [0, 1]"),
-        ("wan-mini", ["distill.rollout_frames=10"], "is 10, allowed: a multiple of student.block_frames (3)"),
+        ("wan-mini", ["distill.rollout_frames=10"], "is 10, allowed: whole blocks of the student: 3, 6, 9, …"),
         (
             "wan-mini",
             ["world.frames=3", "distill.rollout_frames=6", "evaluate.window_frames=3"],

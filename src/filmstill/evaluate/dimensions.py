@@ -20,17 +20,6 @@ from filmstill.worlds.judge import NOISE_FLOOR, Frames, indices_of, paths
 from filmstill.worlds.symbols import BOX, REACH, RGB, SIZE, glyph
 from filmstill.worlds.templates import place_index, templates
 
-QUALITY = {  # weight in the quality score, as in VBench
-    "subject_consistency": 1.0,
-    "background_consistency": 1.0,
-    "temporal_flickering": 1.0,
-    "motion_smoothness": 1.0,
-    "dynamic_degree": 0.5,
-    "aesthetic_quality": 1.0,
-    "imaging_quality": 1.0,
-}
-SEMANTIC = ("object_class", "colour", "motion", "overall_consistency")
-NAMES = (*QUALITY, *SEMANTIC)
 MOVES = 6 * SIZE / 256  # pixels per frame above which a symbol counts as moving: VBench's 6 at 256 pixels
 
 
@@ -61,18 +50,9 @@ def scores(clips: TrackedClips, attributes: list[Attributes], fidelity: Tensor, 
     attributes: what each clip's prompt names; where it leaves the colour open, that score has no meaning. fidelity: in
     dB, as the judge measures it, [B].
     """
-    quality = (
-        subject_consistency,
-        background_consistency,
-        temporal_flickering,
-        motion_smoothness,
-        dynamic_degree,
-        aesthetic_quality,
-        imaging_quality,
-    )
     symbol, colour, motion = torch.tensor([indices_of(each) for each in attributes]).unbind(dim=1)
     return {
-        **{measure.__name__: measure(clips) for measure in quality},
+        **{measure.__name__: measure(clips) for measure in MEASURES},
         "object_class": object_class(clips, symbol),
         "colour": colour_likeness(clips, colour),
         "motion": motion_likeness(clips, symbol, motion, world),
@@ -187,3 +167,17 @@ def _box(places: Tensor) -> Tensor:
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
     inside = (axis - places[..., None]).abs() <= BOX / 2 + 3  # [B, F, 2, 32]
     return inside[:, :, 1, :, None] & inside[:, :, 0, None, :]
+
+
+MEASURES = {  # of quality, with the weight of each in the quality score, as in VBench
+    subject_consistency: 1.0,
+    background_consistency: 1.0,
+    temporal_flickering: 1.0,
+    motion_smoothness: 1.0,
+    dynamic_degree: 0.5,
+    aesthetic_quality: 1.0,
+    imaging_quality: 1.0,
+}
+QUALITY = {measure.__name__: weight for measure, weight in MEASURES.items()}
+SEMANTIC = ("object_class", "colour", "motion", "overall_consistency")
+NAMES = (*QUALITY, *SEMANTIC)

@@ -43,6 +43,7 @@ PUBLISHED_SHA256 = {(name, int(size)): digest for digest, size, name in map(str.
 MINI = "wan-mini"  # the folder that `make mini` writes
 TAEHV_FILES = ("taew2_1.safetensors", "taew2_1.pth")
 RECORD = "release.json"  # of a teacher of the symbols world: the world that it was trained on, and its files' digests
+COMMITTED = Path("data/released/symbols-natural")  # what `make pretrain` writes
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ class SymbolsRelease:
     @property
     def remedy(self) -> str:
         """How to get a file that is missing or damaged."""
-        return f"`git checkout {self.folder}` restores it, `make pretrain` trains data/released/symbols-natural anew"
+        if self.folder == COMMITTED:
+            return f"`git checkout {self.folder}` restores it, `make pretrain` trains it anew"
+        return f"copy the folder anew from where it was made, or name {COMMITTED}"
 
     def files(self) -> list[Path]:
         """Every file that an import reads, but the record, which has their digests."""

@@ -44,8 +44,8 @@ class Distill:
     )
     given: float = key(
         0.15,
-        "share of updates whose rollouts begin with given frames, one or whole blocks of the teacher's clips, as a "
-        "stream begins with a picture or a clip",
+        "share of the updates that begin a stream whose rollouts begin with given frames, one or whole blocks of the "
+        "teacher's clips, as a stream begins with a picture or a clip",
         "[0, 1]",
     )
     exit_per_block: bool = key(

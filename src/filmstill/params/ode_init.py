@@ -47,7 +47,8 @@ class OdeInit:
     )
     prompt_switch: float = key(
         0.35,
-        "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch",
+        "share of samples that go on as another pair, under its prompt, from a block on that is drawn for the batch; "
+        "their context is that of student.prompt_change keep",
         "[0, 1]",
     )
     gate: Gate = field(default_factory=lambda: Gate(min_all_attributes=0.5, max_loss_ratio=0.8))

@@ -10,7 +10,7 @@ from filmstill.params.load import SEEDS, Values, checked
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.schema import check_embedded
-from filmstill.params.teacher import NOTHING, Teacher
+from filmstill.params.teacher import Teacher
 from filmstill.params.world import EMBEDDED, World
 
 FILE = Path("pretrain/params.yaml")
@@ -30,8 +30,6 @@ class Pretrain:
     def __post_init__(self) -> None:
         require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")
         require(self.world.name == EMBEDDED, "world.name", self.world.name, f"{EMBEDDED}: no other world draws clips")
-        released, allowed = self.teacher.released, f"{NOTHING}: this teacher is trained"
-        require(released == NOTHING, "teacher.released", released, allowed)
         check_embedded(self.compute, self.model, self.teacher)
 
 

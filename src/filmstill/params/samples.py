@@ -66,12 +66,5 @@ class Samples:
         if changed := self.changed(world):
             allowed = f"0, or from 2 to samples.prompts ({self.prompts}): a prompt changes to another one of them"
             require(1 < changed <= self.prompts, "samples.changed_prompts", changed, allowed)
-            self._check_change_frame(student)
+            student.check_start(self.change_frame, "samples.change_frame")
             student.check_frames(self.changed_frames, "samples.changed_frames")
-
-    def _check_change_frame(self, student: Student) -> None:
-        """Refuse a change of prompt inside a block, and in the first one."""
-        block, frame = student.block_frames, self.change_frame
-        first = 1 if student.independent_first else block
-        allowed = f"the first frame of a block of the student: {first}, {first + block}, {first + 2 * block}, …"
-        require(frame >= first and (frame - first) % block == 0, "samples.change_frame", frame, allowed)

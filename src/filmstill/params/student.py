@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from filmstill.errors import FilmstillError, require
 from filmstill.params.keys import check_intervals, key
@@ -72,8 +72,32 @@ class Student:
         """Denoising steps per block of a rollout of `blocks` blocks."""
         return (self.steps_of_first_block + (blocks - 1) * self.denoising_steps) / blocks
 
+    @property
+    def first_block_frames(self) -> int:
+        """Frames of the first block."""
+        return 1 if self.independent_first else self.block_frames
+
     def check_frames(self, frames: int, frames_key: str) -> None:
         """Refuse a clip length that is not a whole number of blocks."""
-        first = int(self.independent_first)
-        allowed = f"{'1 and ' if first else ''}a multiple of student.block_frames ({self.block_frames})"
-        require(frames % self.block_frames == first % self.block_frames, frames_key, frames, allowed)
+        check_whole_blocks(frames_key, frames, self, "whole blocks of the student")
+
+    def check_start(self, frame: int, frame_key: str) -> None:
+        """Refuse a frame that is no block's first, and the first block's."""
+        check_whole_blocks(frame_key, frame, self, "the first frame of a block of the student")
+
+
+class Blocks(Protocol):
+    """Blocks of a clip: the first, and all others."""
+
+    @property
+    def first_block_frames(self) -> int: ...
+
+    @property
+    def block_frames(self) -> int: ...
+
+
+def check_whole_blocks(name: str, frames: int, blocks: Blocks, meaning: str) -> None:
+    """Refuse a number of frames that whole blocks do not have. It is also the frame that the next block begins at."""
+    first, block = blocks.first_block_frames, blocks.block_frames
+    allowed = f"{meaning}: {first}, {first + block}, {first + 2 * block}, …"
+    require(frames >= first and (frames - first) % block == 0, name, frames, allowed)

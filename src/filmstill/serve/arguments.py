@@ -78,6 +78,8 @@ def schedules_and_seeds(arguments: argparse.Namespace) -> tuple[list["PromptSche
     from filmstill.serve.prompt_schedule import PromptSchedule
 
     file, schedule = arguments.prompts_file, arguments.prompts_at
+    if arguments.prompt_change and schedule is None:
+        raise FilmstillError(f"--prompt-change: is {arguments.prompt_change}, allowed: with --prompts-at only")
     if file is None and schedule is None:
         prompts, seeds = prompts_and_seeds(arguments)
         return [PromptSchedule.of(prompt) for prompt in prompts], seeds
@@ -139,7 +141,9 @@ def add_generate(commands: Commands) -> None:
     opening = generate.add_mutually_exclusive_group()
     opening.add_argument("--image", type=given_path, help="picture that every stream begins with")
     opening.add_argument("--video", type=given_path, help="clip whose last window every stream goes on from")
-    generate.add_argument("--fit", choices=FITS, default="crop", help="a picture of another shape is cropped or padded")
+    generate.add_argument(
+        "--fit", choices=FITS, help=f"a picture of another shape is cropped or padded (default {FITS[0]})"
+    )
     generate.add_argument(
         "--seed",
         nargs="+",
@@ -157,8 +161,8 @@ def add_generate(commands: Commands) -> None:
     generate.add_argument(
         "--frames",
         type=frames_or_endless,
-        help="latent frames, a multiple of the block (default: as trained), a million frames of video at most; or "
-        f"{ENDLESS}: until Ctrl-C or until the reader of --out - leaves",
+        help="latent frames, in whole blocks of the student (default: as trained); or "
+        f"{ENDLESS}: until Ctrl-C or until the reader of --out - leaves. A file has a million frames of video at most",
     )
     generate.add_argument(
         "--window", type=int, help="local attention window in frames: the memory of a long stream (default: as trained)"

@@ -59,18 +59,26 @@ class Batch:
         """The requests whose file is not there, or is not what the manifest says that it would be."""
         if self.manifest is None:
             return self.requests
-        done = read_json(self.manifest) if self.manifest.is_file() else {}
+        done = self._done()
         return {
             path: request
             for path, request in self.requests.items()
             if not path.is_file() or done.get(path.name) != self._entry(request)
         }
 
+    def forget(self, path: Path) -> None:
+        """Take the file at `path`, which is about to be written, out of the manifest."""
+        if self.manifest is not None and path.name in (done := self._done()):
+            write_json(self.manifest, {name: entry for name, entry in done.items() if name != path.name})
+
     def record(self, path: Path) -> None:
         """Note in the manifest that the file at `path` is finished."""
         if self.manifest is not None:
-            done = read_json(self.manifest) if self.manifest.is_file() else {}
-            write_json(self.manifest, {**done, path.name: self._entry(self.requests[path])})
+            write_json(self.manifest, {**self._done(), path.name: self._entry(self.requests[path])})
+
+    def _done(self) -> dict[str, Any]:
+        """The manifest's entries."""
+        return read_json(self.manifest) if self.manifest is not None and self.manifest.is_file() else {}
 
     def _entry(self, request: Request) -> dict[str, Any]:
         return {"prompt": str(request.prompts), "seed": request.seed, "made_with": self.made_with}

@@ -14,7 +14,7 @@ from filmstill.models.load import pixel_frames
 from filmstill.runtime.compute import check_device
 from filmstill.runtime.files import require_writable
 from filmstill.runtime.progress import progress
-from filmstill.runtime.video import check_format, check_length, piping, writing
+from filmstill.runtime.video import MAX_FRAMES, check_format, check_length, piping, writing
 from filmstill.serve.batch import Batch, Request, numbered
 from filmstill.serve.given import Opening
 from filmstill.serve.options import PIPE
@@ -63,6 +63,7 @@ def generate(prompts: list[PromptSchedule], seeds: list[int], out: Path, files: 
     streamer.encoder.prepare([prompt for request in missing.values() for prompt in request.prompts.prompts])
     given = None if pixels is None else streamer.codec.encode(pixels[None])
     for path, request in missing.items():
+        batch.forget(path)
         if _write(streamer, request, path, given):
             batch.record(path)
         elif config.frames is not None:
@@ -91,13 +92,14 @@ def _config(files: Files, serving: Serving, prompts: list[PromptSchedule], paths
 
 
 def _write(streamer: Streamer, request: Request, path: Path, given: Tensor | None) -> bool:
-    """Write one video, block by block as it is generated; print its path and speed. Returns whether it is whole.
+    """Write one video, block by block as it is generated; print its path and speed.
 
-    Ctrl-C ends the stream, and the file has what was made until then.
+    Ctrl-C ends the stream, and the file has what was made until then; so does a reader of the standard output that
+    leaves. Returns whether nobody pressed Ctrl-C. A file of a stream without end has at most MAX_FRAMES.
     """
     config, count, seconds, first = streamer.config, 0, 0.0, 0.0  # seconds of generation, without writing
     blocks = None if config.frames is None else config.attention.block_count(config.frames)
-    whole = True
+    ended = stopped = False
     with _sink(path, config.fps) as write, progress("generate", blocks, unit="block") as bar:
         start = time.perf_counter()
         try:
@@ -107,18 +109,20 @@ def _write(streamer: Streamer, request: Request, path: Path, given: Tensor | Non
                 write(block)
                 count += len(block)
                 bar.update()
+                if ended := path != STDOUT and count >= MAX_FRAMES:
+                    break
                 start = time.perf_counter()
-        except (KeyboardInterrupt, BrokenPipeError):
+        except (KeyboardInterrupt, BrokenPipeError) as cause:
             if not count:
                 raise
-            whole = False
-    ended = "" if whole else f" (ended after {count} frames)"
+            ended, stopped = True, isinstance(cause, KeyboardInterrupt)
+    after = f" (ended after {count} frames)" if ended else ""
     print(
-        f"{path}: {str(request.prompts)!r}, seed {request.seed}{ended}: first block after {first:.3f} s, "
+        f"{path}: {str(request.prompts)!r}, seed {request.seed}{after}: first block after {first:.3f} s, "
         f"{count / seconds:.0f} frames per second",
         file=sys.stderr if path == STDOUT else sys.stdout,
     )
-    return whole
+    return not stopped
 
 
 def _sink(path: Path, fps: int) -> AbstractContextManager[Callable[[Tensor], None]]:

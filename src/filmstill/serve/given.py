@@ -16,7 +16,7 @@ from filmstill.errors import FilmstillError, require
 from filmstill.models.load import latent_frames, pixel_frames, pixel_size
 from filmstill.serve.stream_config import StreamConfig
 
-LARGEST = 16384  # pixels, width or height of a picture
+MOST_PIXELS = 2**26  # width times height of a picture; Pillow warns of a third more
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def read_picture(path: Path, size: Size) -> Tensor:
     """
     try:
         with Image.open(path) as opened:
-            require(max(opened.size) <= LARGEST, f"{path}: side", max(opened.size), f"at most {LARGEST} pixels")
+            width, height = opened.size
+            require(
+                width * height <= MOST_PIXELS, f"{path}: size", f"{width}x{height}", f"at most {MOST_PIXELS:,} pixels"
+            )
             allowed = "8 or 16 bits per channel"
             require(opened.mode not in ("I", "F"), f"{path}: mode", f"{opened.mode} (32 bits)", allowed)
             picture = ImageOps.exif_transpose(opened)

@@ -10,6 +10,7 @@ from filmstill.diffusion.rollout import TextAt
 from filmstill.errors import FilmstillError, require
 from filmstill.models.attention import BlockCausal
 from filmstill.models.prompts_by_frame import TextKV
+from filmstill.params.student import check_whole_blocks
 
 FORM = '"0: a red star bobs up and down; 48: a blue heart bobs up and down"'
 PART = re.compile(r"\s*(\d{1,12})\s*:(?!\d)\s*(\S.*?)\s*", re.DOTALL)
@@ -43,10 +44,8 @@ class PromptSchedule:
 
     def check(self, attention: BlockCausal, frames: int | None) -> None:
         """Raise FilmstillError for a prompt that begins inside a block, or after the stream's end."""
-        block, first = attention.block_frames, attention.first_block_frames
         for start in self.starts[1:]:
-            allowed = f"the first frame of a block: {first}, {first + block}, {first + 2 * block}, …"
-            require(start >= first and (start - first) % block == 0, "--prompts-at", start, allowed)
+            check_whole_blocks("--prompts-at", start, attention, "the first frame of a block")
             if frames is not None:
                 require(start < frames, "--prompts-at", start, f"a frame of the stream, which has {frames}")
 

@@ -20,7 +20,7 @@ from filmstill.models.load import DTYPES
 from filmstill.models.weights import read_header
 from filmstill.params.compute import Compute
 from filmstill.params.model import PATCH
-from filmstill.params.student import Student
+from filmstill.params.student import Student, check_whole_blocks
 from filmstill.plan.memory import kv_cache_bytes
 from filmstill.runtime.gpus import GIB
 from filmstill.runtime.host_memory import free_host_memory
@@ -71,11 +71,7 @@ class StreamConfig:
         attention = self.attention
         length = self.frames if frames is None else None if frames == ENDLESS else int(frames)
         if length is not None:
-            first, block = attention.first_block_frames, attention.block_frames
-            allowed = f"a positive multiple of the student's block of {block} frames"
-            if first != block:
-                allowed = f"{first} and a multiple of the student's block of {block} frames"
-            require(length > 0 and (length - first) % block == 0, "--frames", length, allowed)
+            check_whole_blocks("--frames", length, attention, "whole blocks of the student")
         if window is not None:
             least = attention.min_window
             require(window >= least, "--window", window, f"at least the student's sink + block = {least} frames")

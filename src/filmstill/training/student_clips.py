@@ -39,7 +39,7 @@ WHOLE_CLIP = LossWindows()
 class GeneratedClips(NamedTuple):
     """What a loss is on: latents [B, F, C, H, W], their text [B, text_len, text_dim], and the frames that count.
 
-    counted: bool [F]; frames that were given, or stand for one that was generated without a gradient, do not count.
+    counted: bool [F]; frames that were given do not count, nor does a block of which one frame has no gradient.
     """
 
     latents: Tensor
@@ -157,7 +157,7 @@ class StudentClips:
     def _given(self, index: int, update: str, samples: range) -> Tensor | None:
         """The frames that the samples' rollouts begin with, [B, G, C, H, W], or None."""
         if self.streams and self._is_carried(index):
-            return self.streams.context(samples)
+            return self.streams.context(samples)[:, -self.window_start(index, update) :]
         count = self.given_frames(index, update)
         if self.given is None or not count:
             return None
@@ -170,9 +170,16 @@ class StudentClips:
 
     def window_start(self, index: int, update: str) -> int:
         """First frame of the window that the loss is on, the same for every sample of an update: the rollout's length
-        is this and a clip's. All ranks therefore run the same passes."""
+        is this and a clip's. All ranks therefore run the same passes.
+
+        A step that goes on from a stream begins with its sink and last frames, or with the last frames only if its
+        prompt changes and the context is computed anew, which drops the sink.
+        """
+        if self.streams and self._is_carried(index):
+            recached = self._changes(index, update) and self.rollout_config.prompt_change == "recache"
+            return self.streams.context_frames - (self.streams.sink_frames if recached else 0)
         if self.streams:
-            return self.streams.context_frames if self._is_carried(index) else 0
+            return 0
         return self.windows.draw(self.seed, f"distill/{update}", index)
 
     def switch_frame(self, index: int, update: str) -> int | None:
@@ -180,15 +187,18 @@ class StudentClips:
 
         The prompt of a stream that is carried on changes where a step's clip begins.
         """
-        purpose, start = f"distill/{update}/switch", self.window_start(index, update)
-        if not start or not self.prompt_switch:
-            return None
-        if float(randomness.uniform(self.seed, purpose, index, [0])) >= self.prompt_switch:
+        start = self.window_start(index, update)
+        if not start or not self._changes(index, update):
             return None
         if self.streams:
             return start
         later = [first for first, _ in self.rollout_config.attention.blocks(start + 1) if first]
-        return later[int(randomness.integers(len(later), (), self.seed, f"{purpose}/block", index, [0]))]
+        return later[int(randomness.integers(len(later), (), self.seed, f"distill/{update}/switch/block", index, [0]))]
+
+    def _changes(self, index: int, update: str) -> bool:
+        """Whether the prompt of an update's rollouts changes, if they are longer than a clip."""
+        drawn = self.prompt_switch and randomness.uniform(self.seed, f"distill/{update}/switch", index, [0])
+        return float(drawn) < self.prompt_switch
 
     def exit_steps(self, index: int, update: str) -> list[int]:
         """`exit_step` of every block of the rollout; those of blocks before the window are not used.

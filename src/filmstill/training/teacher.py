@@ -1,5 +1,6 @@
 """Train the embedded teacher: a bidirectional flow-matching model (arXiv:2210.02747) of a world's clips."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +69,18 @@ class EmbeddedTeacher:
         save_model(out / "teacher.safetensors", self.network.state_dict(), self.network.config, facts)
 
 
-def make_teacher(folder: Path, values: Values, compute: Compute) -> EmbeddedTeacher:
-    """Fit the world's codec and train the network in `folder`, by the sections of params.yaml."""
+def make_teacher(
+    folder: Path, values: Values, compute: Compute, weights: Mapping[str, Tensor] | None = None
+) -> EmbeddedTeacher:
+    """Fit the world's codec and train the network in `folder`, by the sections of params.yaml.
+
+    weights: those that training begins with; None: new ones.
+    """
     section, seed = values.section, values.seed
     world, sizes = section(World, "world"), section(Model, "model")
     network = new_model(config_of(sizes), seed)
+    if weights is not None:
+        network.load_state_dict(dict(weights))
     network.precision, network.activation_checkpointing = DTYPES[compute.precision], compute.activation_checkpointing
     encoder = HashedWords(sizes.text_len, sizes.text_dim)
     schedule = FlowSchedule(section(Schedule, "schedule").shift)
