@@ -20,7 +20,7 @@ from repository import environment, run
 from stage_runs import only_line, refusal, set_parameter, stage
 
 DISTILL_KEYS = f"(allowed keys: {', '.join(field.name for field in fields(Distill))})"
-SECTIONS = ", ".join(field.name for field in fields(Params))
+SECTIONS, LAST = ", ".join(field.name for field in fields(Params)), "wan-1.3b-long, wan-14b-teacher, wan-mini"
 GATE_KEYS = "prompts, min_all_attributes, max_loss_ratio, stream_frames, min_stream"
 MISSING = "params.yaml: 'seed' is missing; `python -m filmstill profile embedded` writes every value"
 BROKEN = "params.yaml: distill.critic_lr: Interpolation key 'nothing' not found"
@@ -60,7 +60,7 @@ def test_a_parameter_of_no_such_name_is_refused(copied: Path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("embeded", "profile: is 'embeded', allowed: embedded, natural, smoke, wan-1.3b, wan-14b-teacher, wan-mini"),
+        ("embeded", f"profile: is 'embeded', allowed: embedded, natural, smoke, wan-1.3b, {LAST}"),
         ("embedded distil.lr=1", f"profile embedded: distil: no such key (allowed keys: {SECTIONS})"),
         (
             "embedded student.denoising_steps=3",
