@@ -138,7 +138,7 @@ def test_the_card_has_scores_and_parameters_and_is_no_part_of_the_import(release
     ("overrides", "message"),
     [
         (["world.period=12"], "world.period: is 12, allowed: 20, which data/released/symbols-natural was trained with"),
-        (["world.amplitude=7"], "world.amplitude: is 7.0, allowed: 8.0, which data/released/symbols-natural was"),
+        (["world.amplitude=7"], "world.amplitude: is 7.0, allowed: 4.0, which data/released/symbols-natural was"),
         (["world.frames=24"], "world.frames: is 24, allowed: 12, which data/released/symbols-natural was"),
         (["world.any_phase=false", "world.period=12"], "world.period: is 12, allowed: 20"),
         (["schedule.shift=5"], "schedule.shift: is 5.0, allowed: 3.0, which data/released/symbols-natural was"),
