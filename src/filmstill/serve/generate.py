@@ -94,8 +94,8 @@ def _config(files: Files, serving: Serving, prompts: list[PromptSchedule], paths
 def _write(streamer: Streamer, request: Request, path: Path, given: Tensor | None) -> bool:
     """Write one video, block by block as it is generated; print its path and speed.
 
-    Ctrl-C ends the stream, and the file has what was made until then; so does a reader of the standard output that
-    leaves. Returns whether nobody pressed Ctrl-C. A file of a stream without end has at most MAX_FRAMES.
+    Ctrl-C ends the stream early, and so does a reader of the standard output that leaves; what was made is kept. A file
+    ends after MAX_FRAMES. Returns False after Ctrl-C, otherwise True.
     """
     config, count, seconds, first = streamer.config, 0, 0.0, 0.0  # seconds of generation, without writing
     blocks = None if config.frames is None else config.attention.block_count(config.frames)
