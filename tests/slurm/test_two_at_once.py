@@ -57,7 +57,7 @@ def test_the_local_run_is_the_same_within_rounding(made: Repository, local: tupl
     for shard in sorted((made.folder / "data/ode_pairs").glob("*.safetensors")):
         assert (folder / "data/ode_pairs" / shard.name).read_bytes() == shard.read_bytes()
     clips = sorted(str(path.relative_to(folder)) for path in (folder / "data/samples/latents").glob("*.safetensors"))
-    assert len(clips) == 6
+    assert len(clips) == 8
     for name in (TEACHER, INIT, STUDENT, *clips):
         here, there = load_file(folder / name), load_file(made.folder / name)
         assert max((here[key] - there[key]).abs().max().item() for key in here) <= 1e-5
