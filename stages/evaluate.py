@@ -20,7 +20,7 @@ def main(stage: Stage) -> None:
     prepare("cpu", params.section(Compute, "compute").threads)  # nothing here needs a GPU
     world, evaluated = params.section(World, "world"), params.section(Evaluate, "evaluate")
     bench = BENCHES[world.name]
-    samples = SampledClips.read(SAMPLES, CODEC, params.section(Student, "student").block_frames)
+    samples = SampledClips.read(SAMPLES, CODEC, params.section(Student, "student"))
     metrics = evaluate(bench, samples, world, evaluated, params.seed, stage.out / "evaluate")
     print(bench.table.headline(metrics), *bench.table.lines(metrics), sep="\n")
     print("the whole table: python -m filmstill results")

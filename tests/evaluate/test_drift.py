@@ -11,12 +11,13 @@ from filmstill.errors import FilmstillError
 from filmstill.evaluate.drift import SCORES, score_windows, stream_metrics, window_means, window_starts
 from filmstill.evaluate.judged_clips import DecodedClips
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.student import Student
 from filmstill.params.world import World
 from filmstill.worlds.grammar import MOTIONS, SYMBOLS, Attributes
 from filmstill.worlds.symbols import render
 from symbols_samples import CODEC, rows_of
 
-WORLD = World()
+WORLD, BLOCKS = World(), Student()  # blocks of 3
 ASKED = [Attributes(symbol, "red", MOTIONS[i % 4]) for i, symbol in enumerate(SYMBOLS[:8])]
 OTHERS = [replace(each, symbol=SYMBOLS[8 + i % 4]) for i, each in enumerate(ASKED)]
 ROWS = rows_of("student_long", ASKED, ["main"] * len(ASKED), [0] * len(ASKED))
@@ -31,15 +32,17 @@ def streams(video: Tensor, failed: int = 0) -> DecodedClips:
 
 def shares(video: Tensor, failed: int = 0) -> dict[tuple[int, int], dict[str, float]]:
     """Mean scores by offset and end of the window."""
-    means = window_means(score_windows(streams(video, failed), WORLD, 12, 3), Evaluate(resamples=100), 0)
+    means = window_means(score_windows(streams(video, failed), WORLD, 12, BLOCKS), Evaluate(resamples=100), 0)
     return {(row["offset"], row["frame"]): row for row in means.to_dict("records")}
 
 
 def test_windows_begin_at_every_block():
-    assert window_starts(24, 12, 3) == [0, 3, 6, 9, 12]
-    assert len(window_starts(240, 12, 3)) == 20 + 3 * 19
-    assert window_starts(14, 5, 3) == [0, 3, 5, 8]  # a window need not be a whole number of blocks
-    assert window_starts(12, 12, 3) == [0]
+    assert window_starts(24, 12, BLOCKS) == [0, 3, 6, 9, 12]
+    assert len(window_starts(240, 12, BLOCKS)) == 20 + 3 * 19
+    assert window_starts(14, 5, BLOCKS) == [0, 3, 5, 8]  # a window need not be a whole number of blocks
+    assert window_starts(12, 12, BLOCKS) == [0]
+    first_alone = Student(independent_first=True)  # blocks 1, 3, 3, …
+    assert window_starts(24, 12, first_alone) == [0, 1, 4, 7, 10, 12]
 
 
 @pytest.mark.parametrize("first_frame", [0, 5])

@@ -13,6 +13,7 @@ from filmstill.evaluate.evaluate import evaluate
 from filmstill.evaluate.requests import LONG_ARM
 from filmstill.evaluate.results_table import ResultsTable
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.student import Student
 from filmstill.params.world import World
 from filmstill.runtime.tables import write_table
 
@@ -73,7 +74,7 @@ def samples(tmp_path: Path) -> SampledClips:
     tables = {"manifest": clips, "timing": timing, "failed": clips.head(1)}
     for name, table in tables.items():
         write_table(tmp_path / f"samples/{name}.parquet", table)
-    return SampledClips.read(tmp_path / "samples", tmp_path / "no codec", 3)
+    return SampledClips.read(tmp_path / "samples", tmp_path / "no codec", Student())
 
 
 def test_any_bench_is_summarised_compared_and_written(samples: SampledClips, tmp_path: Path):

@@ -62,7 +62,7 @@ def test_streams_that_follow_at_once_late_and_never():
     until, metrics = found(scored([stream(0, 0), stream(1, 6), stream(2, 10), stream(3, NEVER)]))
     assert until == [0, 2, 4, None], "a window that begins one frame before the new prompt is not right"
     assert metrics["before"] == 1 and metrics["before_interval"] == [1, 1]
-    assert metrics["within_3_blocks"] == 0.5 and metrics["median_blocks"] == 2
+    assert metrics["within_3_blocks"] == metrics["stay_right"] == 0.5 and metrics["median_blocks"] == 2
     low, high = metrics["within_3_blocks_interval"]
     assert 0 <= low < 0.5 < high <= 1
     # Windows that begin 9, 12, …, 24 frames after the change: the third stream is wrong in the first of the six.
@@ -74,6 +74,7 @@ def test_a_stream_that_falls_back_is_right_soon_but_does_not_stay_so():
     back[45:] = stream(0, NEVER)[45:]
     until, metrics = found(scored([back, stream(1, 0)]))
     assert until == [0, 0] and metrics["within_3_blocks"] == 1 and metrics["before"] == 1
+    assert metrics["stay_right"] == 0.5 and metrics["stay_right_interval"] == [0, 1]
     assert metrics["later_worst"] == 0.5 and metrics["later_mean"] == pytest.approx((1 + 5 * 0.5) / 6)
 
 

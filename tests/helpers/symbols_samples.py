@@ -8,6 +8,7 @@ from torch import Tensor
 
 from filmstill.evaluate.bench import SampledClips
 from filmstill.models.codec import DctCodec
+from filmstill.params.student import Student
 from filmstill.runtime import randomness
 from filmstill.runtime.tables import write_table
 from filmstill.runtime.tensor_files import save_tensors
@@ -47,4 +48,4 @@ def write_samples(folder: Path, videos: dict[str, Tensor], rows: dict[str, pd.Da
     for name, table in tables.items():
         write_table(folder / f"{name}.parquet", table)
     CODEC.save(folder / "codec.safetensors")
-    return SampledClips.read(folder, folder / "codec.safetensors", block_frames=3)
+    return SampledClips.read(folder, folder / "codec.safetensors", Student())

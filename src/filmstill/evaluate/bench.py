@@ -12,6 +12,7 @@ from torch import Tensor
 from filmstill.evaluate.metrics import Metrics
 from filmstill.evaluate.results_table import ResultsTable
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.student import Student
 from filmstill.params.world import World
 from filmstill.prompts.eval_groups import MAIN
 from filmstill.runtime.image import spread
@@ -25,23 +26,23 @@ LOW, HIGH = "_low", "_high"  # suffixes of columns in the table of windows
 class SampledClips:
     """The samples artifact in `folder`.
 
-    codec: file of the codec that made the latents. block_frames: latent frames that the student denoised together.
+    codec: file of the codec that made the latents. student: how the student rolled out.
     manifest has one row per clip, failed one per clip that is not finite, timing one per arm and round in which the
     arms were timed in turns.
     """
 
     folder: Path
     codec: Path
-    block_frames: int
+    student: Student
     manifest: pd.DataFrame
     timing: pd.DataFrame
     failed: pd.DataFrame
 
     @classmethod
-    def read(cls, folder: Path, codec: Path, block_frames: int) -> "SampledClips":
+    def read(cls, folder: Path, codec: Path, student: Student) -> "SampledClips":
         """Read the tables. Raises FilmstillError for one that is missing or damaged."""
         tables = (read_table(folder / f"{name}.parquet") for name in ("manifest", "timing", "failed"))
-        return cls(folder, codec, block_frames, *tables)
+        return cls(folder, codec, student, *tables)
 
     def of_arm(self, arm: str) -> pd.DataFrame:
         """Manifest rows of an arm, numbered from 0."""

@@ -15,6 +15,7 @@ from filmstill.evaluate.bench import HIGH, LOW
 from filmstill.evaluate.intervals import bootstrap_interval
 from filmstill.evaluate.judged_clips import JUDGED, DecodedClips
 from filmstill.params.evaluate import Evaluate
+from filmstill.params.student import Blocks
 from filmstill.params.world import World
 from filmstill.worlds.judge import judge_frames, look_at
 
@@ -22,7 +23,7 @@ PHASE_KEPT = "phase_kept"  # column: whether all is right and in the phase of th
 SCORES = (*JUDGED, PHASE_KEPT)
 
 
-def score_windows(streams: DecodedClips, world: World, window_frames: int, block_frames: int) -> pd.DataFrame:
+def score_windows(streams: DecodedClips, world: World, window_frames: int, blocks: Blocks) -> pd.DataFrame:
     """One row per stream and window: prompt_id, offset, `frame`, where the window ends, and SCORES; by `frame`.
 
     A shorter last window is left out. Raises FilmstillError for a window that is longer than the stream.
@@ -33,7 +34,7 @@ def score_windows(streams: DecodedClips, world: World, window_frames: int, block
     frames, tables = look_at(streams.video), []
     unknown = -1
     begun = torch.full((len(streams.asked),), unknown)  # phase at frame 0, by each stream's first right window
-    for start in window_starts(length, window_frames, block_frames):
+    for start in window_starts(length, window_frames, blocks):
         judgement = judge_frames(frames.window(start, start + window_frames), streams.asked, world)
         at_frame_0 = (judgement.phase - start) % world.period
         begun = torch.where((begun == unknown) & judgement.all_right, at_frame_0, begun)
@@ -46,9 +47,9 @@ def score_windows(streams: DecodedClips, world: World, window_frames: int, block
     return pd.concat(tables, ignore_index=True)
 
 
-def window_starts(length: int, window_frames: int, block_frames: int) -> list[int]:
+def window_starts(length: int, window_frames: int, blocks: Blocks) -> list[int]:
     """First frames of all whole windows of a stream of `length` frames, at every offset that begins a block."""
-    offsets = range(0, window_frames, block_frames)
+    offsets = (0, *range(blocks.first_block_frames, window_frames, blocks.block_frames))
     return sorted(s for offset in offsets for s in range(offset, length - window_frames + 1, window_frames))
 
 

@@ -28,6 +28,7 @@ CHANGED_SHEET = "changed_streams"  # name of the pictures in plots of streams wh
 WITHIN_BLOCKS = (
     f"within_{CHANGE_BLOCKS}_blocks"  # of prompt_change: streams that are right under the new prompt by then
 )
+STAY_RIGHT = "stay_right"  # of prompt_change: streams that are right by then, and in every later window
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -13,7 +13,7 @@ from filmstill.artifacts import EVAL_PROMPTS
 from filmstill.evaluate.bench import HIGH, LOW, ChangedStreams, SampledClips
 from filmstill.evaluate.intervals import bootstrap_interval, mean_with_interval
 from filmstill.evaluate.judged_clips import DecodedClips
-from filmstill.evaluate.metrics import WITHIN_BLOCKS, Metrics
+from filmstill.evaluate.metrics import STAY_RIGHT, WITHIN_BLOCKS, Metrics
 from filmstill.evaluate.requests import CHANGED_ARM
 from filmstill.models.codec import DctCodec
 from filmstill.params.evaluate import CHANGE_BLOCKS, Evaluate
@@ -41,7 +41,7 @@ def measure_changes(
     if samples.of_arm(CHANGED_ARM).empty:
         return None
     streams = DecodedClips.of(samples, CHANGED_ARM, codec)
-    rows, block = streams.rows, samples.block_frames
+    rows, block = streams.rows, samples.student.block_frames
     change, following = int(rows["change_frame"].iloc[0]), parse_all(rows["next_prompt"].tolist(), EVAL_PROMPTS)
     windows = score_changes(streams, following, change, world, params.window_frames, block)
     means, until = change_means(windows, params, seed), blocks_until_right(windows, block)
@@ -110,20 +110,23 @@ def change_metrics(
     """The streams in a few numbers, shares with their intervals over prompts.
 
     before: of the windows before the change, under the first prompt; absent if there is none. WITHIN_BLOCKS: of streams
-    that are right in a window that begins at most CHANGE_BLOCKS blocks after the change. later_mean, later_worst: of
-    the windows that begin so late or later. median_blocks: blocks until the median stream is right; None: never.
+    that are right in a window that begins at most CHANGE_BLOCKS blocks after the change. stay_right: of those that are
+    so, and right in every window that begins so late or later. later_mean, later_worst: of these windows, all streams.
+    median_blocks: blocks until the median stream is right; None: never.
     """
     metrics: Metrics = {}
     if len(before := windows[windows[BEGINS] < 0]):
         metrics |= _share("before", before, params, seed)
     soon = pd.DataFrame({"prompt_id": list(until), RIGHT: [float(_soon(blocks)) for blocks in until.values()]})
     later, later_means = (table[table[BEGINS] >= CHANGE_BLOCKS * block_frames] for table in (windows, means))
+    always = later.groupby("prompt_id")[RIGHT].min().reindex(soon["prompt_id"]).to_numpy()
     worst = later_means.iloc[later_means[RIGHT].argmin()]
     ranked = sorted(float("inf") if blocks is None else blocks for blocks in until.values())
     median = ranked[(len(ranked) - 1) // 2]
     return {
         **metrics,
         **_share(WITHIN_BLOCKS, soon, params, seed),
+        **_share(STAY_RIGHT, soon.assign(**{RIGHT: soon[RIGHT] * always}), params, seed),
         **_share("later_mean", later, params, seed),
         "later_worst": float(worst[RIGHT]),
         "later_worst_interval": [float(worst[RIGHT + end]) for end in (LOW, HIGH)],

@@ -15,6 +15,7 @@ from filmstill.evaluate.metrics import (
     CHANGED_SHEET,
     LONG_TITLES,
     MISSING,
+    STAY_RIGHT,
     WITHIN_BLOCKS,
     Metrics,
     finite,
@@ -40,6 +41,7 @@ PICTURE_ROWS = {  # key of metrics "picture" -> row
 CHANGE_ROWS = {  # key of metrics "prompt_change" -> row
     "before": "windows before the change, first prompt",
     WITHIN_BLOCKS: f"streams right within {CHANGE_BLOCKS} blocks of it, new prompt",
+    STAY_RIGHT: "... and in every window from then on",
     "later_mean": "windows from then on, their mean",
     "later_worst": "the worst of them",
 }
@@ -156,9 +158,10 @@ def _change_lines(metrics: Metrics) -> list[str]:
     if change:
         lines.append(
             f"prompt changed at frame {number(change.get('change_frame'), 0)}, {number(change.get('prompts'), 0)} "
-            f"prompts: the new one right within {CHANGE_BLOCKS} blocks in {_ratio(change, WITHIN_BLOCKS)}, from then "
-            f"on {number(change.get('later_worst'))} in the worst window, {number(change.get('later_mean'))} in the "
-            "mean one"
+            f"prompts: the new one right within {CHANGE_BLOCKS} blocks in {_ratio(change, WITHIN_BLOCKS)}, and in "
+            f"every window from then on in {_ratio(change, STAY_RIGHT)}; of the streams, "
+            f"{number(change.get('later_worst'))} are right in the worst of these windows, "
+            f"{number(change.get('later_mean'))} in the mean one"
         )
     return lines
 

@@ -52,7 +52,7 @@ def measure(samples: SampledClips, world: World, params: Evaluate, seed: int) ->
             sheet[arm] = clips.video[shown]
             bar.update()
         streams = DecodedClips.of(samples, LONG_ARM, codec)
-        windows = score_windows(streams, world, params.window_frames, samples.block_frames)
+        windows = score_windows(streams, world, params.window_frames, samples.student)
         bar.update()
         picture = picture_metrics(samples, codec, world, params, seed)
         bar.update()
