@@ -14,9 +14,8 @@ from stage_runs import hold, let_go, start, wait_until_held
 RELEASE = "data/released/symbols-natural"
 TINY = {"dim: 128": "dim: 48", "ffn_dim: 512": "ffn_dim: 96", "num_layers: 4": "num_layers: 2"}
 SHORT = {
-    "released: data/released/symbols-wide": "released: data/released/none",
-    "steps: 3000": "steps: 6",
-    "restarts: 2": "restarts: 0",
+    "released: data/released/symbols-natural-0": "released: data/released/none",
+    "steps: 8000": "steps: 6",
     "checkpoint_every: 100": "checkpoint_every: 2",
     "sheet_every: 500": "sheet_every: 6",
 }

@@ -30,6 +30,9 @@ class Teacher:
     ema: float = key(0.99, "decay of the weights' average, which is the teacher", "[0, 1)")
     drop_prompt: float = key(0.1, "share of clips trained without prompt, for classifier-free guidance", "[0, 1)")
     open_prompts: float = key(0.15, "share of clips whose prompt leaves the colour open", "[0, 1)")
+    given: float = key(
+        0.0, "share of clips of which some frames are given, clean, so that it learns how frames go on", "[0, 1]"
+    )
     checkpoint_every: int = key(100, "steps between checkpoints", "[1, 100000000]")
     sheet_every: int = key(500, "steps between sample sheets", "[1, 100000000]")
 

@@ -33,6 +33,7 @@ from filmstill.worlds import symbols
 
 MAX_GRAD_NORM = 1.0
 FIT_CLIPS = 256  # clips that the codec's normalisation is measured on
+MOST_GIVEN = 0.6  # of a clip's frames on average, at most
 SHEET_CLIPS, SHEET_GUIDANCE, SHEET_STEPS = 6, 3.0, 16
 
 
@@ -118,6 +119,16 @@ def stratified(u: Tensor, seed: int, step: int) -> Tensor:
     return (u + order) / len(u)
 
 
+def given_frames(share: float, frames: int, seed: int, step: int, samples: range) -> Tensor:
+    """Which frames of each clip are given, bool [B, frames]: none, or in a share of the clips a drawn part of them.
+
+    Frames without noise teach how a motion goes on (history-guided diffusion, arXiv:2502.06764); at one level of noise
+    for all, every frame is as well guessed from itself as from its neighbours, until late in training.
+    """
+    drawn = randomness.uniform(seed, "teacher/given", step, samples, (2 + frames,))
+    return (drawn[:, :1] < share) & (drawn[:, 2:] < MOST_GIVEN * drawn[:, 1:2])
+
+
 def _rate(params: Teacher, step: int) -> float:
     """Factor of the learning rates at a step: warm restarts (SGDR, arXiv:1608.03983), each at half the rates."""
     restart, within = divmod(step, params.steps)
@@ -128,7 +139,7 @@ def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> No
     """Train the teacher's network in `folder`, resuming from a checkpoint there; it ends as its weights' average.
 
     A share `drop_prompt` of samples gets the empty prompt, for classifier-free guidance; a share `open_prompts` of the
-    prompts leaves the colour open.
+    prompts leaves the colour open; of a share `given` of the clips some frames are given.
     """
     model, codec, encoder, world = teacher.network, teacher.codec, teacher.encoder, teacher.world
     schedule, seed = teacher.schedule, teacher.seed
@@ -147,9 +158,12 @@ def train_teacher(folder: Path, params: Teacher, teacher: EmbeddedTeacher) -> No
             x0 = codec.encode(clips.video)
             noise = randomness.normal(tuple(x0.shape[1:]), seed, "teacher/noise", index, samples)
             sigma = schedule.warp(stratified(randomness.uniform(seed, "teacher/time", index, samples), seed, index))
+            given = given_frames(params.given, world.frames, seed, index, samples)
+            if params.given:
+                sigma = sigma[:, None].masked_fill(given, 0.0)
         with part("forward"):
             velocity = model(add_noise(x0, noise, sigma), sigma * TIMESTEPS, model.read_text(text))
-            loss = flow_loss(x0, noise, velocity)
+            loss = flow_loss(x0[~given], noise[~given], velocity[~given])
         with part("backward"):
             loss.backward()
         with part("optimizer"):
