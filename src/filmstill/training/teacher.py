@@ -125,8 +125,11 @@ def given_frames(share: float, frames: int, seed: int, step: int, samples: range
     Frames without noise teach how a motion goes on (history-guided diffusion, arXiv:2502.06764); at one level of noise
     for all, every frame is as well guessed from itself as from its neighbours, until late in training.
     """
-    drawn = randomness.uniform(seed, "teacher/given", step, samples, (2 + frames,))
-    return (drawn[:, :1] < share) & (drawn[:, 2:] < MOST_GIVEN * drawn[:, 1:2])
+    of_clip, part, of_frames = randomness.uniform(seed, "teacher/given", step, samples, (2 + frames,)).split(
+        [1, 1, frames], dim=1
+    )
+    given = (of_clip < share) & (of_frames < MOST_GIVEN * part)
+    return given & (of_frames < of_frames.amax(dim=1, keepdim=True))  # never all of them
 
 
 def _rate(params: Teacher, step: int) -> float:
