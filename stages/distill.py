@@ -47,7 +47,7 @@ def main(stage: Stage) -> None:
         params.exit_per_block,
         GivenClips.of(params, Pairs.load(PAIRS), attention) if params.given else None,
         CarriedStreams.of(params, setup.latent_shape, attention, micro_batches, setup.device),
-        setup.codec() if later and setup.world.name == OPEN else None,
+        preview.codec if later and setup.world.name == OPEN else None,
     )
     run = Distillation(params, objective, clips, micro_batches)
     clips.prepare_text(run.updates())

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import prod
 
+import pytest
 import torch
 
 from counting import H100, counted
@@ -15,6 +16,10 @@ from filmstill.params.profile import compose
 from filmstill.plan.run import Run
 from filmstill.plan.stages import StagePlan, plan
 from rollouts import rollout_config
+
+
+def flops(run: Run, name: str) -> float:
+    return next(stage.flops for stage in plan(run) if stage.name == name)
 
 
 def samples(run: Run) -> StagePlan:
@@ -54,3 +59,15 @@ def test_the_open_world_has_neither():
     assert run.params.samples.changed_prompts > 0
     without = replace(run.params, samples=replace(run.params.samples, changed_prompts=0))
     assert samples(run) == samples(Run(without, H100))
+
+
+def test_rollouts_of_the_open_world_decode_what_is_before_their_window(monkeypatch: pytest.MonkeyPatch):
+    run = Run(compose("wan-1.3b", ["distill.rollout_frames=63"]), replace(H100, gpus=8))
+    shares, params = run.loss_windows.shares(), run.params.distill
+    assert min(shares) == 0 and len(shares) > 2
+    decoded = sum(share * run.decode_flops(start + 1) for start, share in shares.items() if start)
+    planned = flops(run, "distill")
+    monkeypatch.setattr(Run, "decode_flops", lambda *_: 0.0)
+    updates = params.steps * params.batch * (params.critic_updates + 1)
+    assert planned - flops(run, "distill") == pytest.approx(updates * decoded)
+    assert flops(Run(compose("wan-1.3b", []), run.machine), "distill") < planned
