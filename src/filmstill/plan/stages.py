@@ -133,7 +133,9 @@ def distill(run: Run) -> StagePlan:
         changes = params.prompt_switch * _prompt_change(run, start, run.attention) if start else 0.0
         image = run.decode_flops(start + 1) if start else 0.0  # the window's first frame; encoding one is little
         critic = image + changes + critic_update_flops(config, rolled, checkpointing)
-        generator = image + changes + generator_update_flops(config, run.real_scores[0], branches, rolled, checkpointing)
+        generator = (
+            image + changes + generator_update_flops(config, run.real_scores[0], branches, rolled, checkpointing)
+        )
         flops += share * params.steps * params.batch * (params.critic_updates * critic + generator)
     micro = run.micro_batch("distill", params.batch)
     state = replace(run.trained(2, averaged=True, muon=False), weights=run.frozen(run.real_scores, run.machine.shards))
