@@ -30,7 +30,7 @@ def test_the_profile_natural_has_the_world_that_its_teacher_is_trained_in(monkey
 @pytest.mark.parametrize(
     ("line", "to", "message"),
     [
-        ("  steps: 8000", "  steps: 0", "teacher.steps: is 0, allowed: an integer in [1, 100000000]"),
+        ("  steps: 5500", "  steps: 0", "teacher.steps: is 0, allowed: an integer in [1, 100000000]"),
         ("  device: cpu", "  device: cuda", "compute.device: is 'cuda', allowed: cpu where world.name is symbols"),
         ("  text_len: 16", "  text_len: 8", "model.text_len: is 8, allowed: at least 16"),
         ("  real_score: data/released/none", "  real_score: x", "teacher.real_score: is 'x', allowed: data/released"),

@@ -15,7 +15,7 @@ RELEASE = "data/released/symbols-natural"
 TINY = {"dim: 128": "dim: 48", "ffn_dim: 512": "ffn_dim: 96", "num_layers: 4": "num_layers: 2"}
 SHORT = {
     "released: data/released/symbols-natural-0": "released: data/released/none",
-    "steps: 8000": "steps: 6",
+    "steps: 5500": "steps: 6",
     "checkpoint_every: 100": "checkpoint_every: 2",
     "sheet_every: 500": "sheet_every: 6",
 }
