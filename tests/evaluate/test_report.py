@@ -27,6 +27,8 @@ CHANGES: dict[str, Any] = {  # metrics of pictures and changing prompts, some of
         "change_frame": 24,
         "within_3_blocks": 0.917,
         "within_3_blocks_interval": [0.813, 0.979],
+        "stay_right": 0.854,
+        "stay_right_interval": [0.75, 0.938],
         "later_mean": 0.912,
         "later_mean_interval": [0.85, 0.96],
         "later_worst": 0.875,
@@ -109,14 +111,16 @@ def test_results_show_pictures_and_changes_of_prompt_where_they_were_made(
         ["... and keep its phase", "0.938", "–"],
         ["windows before the change, first prompt", "–", "–"],
         ["streams right within 3 blocks of it, new prompt", "0.917", "0.813 to 0.979"],
+        ["... and in every window from then on", "0.854", "0.750 to 0.938"],
         ["windows from then on, their mean", "0.912", "0.850 to 0.960"],
         ["the worst of them", "0.875", "0.771 to 0.958"],
     ):
         assert row in cells
     assert "from a picture, 48 prompts: all right and in its phase 0.938\n" in shown
     assert (
-        "prompt changed at frame 24, 48 prompts: the new one right within 3 blocks in 0.917 (0.813 to 0.979), from "
-        "then on 0.875 in the worst window, 0.912 in the mean one\n"
+        "prompt changed at frame 24, 48 prompts: the new one right within 3 blocks in 0.917 (0.813 to 0.979), and in "
+        "every window from then on in 0.854 (0.750 to 0.938); of the streams, 0.875 are right in the worst of these "
+        "windows, 0.912 in the mean one\n"
     ) in shown
     assert f"prompts that change: {tmp_path}/plots/changed_streams.gif, " in shown
     write_report(SYMBOLS_BENCH, metrics_like_a_run() | CHANGES, tmp_path)
