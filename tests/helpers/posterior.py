@@ -3,7 +3,8 @@
     PYTHONPATH=src python tests/helpers/posterior.py [data/released/symbols-natural]
 
 A prompt names everything but the phase, so the best guess of x0 from x_t, the posterior mean, is a sum over the
-period's clips, weighted by their likelihood. Errors are mean squared ones of x0.
+period's clips, weighted by their likelihood; "±1" is that of each frame from itself and its two neighbours. Errors are
+mean squared ones of x0.
 """
 
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor
 from filmstill.diffusion.schedule import TIMESTEPS, add_noise, velocity_to_x0
 from filmstill.formats.release import COMMITTED
 from filmstill.formats.symbols_release import Symbols, read_symbols
+from filmstill.models.codec import DctCodec
 from filmstill.params.model import Model
 from filmstill.params.schedule import Schedule
 from filmstill.params.teacher import Teacher
@@ -32,7 +34,10 @@ GIVEN, GIVEN_SIGMAS = (1, 2, 6, 11), (1.0, 0.95, 0.9)
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips x0 [B, F, C, H, W] with noise of the same shape, and the period's clips of their prompts [B, P, F, D]."""
+    """Clips x0 [B, F, C, H, W] with noise of the same shape and their prompts.
+
+    phases: the same clips begun at each of the P frames of the period, latents of a frame flattened: [B, P, F, D].
+    """
 
     x0: Tensor
     noise: Tensor
@@ -40,14 +45,12 @@ class Clips:
     prompts: list[str]
 
 
-def drawn(teacher: Symbols, world: World) -> Clips:
-    """Clips of the prompts that a release is scored with."""
-    clips = draw(world, 0, "pretrain/score", 0, range(CLIPS))
-    x0 = teacher.codec.encode(clips.video)
-    phases = [
-        teacher.codec.encode(render(clips.attributes, world.frames, world, first)) for first in range(world.period)
-    ]
-    noise = randomness.normal(tuple(x0.shape[1:]), 0, "posterior/noise", 0, range(CLIPS))
+def drawn(codec: DctCodec, world: World, count: int) -> Clips:
+    """The first `count` clips of the prompts that a release is scored with."""
+    clips = draw(world, 0, "pretrain/score", 0, range(count))
+    x0 = codec.encode(clips.video)
+    phases = [codec.encode(render(clips.attributes, world.frames, world, first)) for first in range(world.period)]
+    noise = randomness.normal(tuple(x0.shape[1:]), 0, "posterior/noise", 0, range(count))
     return Clips(x0, noise, torch.stack(phases, dim=1).flatten(3), clips.prompts)
 
 
@@ -78,7 +81,7 @@ def main(folder: Path) -> None:
     record = read_json(folder / "release.json")
     world, schedule = World(**record["world"]), Schedule(**record["schedule"])
     teacher = read_symbols(Teacher(released=str(folder)), Model(), schedule, world)
-    clips, frames = drawn(teacher, world), world.frames
+    clips, frames = drawn(teacher.codec, world, CLIPS), world.frames
     print(row(["sigma", "best", *(f"best from ±{reach}" for reach in REACHES), "network"]))
     for sigma in SIGMAS:
         best = [best_guess(clips, sigma, reach) for reach in (frames, *REACHES)]

@@ -18,12 +18,12 @@ from filmstill.plan.stages import StagePlan, plan
 from rollouts import rollout_config
 
 
-def flops(run: Run, name: str) -> float:
-    return next(stage.flops for stage in plan(run) if stage.name == name)
+def stage(run: Run, name: str) -> StagePlan:
+    return next(each for each in plan(run) if each.name == name)
 
 
 def samples(run: Run) -> StagePlan:
-    return next(stage for stage in plan(run) if stage.name == "samples")
+    return stage(run, "samples")
 
 
 def test_operations_and_bytes_of_both_arms_are_those_of_their_rollouts():
@@ -66,8 +66,8 @@ def test_rollouts_of_the_open_world_decode_what_is_before_their_window(monkeypat
     shares, params = run.loss_windows.shares(), run.params.distill
     assert min(shares) == 0 and len(shares) > 2
     decoded = sum(share * run.decode_flops(start + 1) for start, share in shares.items() if start)
-    planned = flops(run, "distill")
+    planned = stage(run, "distill").flops
     monkeypatch.setattr(Run, "decode_flops", lambda *_: 0.0)
     updates = params.steps * params.batch * (params.critic_updates + 1)
-    assert planned - flops(run, "distill") == pytest.approx(updates * decoded)
-    assert flops(Run(compose("wan-1.3b", []), run.machine), "distill") < planned
+    assert planned - stage(run, "distill").flops == pytest.approx(updates * decoded)
+    assert stage(Run(compose("wan-1.3b", []), run.machine), "distill").flops < planned

@@ -2,22 +2,15 @@
 
 import torch
 
-from filmstill.models.codec import DctCodec
 from filmstill.params.world import World
-from filmstill.runtime import randomness
-from filmstill.worlds.symbols import draw, render
-from posterior import Clips, best_guess
+from filmstill.training.teacher import fit_codec
+from posterior import Clips, best_guess, drawn
 
 WORLD, COUNT = World(amplitude=4, period=20, any_phase=True), 6
 
 
 def clips_with_noise() -> Clips:
-    drawn = draw(WORLD, 0, "posterior", 0, range(COUNT))
-    codec = DctCodec.fit(drawn.video)
-    x0 = codec.encode(drawn.video)
-    phases = torch.stack([codec.encode(render(drawn.attributes, 12, WORLD, first)) for first in range(20)], dim=1)
-    noise = randomness.normal(tuple(x0.shape[1:]), 0, "posterior/noise", 0, range(COUNT))
-    return Clips(x0, noise, phases.flatten(3), drawn.prompts)
+    return drawn(fit_codec(WORLD, 0), WORLD, COUNT)
 
 
 def test_the_best_guess_is_the_clip_at_little_noise_and_the_mean_of_all_phases_at_the_most():
